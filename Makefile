@@ -1,0 +1,37 @@
+PYTHON ?= python
+
+.DEFAULT_GOAL := help
+.PHONY: help install lint test test-all bench wheel clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install:  ## install the package from this checkout, with the tested versions and the tools
+	$(PYTHON) -m pip install -c constraints.txt -e ".[dev]"
+
+lint:  ## ruff (rules and format) and mypy
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+test:  ## the tests, without the slow ones
+	$(PYTHON) -m pytest -m "not slow"
+
+test-all:  ## all tests
+	$(PYTHON) -m pytest
+
+bench:  ## every benchmarks/bench_*.py, one after the other
+	@set -e; found=; \
+	for script in benchmarks/bench_*.py; do \
+		[ -e "$$script" ] || continue; \
+		found=yes; echo "== $$script"; $(PYTHON) "$$script"; \
+	done; \
+	[ -n "$$found" ] || echo "no benchmarks/bench_*.py here: nothing to run"
+
+wheel:  ## a fresh wheel in dist/
+	rm -rf build dist
+	$(PYTHON) -m pip wheel --no-deps --wheel-dir dist .
+
+clean:  ## remove what builds, tests and tools leave behind (never saved/ or log/)
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -type d -prune -exec rm -rf {} +
