@@ -1,0 +1,32 @@
+"""recbole_freqd: make RecBole recommenders small without making them worse.
+
+Importing this package patches nothing and loads neither torch nor RecBole; names are loaded when
+they are first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "register": "recbole_freqd.plugin",
+    "unregister": "recbole_freqd.plugin",
+    "run_recbole_freqd": "recbole_freqd.quick_start",
+    "FreqDTrainer": "recbole_freqd.trainer",
+    "FreqDLoss": "recbole_freqd.losses",
+    "FDLoss": "recbole_freqd.losses",
+    "extract_features": "recbole_freqd.features",
+    "load_checkpoint": "recbole_freqd.checkpoint",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'recbole_freqd' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

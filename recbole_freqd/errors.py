@@ -1,0 +1,38 @@
+"""The exceptions of the package. Each message says what came, what is allowed and where to change it."""
+
+import difflib
+from typing import Iterable
+
+
+class FreqDError(Exception):
+    """Base of every error this package raises for a mistake that a user can mend."""
+
+
+class CompatibilityError(FreqDError):
+    """The installed RecBole, or a package below it, is not one we can run on."""
+
+
+class ConfigError(FreqDError, ValueError):
+    """A config key is unknown, misspelt, missing, contradictory or out of its range."""
+
+
+class CheckpointError(FreqDError):
+    """A checkpoint is missing, unreadable, or holds something that is not allowed in one."""
+
+
+class TeacherError(FreqDError):
+    """The teacher does not fit the student's data, or has nothing to teach."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Ends a message with the nearest known name and the whole list.
+
+    Example:
+        >>> did_you_mean("linaer", ["linear", "mlp"])
+        "Did you mean 'linear'? Allowed: linear, mlp."
+    """
+    names = sorted(known, key=str.lower)
+    lower = {candidate.lower(): candidate for candidate in names}
+    near = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    hint = f"Did you mean {lower[near[0]]!r}? " if near else ""
+    return f"{hint}Allowed: {', '.join(names)}."

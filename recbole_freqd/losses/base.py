@@ -1,0 +1,95 @@
+"""What every distillation loss is: a module with options checked against ``properties/``."""
+
+from typing import Any, ClassVar, Optional
+
+import scipy.sparse as sp
+import torch
+from torch import nn
+
+from recbole_freqd.errors import TeacherError
+from recbole_freqd.registry import Registry
+from recbole_freqd.rng import RandomStream
+from recbole_freqd.settings import resolve
+
+Features = tuple[torch.Tensor, torch.Tensor]
+
+
+class DistillationLoss(nn.Module):
+    """Base of the losses that a trainer can add to a student's own loss.
+
+    A subclass names its ``method`` (the name in ``trainer:``, and of ``properties/trainer/*.yaml``)
+    and its key ``prefix``, builds what it needs in ``build`` and computes in ``forward``.
+
+    Args:
+        user_items: (n_users, n_items) sparse, the training interactions.
+        student_dims: Widths of the student's user and item features.
+        teacher_features: The teacher's user features (n_users, d_u) and item features (n_items, d_i).
+        seed: Of the loss's own random stream (initial projectors, dropout, masks).
+        **options: The keys of the method without prefix; what is not given is the default of
+            ``properties/``.
+
+    Raises:
+        ConfigError: An unknown option or a value that is not allowed.
+        TeacherError: The teacher's rows are not the users and items of ``user_items``.
+    """
+
+    method: ClassVar[str]
+    prefix: ClassVar[str]
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        *,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.check_options(options)
+        rows = tuple(len(features) for features in teacher_features)
+        if rows != tuple(user_items.shape):
+            raise TeacherError(
+                f"The teacher has {rows[0]} user rows and {rows[1]} item rows, the student's data "
+                f"{user_items.shape[0]} users and {user_items.shape[1]} items. "
+                "Distil from a teacher trained on the same data."
+            )
+        self.options = resolve(self.method, self.prefix, options)
+        self.stream = RandomStream(seed)
+        for name, features in zip(("teacher_user_emb", "teacher_item_emb"), teacher_features):
+            # Not persistent: a loss's state is what it learns, the teacher has its own file.
+            self.register_buffer(name, features.detach(), persistent=False)
+        self.build(user_items, student_dims)
+
+    @classmethod
+    def check_options(cls, options: dict[str, Any]) -> None:
+        """Raises ConfigError where options that were *given* contradict each other."""
+
+    def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
+        """Makes graphs, projectors, lists: all that depends on data and widths."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        student_features: Features,
+        user_ids: torch.Tensor,
+        positive_item_ids: torch.Tensor,
+        negative_item_ids: Optional[torch.Tensor] = None,
+    ) -> torch.Tensor:
+        """The loss of one batch.
+
+        Args:
+            student_features: User features (n_users, d) and item features (n_items, d'), with grad.
+            user_ids: (b,) int64, repeats allowed.
+            positive_item_ids: (b,) int64, repeats allowed; may be empty.
+            negative_item_ids: (b',) int64, or None where the batch knows no such thing: then the
+                positives are simply *the* items and count with weight 1.
+
+        Returns:
+            A scalar.
+        """
+        raise NotImplementedError
+
+
+LOSSES: Registry[type[DistillationLoss]] = Registry("trainer")
+"""Every distillation loss by the name it has in ``trainer:``."""

@@ -1,0 +1,63 @@
+"""One generic registry: a name, looked up without regard to case, and what stands behind it."""
+
+from typing import Callable, Generic, TypeVar
+
+from recbole_freqd.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Maps names to entries; a name is registered once.
+
+    Args:
+        kind: What the entries are, for error messages ("trainer", "feature adapter").
+
+    Example:
+        >>> shapes = Registry("shape")
+        >>> shapes.register("Square")(4)
+        4
+        >>> shapes.canonical("square"), shapes.get("SQUARE")
+        ('Square', 4)
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Returns a decorator that files its argument under ``name``.
+
+        Raises:
+            ConfigError: The name is taken.
+        """
+
+        def file_under(entry: T) -> T:
+            if name.lower() in {known.lower() for known in self._entries}:
+                raise ConfigError(f"{self.kind} {name!r} is registered already.")
+            self._entries[name] = entry
+            return entry
+
+        return file_under
+
+    def canonical(self, name: str) -> str:
+        """The registered spelling of ``name``.
+
+        Raises:
+            ConfigError: No such name; the message names the nearest.
+        """
+        for known in self._entries:
+            if known.lower() == str(name).lower():
+                return known
+        raise ConfigError(f"Unknown {self.kind} {name!r}. {did_you_mean(name, self._entries)}")
+
+    def get(self, name: str) -> T:
+        """The entry filed under ``name``; raises like :meth:`canonical`."""
+        return self._entries[self.canonical(name)]
+
+    def names(self) -> list[str]:
+        """All names, in the order of registration."""
+        return list(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return str(name).lower() in {known.lower() for known in self._entries}

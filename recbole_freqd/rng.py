@@ -1,0 +1,67 @@
+"""Random numbers of our own, so that RecBole's streams stay as they are without us."""
+
+import random
+from contextlib import contextmanager
+from typing import Iterator, Union
+
+import numpy as np
+import torch
+
+
+class RandomStream:
+    """A seeded source of random numbers on any device.
+
+    A generator per device is made when first asked for, each from the same seed.
+
+    Args:
+        seed: Any integer.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = int(seed)
+        self._generators: dict[str, torch.Generator] = {}
+
+    def on(self, device: Union[torch.device, str]) -> torch.Generator:
+        """The generator for tensors on ``device``."""
+        name = str(device)
+        if name not in self._generators:
+            self._generators[name] = torch.Generator(device=device).manual_seed(self.seed)
+        return self._generators[name]
+
+    def keep(self, shape: tuple[int, ...], probability: float, like: torch.Tensor) -> torch.Tensor:
+        """A mask of ``shape``, True with ``probability``, on the device of ``like``."""
+        draw = torch.rand(shape, generator=self.on(like.device), device=like.device)
+        return draw < probability
+
+    def uniform_(self, tensor: torch.Tensor, bound: float) -> torch.Tensor:
+        """Fills ``tensor`` in place from U(-bound, bound)."""
+        with torch.no_grad():
+            return tensor.uniform_(-bound, bound, generator=self.on(tensor.device))
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """States by device name, for a checkpoint."""
+        return {name: generator.get_state() for name, generator in self._generators.items()}
+
+    def load_state_dict(self, states: dict[str, torch.Tensor]) -> None:
+        """Puts the states of :meth:`state_dict` back."""
+        for name, state in states.items():
+            self.on(name).set_state(state)
+
+
+@contextmanager
+def rng_untouched(*generators: torch.Generator) -> Iterator[None]:
+    """Whatever runs inside leaves the global streams, and the given generators, as they were.
+
+    Covers ``random``, NumPy's legacy global state, torch on the CPU and on every CUDA device.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    own_states = [generator.get_state() for generator in generators]
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+            for generator, state in zip(generators, own_states):
+                generator.set_state(state)

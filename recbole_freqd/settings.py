@@ -1,0 +1,174 @@
+"""The keys of ``properties/``: default, type, range and meaning of each, read from one line.
+
+A line is ``key: value  # (type, range) meaning``. Types are ``int``, ``float``, ``bool``, ``str``,
+``null``, ``list of float``, or a word that stands for itself (``linear or quadratic``); the range
+of a number is an interval (``[0, 1)``) or a bound (``>= 1``) and may be absent.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+
+from recbole_freqd.errors import ConfigError, did_you_mean
+
+_LINE = re.compile(r"^(?P<key>\w+):\s*(?P<value>.*?)\s*#\s*\((?P<spec>.*?)\)\s+(?P<meaning>.+)$")
+_INTERVAL = re.compile(r"^([\[(])\s*([-\d.]+)\s*,\s*([-\d.]+)\s*([\])])$")
+_BOUND = re.compile(r"^(>=|>)\s*([-\d.]+)$")
+
+
+def properties_folder() -> Path:
+    """The folder of the YAML files: inside the installed package, else beside it (a checkout)."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "properties", here.parent / "properties"):
+        if (folder / "trainer").is_dir():
+            return folder
+    raise ConfigError(
+        f"The folder properties/ is neither in {here} nor beside it: the installation is broken. "
+        "Install again with `pip install --force-reinstall recbole_freqd`."
+    )
+
+
+@dataclass(frozen=True)
+class Key:
+    """One config key: what it is called, what it may be, and what it is when nothing is said."""
+
+    name: str
+    default: Any
+    types: tuple[str, ...]
+    range: str
+    meaning: str
+    file: str
+
+    @property
+    def allowed(self) -> str:
+        """The types and the range in words, e.g. ``float in [0, 1]``."""
+        words = " or ".join(self.types)
+        if not self.range:
+            return words
+        return f"{words} in {self.range}" if self.range[0] in "[(" else f"{words} {self.range}"
+
+    def check(self, value: Any) -> Any:
+        """Returns ``value`` if it is allowed (an int where a float is due becomes one).
+
+        Raises:
+            ConfigError: Wrong type, not finite, or out of range.
+        """
+        for kind in self.types:
+            accepted, value_as_kind = _read_as(kind, value)
+            if accepted and self._in_range(value_as_kind):
+                return value_as_kind
+        raise ConfigError(
+            f"{self.name}: got {value!r}; allowed: {self.allowed}. "
+            f"Meaning: {self.meaning} (see properties/{self.file}). "
+            f"Change it in the config file, config_dict or with --{self.name}=..."
+        )
+
+    def _in_range(self, value: Any) -> bool:
+        if not self.range or isinstance(value, (str, bool, list)) or value is None:
+            return True
+        bound = _BOUND.match(self.range)
+        if bound:
+            limit = float(bound.group(2))
+            return value >= limit if bound.group(1) == ">=" else value > limit
+        interval = _INTERVAL.match(self.range)
+        if not interval:
+            raise ConfigError(f"properties/{self.file}: {self.name} has no readable range.")
+        low, high = float(interval.group(2)), float(interval.group(3))
+        above = value >= low if interval.group(1) == "[" else value > low
+        below = value <= high if interval.group(4) == "]" else value < high
+        return above and below
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _read_as(kind: str, value: Any) -> tuple[bool, Any]:
+    """Whether ``value`` is of ``kind``, and the value in that type."""
+    if kind == "null":
+        return value is None or value == "None", None
+    if kind == "float":
+        return (True, float(value)) if _is_number(value) else (False, value)
+    if kind == "int":
+        whole = _is_number(value) and float(value).is_integer()
+        return (True, int(value)) if whole else (False, value)
+    if kind == "bool":
+        return isinstance(value, bool), value
+    if kind == "list of float":
+        good = isinstance(value, (list, tuple)) and len(value) > 0 and all(map(_is_number, value))
+        return (True, [float(number) for number in value]) if good else (False, value)
+    if kind == "str":
+        return isinstance(value, str), value
+    return (True, kind) if isinstance(value, str) and value.lower() == kind else (False, value)
+
+
+@lru_cache(maxsize=None)
+def read_keys(file: str) -> dict[str, Key]:
+    """The keys of one file of ``properties/``, by name, in the order of the file.
+
+    Args:
+        file: Path below ``properties/``, e.g. ``"trainer/FreqD.yaml"``.
+
+    Raises:
+        ConfigError: The file is missing, or a line is not of the documented form.
+    """
+    path = properties_folder() / file
+    if not path.is_file():
+        raise ConfigError(f"properties/{file} does not exist.")
+    keys = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = _LINE.match(line)
+        if not match:
+            raise ConfigError(f"properties/{file}: not `key: value  # (type) meaning`: {line!r}")
+        words, _, limits = match["spec"].partition(", ")
+        key = Key(
+            name=match["key"],
+            default=yaml.safe_load(match["value"]),
+            types=tuple(words.split(" or ")),
+            range=limits.strip(),
+            meaning=match["meaning"],
+            file=file,
+        )
+        keys[key.name] = key
+    return keys
+
+
+def method_keys(method: str) -> dict[str, Key]:
+    """The keys of a distillation method (``properties/trainer/<method>.yaml``), by full name."""
+    return read_keys(f"trainer/{method}.yaml")
+
+
+def resolve(method: str, prefix: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Checks the options of a method and fills in the defaults.
+
+    Args:
+        method: Name of the method, e.g. ``"FreqD"``.
+        prefix: Its key prefix without the underscore, e.g. ``"freqd"``.
+        options: Given values by name *without* prefix.
+
+    Returns:
+        Every option of the method by name without prefix.
+
+    Raises:
+        ConfigError: An unknown option, or a value that is not allowed.
+    """
+    keys = {name[len(prefix) + 1 :]: key for name, key in method_keys(method).items()}
+    for name in options:
+        if name not in keys:
+            raise ConfigError(f"{method} has no option {name!r}. {did_you_mean(name, keys)}")
+    return {name: key.check(options.get(name, key.default)) for name, key in keys.items()}
+
+
+def nearest(name: str, known: list[str], cutoff: float = 0.85) -> Optional[str]:
+    """The known name that ``name`` is probably a misspelling of, or None."""
+    import difflib
+
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=cutoff)
+    return near[0] if near else None
