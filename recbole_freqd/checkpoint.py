@@ -1,0 +1,165 @@
+"""Checkpoints: reading without running what is in them, writing so that nothing half-written stays."""
+
+import datetime
+import hashlib
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, Callable, Union
+
+import numpy as np
+import torch
+
+from recbole_freqd.errors import CheckpointError
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+_ALLOWED = {
+    "collections": {"OrderedDict"},
+    "torch": {"device", "Size", "dtype"},
+    "torch._utils": {"_rebuild_tensor_v2", "_rebuild_parameter"},
+    "recbole.config.configurator": {"Config"},
+    "recbole.utils.enum_type": {"ModelType", "InputType", "EvaluatorType"},
+    "yaml.loader": {"FullLoader"},
+    "numpy": {"dtype", "ndarray", "matrix"},
+    "numpy.core.multiarray": {"scalar", "_reconstruct"},
+    "numpy._core.multiarray": {"scalar", "_reconstruct"},
+    "scipy.sparse._csr": {"csr_matrix", "csr_array"},
+    "scipy.sparse._csc": {"csc_matrix", "csc_array"},
+    "scipy.sparse._lil": {"lil_matrix", "lil_array"},
+}
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Finds only what RecBole's checkpoints are made of (every global in those of all 33 models)."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name in _ALLOWED.get(module, ()) or (
+            module == "torch" and name.endswith("Storage") and name.isidentifier()
+        ):
+            return super().find_class(module, name)
+        if module.startswith("recbole.model.") and name.isidentifier():
+            # A reference to the model's class, never called: no need to import its module.
+            return type(name, (), {"__module__": module})
+        raise CheckpointError(
+            f"the file asks for {module}.{name}, which no RecBole checkpoint holds: loading it "
+            "would run foreign code"
+        )
+
+
+class _RestrictedPickle:
+    """The pickle module as torch.load wants it, with nothing but the restricted unpickler."""
+
+    __name__ = "restricted_pickle"
+    Unpickler = _RestrictedUnpickler
+
+    @staticmethod
+    def load(*_args: Any, **_kwargs: Any) -> Any:
+        raise CheckpointError("the file is a bare pickle, not a torch checkpoint")
+
+
+def load_checkpoint(
+    path: PathLike, *, map_location: Union[str, torch.device] = "cpu", trust: bool = False
+) -> dict[str, Any]:
+    """Reads a checkpoint of RecBole or of this package without running code stored in it.
+
+    Args:
+        path: The ``.pth`` file.
+        map_location: Device that the tensors land on.
+        trust: Load whatever is pickled inside. Only for files you made yourself.
+
+    Returns:
+        RecBole's dict: ``config``, ``epoch``, ``state_dict``, ``other_parameter``, ...
+
+    Raises:
+        CheckpointError: No such file, not a checkpoint, damaged, or (unless ``trust``) a class in
+            it is not one that RecBole writes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(str(file) for file in path.parent.glob("*.pth"))[:8]
+        there = f" There: {', '.join(near)}." if near else ""
+        raise CheckpointError(f"Checkpoint {path} does not exist.{there}")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(
+            f"Checkpoint {path} is no torch checkpoint (not a zip file), or it is cut off. "
+            "Allowed: a .pth file written by RecBole or recbole_freqd with torch 1.6 or later."
+        )
+    pickle_module: Any = pickle if trust else _RestrictedPickle
+    try:
+        payload = torch.load(
+            path, map_location=map_location, weights_only=False, pickle_module=pickle_module
+        )
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"Checkpoint {path} is refused: {error}. If you made it yourself and know what is in "
+            "it, set teacher.trust_checkpoint: true."
+        ) from None
+    except Exception as error:  # torch and pickle raise a dozen kinds for a damaged file
+        raise CheckpointError(f"Checkpoint {path} cannot be read: {error}") from error
+    if not isinstance(payload, dict) or not {"config", "state_dict"} <= set(payload):
+        raise CheckpointError(
+            f"Checkpoint {path} has no 'config' and 'state_dict': it is not one of RecBole's."
+        )
+    return payload
+
+
+def write_atomically(path: PathLike, write: Callable[[str], None]) -> None:
+    """Runs ``write(temporary_path)``, flushes the file to disk and only then gives it its name.
+
+    Raises:
+        CheckpointError: The file could not be written; what stood at ``path`` is untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(str(temporary))
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CheckpointError(f"Cannot write {path}: {error}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: PathLike, content: Any) -> None:
+    """Writes ``content`` as indented JSON, atomically."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+
+
+def new_checkpoint_path(folder: PathLike, stem: str) -> str:
+    """A file name in ``folder`` that no other run uses: time to the microsecond and process id.
+
+    RecBole's own names go by the second, so two runs started together share a file.
+
+    Raises:
+        CheckpointError: The folder cannot be made.
+    """
+    folder = Path(folder)
+    time = datetime.datetime.now().strftime("%b-%d-%Y_%H-%M-%S-%f")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint_dir {folder} cannot be made: {error}. Change checkpoint_dir."
+        ) from error
+    return str(folder / f"{stem}-{time}-{os.getpid()}.pth")
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hash of arrays, strings and JSON-like values: equal content, equal hash."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            text = "\0".join(map(str, part)) if part.dtype.kind in "OUS" else None
+            content = text.encode() if text is not None else np.ascontiguousarray(part).tobytes()
+            head = f"{part.dtype.kind}{part.shape}".encode()
+        else:
+            content, head = json.dumps(part, sort_keys=True, default=str).encode(), b"json"
+        digest.update(head + len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()

@@ -1,0 +1,421 @@
+"""Make RecBole 1.2 run on today's numpy, scipy and torch, with or without ray.
+
+RecBole 1.2.1 is from 2023 and no release since has mended it. Each break has one `Shim` below. A
+shim first tests whether the installed packages need it, so it goes quiet once they no longer do.
+Nothing is patched by importing this module (it imports no package but our own): `install_shims`
+patches, `remove_shims` takes everything back.
+
+The issue numbers are those of https://github.com/RUCAIBox/RecBole.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import io
+import logging
+import re
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recbole_freqd.errors import CompatibilityError
+
+__all__ = [
+    "SHIMS",
+    "Patches",
+    "Shim",
+    "fresh_log_handlers",
+    "install_shims",
+    "remove_shims",
+    "shims_installed",
+]
+
+_ABSENT = object()
+
+_INSTALL_RECBOLE = (
+    'pip install "recbole==1.2.1"; on Python 3.12 and later, where its ray pin cannot be met, '
+    "pip install --no-deps recbole==1.2.1 (recbole_freqd brings the other requirements)"
+)
+
+
+def _own(owner: Any, name: str) -> Any:
+    """Return what `owner` itself holds under `name` (nothing inherited or computed), or _ABSENT."""
+    try:
+        # Raw, so that a staticmethod stays one and an inherited name counts as absent.
+        return vars(owner).get(name, _ABSENT)
+    except TypeError:  # an object with __slots__ has no __dict__
+        return getattr(owner, name, _ABSENT)
+
+
+class Patches:
+    """Attribute changes that can be taken back.
+
+    Example:
+        >>> owner = types.SimpleNamespace(kept=1)
+        >>> patches = Patches()
+        >>> patches.set(owner, "kept", 2)
+        >>> patches.set(owner, "added", 3)
+        >>> patches.undo()
+        >>> owner
+        namespace(kept=1)
+    """
+
+    def __init__(self) -> None:
+        self._done: list[tuple[Any, str, Any, Any]] = []
+
+    def set(self, owner: Any, name: str, value: Any) -> None:
+        """Set `owner.name` to `value` and remember what was there, or that nothing was.
+
+        Args:
+            owner: A module, a class or any object that takes attributes.
+            name: The attribute.
+            value: Its new value.
+        """
+        old = _own(owner, name)
+        setattr(owner, name, value)
+        self._done.append((owner, name, old, value))
+
+    def undo(self) -> None:
+        """Take all changes back, last first; a name re-patched by others since is left alone."""
+        while self._done:
+            owner, name, old, value = self._done.pop()
+            if _own(owner, name) is not value:
+                continue
+            if old is _ABSENT:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, old)
+
+
+@dataclass(frozen=True)
+class Shim:
+    """One break of RecBole 1.2 and its repair.
+
+    Attributes:
+        name: Short name, as `shims_installed` reports it.
+        issues: RecBole issues and pull requests about it.
+        why: What breaks without it.
+        needed: Feature test: True if the installed packages need it. Meaningful before the shim is
+            applied; some answer False once it is in place.
+        apply: Applies it through the given `Patches`.
+    """
+
+    name: str
+    issues: tuple[str, ...]
+    why: str
+    needed: Callable[[], bool]
+    apply: Callable[[Patches], None]
+
+
+# numpy: alias -> what it stood for
+_NUMPY_ALIASES = {
+    "float_": "float64",
+    "complex_": "complex128",
+    "unicode_": "str_",
+    "bool": "bool_",
+    "int": "int_",
+    "float": "float64",
+    "complex": "complex128",
+    "object": "object_",
+    "str": "str_",
+    "long": "int_",
+    "unicode": "str_",
+}
+
+
+def _missing_numpy_aliases() -> list[str]:
+    import numpy as np
+
+    with warnings.catch_warnings():
+        # numpy 1.24-1.26 warn about some of these names when asked for them.
+        warnings.simplefilter("ignore")
+        return [alias for alias in _NUMPY_ALIASES if not hasattr(np, alias)]
+
+
+def _apply_numpy_aliases(patches: Patches) -> None:
+    import numpy as np
+
+    # Only absent names: numpy 2 has its own bool and long.
+    for alias in _missing_numpy_aliases():
+        patches.set(np, alias, getattr(np, _NUMPY_ALIASES[alias]))
+
+
+def _dok_update_missing() -> bool:
+    from scipy.sparse import dok_matrix
+
+    return not hasattr(dok_matrix, "_update")
+
+
+def _apply_dok_update(patches: Patches) -> None:
+    from scipy.sparse import dok_matrix
+
+    def _update(self: Any, data: dict) -> None:
+        """Write `{(row, column): value}` without the checks of `__setitem__`."""
+        self._dict.update(data)
+
+    patches.set(dok_matrix, "_update", _update)
+
+
+def _load_refuses_objects() -> bool:
+    import torch
+
+    checkpoint = io.BytesIO()
+    # Like RecBole's own: an object that is no tensor, at the protocol its trainer uses.
+    torch.save({"config": types.SimpleNamespace()}, checkpoint, pickle_protocol=4)
+    checkpoint.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.4 and 2.5 announce the new default here
+        try:
+            torch.load(checkpoint)
+        except Exception:
+            return True
+    return False
+
+
+def _apply_torch_load(patches: Patches) -> None:
+    import torch
+
+    original = torch.load
+
+    @functools.wraps(original)
+    def load(*args: Any, **kwargs: Any) -> Any:
+        # By caller, not globally: loading a checkpoint this way runs code that is in it. RecBole
+        # cannot read its own files otherwise; everybody else keeps torch's safe default.
+        caller = sys._getframe(1).f_globals.get("__name__") or ""
+        if "weights_only" not in kwargs and (caller == "recbole" or caller.startswith("recbole.")):
+            kwargs["weights_only"] = False
+        return original(*args, **kwargs)
+
+    patches.set(torch, "load", load)
+
+
+class _LazyTune(types.ModuleType):
+    """Stands in for `ray.tune` in recbole.quick_start; imports the real one at first use."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        # RecBole reports every trial to ray. A process that never imported ray is no ray worker:
+        # there is nobody to report to, and no reason to import ray (1 to 2 s) to find that out.
+        if name == "report" and sys.modules.get("ray") is None:
+            return lambda *args, **kwargs: None
+        try:
+            tune = importlib.import_module("ray.tune")
+        except Exception as exc:  # a broken ray raises anything, e.g. AttributeError
+            raise ImportError(f"ray.tune.{name} was asked for, but ray.tune: {exc}") from exc
+        return getattr(tune, name)
+
+
+def _quick_start_not_imported() -> bool:
+    return "recbole.quick_start.quick_start" not in sys.modules
+
+
+def _import_quick_start_without_ray(_: Patches) -> None:
+    # What quick_start imports besides ray comes first, so that no other package meets the stub.
+    for name in ("recbole.config", "recbole.data", "recbole.trainer", "recbole.utils"):
+        importlib.import_module(name)
+    stub, tune = types.ModuleType("ray"), _LazyTune("ray.tune")
+    stub.__path__ = []  # a package, so that `import ray.tune` works as well
+    stub.tune = tune  # type: ignore[attr-defined]
+    stubs = {"ray": stub, "ray.tune": tune}
+    saved = {name: sys.modules[name] for name in stubs if name in sys.modules}
+    sys.modules.update(stubs)
+    try:
+        importlib.import_module("recbole.quick_start")
+    finally:
+        for name in stubs:
+            del sys.modules[name]
+        sys.modules.update(saved)
+
+
+def _hyperopt_wants_integers() -> bool:
+    spec = importlib.util.find_spec("hyperopt")  # does not import it
+    if spec is None or not spec.submodule_search_locations:
+        return False
+    sampler = Path(spec.submodule_search_locations[0], "pyll", "stochastic.py")
+    if not sampler.is_file() or "rng.integers(" not in sampler.read_text(encoding="utf-8"):
+        return False  # hyperopt 0.2.5, the one that RecBole pins, is happy with a RandomState
+    from recbole.trainer.hyper_tuning import exhaustive_search
+
+    return "RandomState" in exhaustive_search.__code__.co_names
+
+
+class _Overlay:
+    """Another object's attributes, with some replaced."""
+
+    def __init__(self, target: Any, **replaced: Any) -> None:
+        self.__dict__.update(replaced, _target=target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_target"], name)
+
+
+def _apply_exhaustive_search(patches: Patches) -> None:
+    import numpy as np
+    from recbole.trainer import hyper_tuning
+
+    class RandomState(np.random.RandomState):
+        """The old generator with the one method of the new that hyperopt misses in it."""
+
+        integers = np.random.RandomState.randint
+
+    random = _Overlay(np.random, RandomState=RandomState)
+    patches.set(hyper_tuning, "np", _Overlay(np, random=random))
+
+
+# In this order: numpy's names before anything of RecBole is imported.
+SHIMS: tuple[Shim, ...] = (
+    Shim(
+        name="numpy-aliases",
+        issues=("#2215", "#1604", "#1714", "#2187"),
+        why="numpy 2 lost float_, complex_ and unicode_ (no Config can be built), numpy 1.24 lost "
+        "float, bool, ...: a process that loads a model and builds no Config fails on them",
+        needed=lambda: bool(_missing_numpy_aliases()),
+        apply=_apply_numpy_aliases,
+    ),
+    Shim(
+        name="dok-update",
+        issues=("#2034", "#2090", "#2185", "#2187"),
+        why="scipy 1.13 lost dok_matrix._update: LightGCN, NGCF, NCL, GCMC and SpectralCF fail",
+        needed=_dok_update_missing,
+        apply=_apply_dok_update,
+    ),
+    Shim(
+        name="torch-load",
+        issues=("#2215", "#2212", "#2219", "#2187"),
+        why="torch 2.6 loads weights only by default: RecBole cannot read its own checkpoints",
+        needed=_load_refuses_objects,
+        apply=_apply_torch_load,
+    ),
+    Shim(
+        name="ray",
+        issues=("#2174", "#1820", "#2187"),
+        why="recbole.quick_start imports ray: missing on Python 3.12+, broken by numpy 2 and by "
+        "setuptools 81, slow where it works",
+        needed=_quick_start_not_imported,
+        apply=_import_quick_start_without_ray,
+    ),
+    Shim(
+        name="exhaustive-search",
+        issues=("#1081", "#1240", "#1320", "#1354", "#1868"),
+        why="hyperopt 0.2.7+ draws with Generator.integers, RecBole hands it a RandomState",
+        needed=_hyperopt_wants_integers,
+        apply=_apply_exhaustive_search,
+    ),
+)
+
+_patches = Patches()
+_installed: list[str] = []
+
+
+def _check_host() -> None:
+    """Raise CompatibilityError unless this is RecBole 1.2 on a pandas that it works with."""
+    try:
+        recbole = importlib.import_module("recbole")
+    except ModuleNotFoundError as exc:
+        raise CompatibilityError(
+            f"RecBole is not installed. Install it: {_INSTALL_RECBOLE}"
+        ) from exc
+    version = str(getattr(recbole, "__version__", "unknown"))
+    if version.split(".")[:2] != ["1", "2"]:
+        raise CompatibilityError(
+            f"recbole_freqd works with RecBole 1.2.*, found version {version} in "
+            f"{list(getattr(recbole, '__path__', []))}. Install: {_INSTALL_RECBOLE}"
+        )
+    pandas = importlib.import_module("pandas")
+    silent = (
+        "RecBole fills missing values with fillna(inplace=True) on a column, which does nothing "
+        "under copy-on-write: missing tokens silently become wrong ids"
+    )
+    if int(pandas.__version__.split(".")[0]) >= 3:
+        raise CompatibilityError(
+            f'pandas {pandas.__version__}: {silent}. Allowed: pandas < 3: pip install "pandas<3"'
+        )
+    if getattr(pandas.options.mode, "copy_on_write", False) is True:
+        raise CompatibilityError(
+            f"pandas option mode.copy_on_write is True: {silent}. Set it to False "
+            "(pandas.options.mode.copy_on_write, or the variable PANDAS_COPY_ON_WRITE)"
+        )
+
+
+def install_shims() -> None:
+    """Check RecBole and pandas, then apply every shim that the installed packages need.
+
+    Imports recbole.quick_start (about 3 s). A second call does nothing.
+
+    Raises:
+        CompatibilityError: RecBole is missing or not 1.2.*, pandas is 3 or later (or in its
+            copy-on-write mode), or a requirement of RecBole is missing.
+    """
+    if _installed:
+        return
+    try:
+        _check_host()
+        for shim in SHIMS:
+            if shim.needed():
+                shim.apply(_patches)
+                _installed.append(shim.name)
+    except ModuleNotFoundError as exc:
+        remove_shims()
+        raise CompatibilityError(
+            f"RecBole needs {exc.name}, which is not installed. `pip show recbole` lists its "
+            "requirements; all but ray are used (and pip install --no-deps brings none of them)"
+        ) from exc
+    except BaseException:
+        remove_shims()
+        raise
+
+
+def remove_shims() -> None:
+    """Undo `install_shims`; recbole.quick_start stays imported."""
+    _patches.undo()
+    _installed.clear()
+
+
+def shims_installed() -> tuple[str, ...]:
+    """Return the names of the shims in place, in the order of `SHIMS`."""
+    return tuple(_installed)
+
+
+def _from_init_logger(handler: logging.Handler, host: types.ModuleType) -> bool:
+    """Whether RecBole's `init_logger` made this handler.
+
+    It makes two. The file's carries RecBole's own filter class and a file name of the form
+    log/<Model>/<Model>-<dataset>-<time>-<6 hex digits>.log; the console's a formatter that holds
+    RecBole's own dict of colours: the same object, an equal one is not enough. Exact types,
+    because pytest's handlers and many others are subclasses of these two.
+    """
+    if type(handler) is logging.FileHandler:
+        path = Path(handler.baseFilename)
+        model = re.escape(path.parent.name)
+        return (
+            any(type(f) is host.RemoveColorFilter for f in handler.filters)
+            and path.parent.parent.name == "log"
+            and re.fullmatch(rf"{model}-.*-[0-9a-f]{{6}}\.log", path.name) is not None
+        )
+    colors = getattr(handler.formatter, "log_colors", None)
+    return type(handler) is logging.StreamHandler and colors is host.log_colors_config
+
+
+def fresh_log_handlers() -> None:
+    """Take RecBole's handlers of an earlier run off the root logger and close their files.
+
+    RecBole's `init_logger` uses `logging.basicConfig`, which does nothing if the root logger has
+    handlers: without this, the second run of a process writes into the first one's file. Call it
+    before each run. Handlers of others stay, and as long as there is one RecBole adds none of its
+    own: such a process has no RecBole log file, before and after.
+    """
+    host = sys.modules.get("recbole.utils.logger")
+    if host is None:  # never imported: no handler can be its own
+        return
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if _from_init_logger(handler, host):
+            root.removeHandler(handler)
+            handler.close()

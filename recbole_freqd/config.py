@@ -1,0 +1,315 @@
+"""What RecBole's Config does not know: nested teacher keys, our defaults, and the check of keys."""
+
+import copy
+import logging
+import pkgutil
+import sys
+from contextlib import contextmanager
+from typing import Any, Iterator, Optional, Union
+
+from recbole_freqd.errors import ConfigError, did_you_mean
+from recbole_freqd.losses import LOSSES
+from recbole_freqd.settings import method_keys, nearest, read_keys
+
+TEACHER = "teacher"
+RECIPE, CHECKPOINT = "model", "checkpoint"
+# Keys of RecBole's properties/overall.yaml that its own lists of arguments forget.
+_ENVIRONMENT = ("worker", "wandb_project", "shuffle", "enable_amp", "enable_scaler", "transform")
+_INHERITED_CATEGORIES = ("General", "Evaluation", "Dataset")
+logger = logging.getLogger(__name__)
+
+
+def teacher_keys() -> list[str]:
+    """The reserved keys below ``teacher``; every other one is a RecBole key of its model."""
+    return list(read_keys("teacher.yaml"))
+
+
+def deep_merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """``low`` updated by ``high``, where a nested ``teacher`` is merged instead of replaced."""
+    merged = {**low, **high}
+    if isinstance(low.get(TEACHER), dict) and isinstance(high.get(TEACHER), dict):
+        merged[TEACHER] = {**low[TEACHER], **high[TEACHER]}
+    return merged
+
+
+def fold_dotted(keys: dict[str, Any]) -> dict[str, Any]:
+    """``{"teacher.model": "BPR"}`` becomes ``{"teacher": {"model": "BPR"}}``.
+
+    Raises:
+        ConfigError: ``teacher`` is given beside dotted keys, but not as a nested key.
+
+    Example:
+        >>> fold_dotted({"teacher": {"model": "BPR"}, "teacher.embedding_size": 64, "epochs": 5})
+        {'teacher': {'model': 'BPR', 'embedding_size': 64}, 'epochs': 5}
+    """
+    flat = {name: value for name, value in keys.items() if not name.startswith(f"{TEACHER}.")}
+    dotted = {
+        name[len(TEACHER) + 1 :]: value for name, value in keys.items() if name not in flat
+    }
+    if not dotted:
+        return flat
+    _check_teacher_is_nested(flat.get(TEACHER, {}))
+    return deep_merge(flat, {TEACHER: dotted})
+
+
+def trainer_names(value: Union[None, str, list[str]]) -> list[str]:
+    """The registered names that ``trainer:`` asks for; empty where it names none.
+
+    Raises:
+        ConfigError: An unknown or repeated name.
+    """
+    if value is None or value == "None":
+        return []
+    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    names = [LOSSES.canonical(name) for name in given]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"trainer: {names} names a loss twice. Allowed: each at most once.")
+    return names
+
+
+def complete(
+    external: dict[str, Any], internal: dict[str, Any], categories: dict[str, list[str]]
+) -> dict[str, Any]:
+    """Checks everything the user set and returns the defaults of the trainers named.
+
+    Args:
+        external: What the user gave (files, dict, command line), folded; ``trainer`` and checked
+            values are put in their canonical form in place.
+        internal: RecBole's defaults for this model and dataset.
+        categories: RecBole's names of keys by category (``config.parameters``).
+
+    Returns:
+        Default of every key of every trainer named; empty where none is named.
+
+    Raises:
+        ConfigError: See ``design.md`` §2 of what is refused: misspelt and unknown keys of ours,
+            values out of range, contradictions, no teacher or two forms of one.
+    """
+    hosts = set(internal).union(*categories.values())
+    _refuse_misspelt(external, hosts)
+    names = trainer_names(external.get("trainer"))
+    if not names:
+        return {}
+    external["trainer"] = names[0] if len(names) == 1 else names
+    defaults: dict[str, Any] = {}
+    for name in names:
+        defaults.update(_check_method(name, external))
+    _check_teacher(external.get(TEACHER), categories)
+    return defaults
+
+
+def complete_in_place(config: Any, default_trainer: Optional[str] = None) -> None:
+    """Does to a finished Config what the hooks of :func:`recbole_freqd.register` do to a new one.
+
+    For scripts that build the trainer by hand, with keys set by ``config[key] = value`` or without
+    :func:`recbole_freqd.register`. Doing it twice changes nothing.
+
+    Args:
+        config: A RecBole Config.
+        default_trainer: What ``trainer`` is where the config names none.
+
+    Raises:
+        ConfigError: As :func:`complete`.
+    """
+    internal, final = config.internal_config_dict, config.final_config_dict
+    if final.get("trainer") is None and default_trainer:
+        final["trainer"] = default_trainer
+    given = {
+        key: value for key, value in final.items() if key not in internal or internal[key] != value
+    }
+    given = fold_dotted(given)
+    defaults = complete(given, internal, config.parameters)
+    for key in [key for key in final if key.startswith(f"{TEACHER}.")]:
+        del final[key]
+    final.update({**{key: final.get(key, value) for key, value in defaults.items()}, **given})
+
+
+def method_options(config: Any, method: str) -> dict[str, Any]:
+    """The options of a method in a finished Config, by name without prefix.
+
+    Args:
+        config: A RecBole Config that has been completed.
+        method: A registered name.
+
+    Returns:
+        Every option; ``alpha`` is absent where a coefficient list says all of the filter.
+    """
+    prefix = LOSSES.get(method).prefix
+    options = {name[len(prefix) + 1 :]: config[name] for name in method_keys(method)}
+    if not isinstance(options.get("filter", ""), str):
+        options.pop("alpha", None)
+    return options
+
+
+def _check_method(name: str, external: dict[str, Any]) -> dict[str, Any]:
+    """Checks the given keys of a method; returns all its defaults."""
+    keys, prefix = method_keys(name), LOSSES.get(name).prefix
+    given = {key: external[key] for key in keys if key in external}
+    for key, value in given.items():
+        external[key] = keys[key].check(value)
+    LOSSES.get(name).check_options({key[len(prefix) + 1 :]: external[key] for key in given})
+    if given.get(f"{prefix}_projector") == "linear":
+        idle = [key for key in given if key.endswith(("_experts", "_hidden", "_dropout"))]
+        if idle:
+            logger.warning("%s has no effect with %s_projector: linear.", ", ".join(idle), prefix)
+    return {key: spec.default for key, spec in keys.items()}
+
+
+def _refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
+    """Raises on keys RecBole does not know that are, or nearly are, keys of ours."""
+    ours = ["trainer", TEACHER]
+    prefixes = {}
+    for name in LOSSES.names():
+        ours += method_keys(name)
+        prefixes[f"{LOSSES.get(name).prefix}_"] = name
+    for key in external:
+        if key in ours or key in hosts:
+            continue
+        for prefix, name in prefixes.items():
+            if key.startswith(prefix):
+                raise ConfigError(
+                    f"Unknown key {key!r} of trainer {name}. "
+                    f"{did_you_mean(key, method_keys(name))} Correct it where you set it."
+                )
+        near = nearest(key, ours)
+        if near:
+            raise ConfigError(
+                f"Unknown key {key!r}; did you mean {near!r}? RecBole would ignore it silently: "
+                "correct or remove it where you set it."
+            )
+
+
+def _check_teacher_is_nested(teacher: Any) -> None:
+    if not isinstance(teacher, dict):
+        raise ConfigError(
+            f"teacher: got {teacher!r}; allowed: nested keys, either `teacher: {{checkpoint: "
+            "saved/....pth}` or a recipe like `teacher: {model: BPR, embedding_size: 64}`."
+        )
+
+
+def _check_teacher(teacher: Any, categories: dict[str, list[str]]) -> None:
+    """Raises unless there is exactly one form of teacher, made of keys a teacher may have."""
+    if not teacher:
+        raise ConfigError(
+            "trainer is set but there is no teacher. Add `teacher: {checkpoint: saved/....pth}` or "
+            "a recipe like `teacher: {model: BPR, embedding_size: 64}` to the config "
+            "(--teacher.model=BPR on the command line)."
+        )
+    _check_teacher_is_nested(teacher)
+    specs = read_keys("teacher.yaml")
+    for key in specs:
+        if key in teacher:
+            teacher[key] = specs[key].check(teacher[key])
+    recipe = {key: value for key, value in teacher.items() if key not in specs}
+    for key in recipe:
+        near = nearest(key, list(specs))
+        if near:
+            raise ConfigError(f"Unknown key 'teacher.{key}'; did you mean 'teacher.{near}'?")
+    if recipe and teacher.get(CHECKPOINT) is not None:
+        raise ConfigError(
+            f"teacher has two forms: teacher.checkpoint={teacher[CHECKPOINT]!r} and a recipe "
+            f"({', '.join(f'teacher.{key}' for key in recipe)}). Keep one of them."
+        )
+    if teacher.get(CHECKPOINT) is None and RECIPE not in recipe:
+        raise ConfigError(
+            f"teacher: got {teacher!r}, which names neither teacher.checkpoint nor teacher.model. "
+            "Give one of the two."
+        )
+    inherited = inherited_keys(categories)
+    for key in recipe:
+        if key in inherited or key in ("dataset", "trainer", TEACHER):
+            raise ConfigError(
+                f"'teacher.{key}' is not allowed: environment, data, split and evaluation are the "
+                f"student's, or the two would not fit together. Set {key} at the top level."
+            )
+
+
+def inherited_keys(categories: dict[str, list[str]]) -> set[str]:
+    """RecBole's keys that a teacher always takes from the student."""
+    return set(_ENVIRONMENT).union(*(categories[name] for name in _INHERITED_CATEGORIES))
+
+
+def general_models() -> list[str]:
+    """Names of the general recommenders of the RecBole that is installed."""
+    import recbole.model.general_recommender as package
+
+    modules = {name for _, name, _ in pkgutil.iter_modules(package.__path__)}
+    return sorted(name for name in vars(package) if name.lower() in modules and name[0].isupper())
+
+
+def check_model_name(name: Any, key: str) -> None:
+    """Raises ConfigError, naming the nearest, where RecBole's own error would mislead.
+
+    Args:
+        name: What was given; a class (an own model) is left to RecBole.
+        key: The config key it came from.
+    """
+    if isinstance(name, str) and name not in general_models():
+        raise ConfigError(
+            f"{key}: {name!r} is no general recommender of RecBole. "
+            f"{did_you_mean(name, general_models())}"
+        )
+
+
+@contextmanager
+def no_command_line() -> Iterator[None]:
+    """Hides the command line from RecBole's Config, which reads it whoever makes one."""
+    arguments = sys.argv
+    sys.argv = arguments[:1]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+
+
+def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
+    """The Config a teacher is built with: the student's world, the recipe's model and training.
+
+    Args:
+        student: The student's finished Config.
+        recipe: RecBole keys with ``model`` among them, without reserved keys.
+
+    Returns:
+        A RecBole Config on the student's device.
+
+    Raises:
+        ConfigError: An unknown model, or a key that this model does not have.
+    """
+    from recbole.config import Config
+
+    check_model_name(recipe[RECIPE], "teacher.model")
+    inherited = {
+        key: copy.deepcopy(student[key])
+        for key in sorted(inherited_keys(student.parameters))
+        if key in student
+    }
+    world = {key: value for key, value in inherited.items() if value is not None}
+    # Metrics and splits of the student are in their final form already, and fit RecBole's checks.
+    with no_command_line():
+        config = Config(
+            model=recipe[RECIPE], dataset=student["dataset"], config_dict={**world, **recipe}
+        )
+    known = set(config.internal_config_dict).union(*config.parameters.values())
+    for key in recipe:
+        if key != RECIPE and key not in known:
+            raise ConfigError(
+                f"Unknown key 'teacher.{key}' for model {recipe[RECIPE]}; "
+                f"did you mean 'teacher.{nearest(key, sorted(known), 0.0)}'?"
+            )
+    config.final_config_dict.update(inherited)  # exactly, past Config's evaluation of strings
+    config["device"] = student["device"]
+    config["log_wandb"] = False  # the run on Weights & Biases is the student's
+    return config
+
+
+def read_external(config_file_list: Optional[list[str]]) -> dict[str, Any]:
+    """What the user gives in files and on the command line, merged as a hooked Config merges it."""
+    from recbole.config import Config
+
+    config = Config.__new__(Config)
+    config.yaml_loader = config._build_yaml_loader()
+    config.file_config_dict = config._load_config_files(config_file_list)
+    config.variable_config_dict = {}
+    config.cmd_config_dict = config._load_cmd_line()
+    config._merge_external_config_dict()
+    return config.external_config_dict

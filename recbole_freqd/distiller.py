@@ -1,0 +1,179 @@
+"""The module that joins student, teacher features and losses; the student never contains it."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import nn
+
+from recbole_freqd.config import method_options
+from recbole_freqd.errors import ConfigError
+from recbole_freqd.features import Features, extract_features
+from recbole_freqd.losses import LOSSES
+from recbole_freqd.rng import RandomStream
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The entities of a training batch, without RecBole's padding id 0.
+
+    Attributes:
+        user_ids, positive_item_ids: (b,) int64, repeats allowed.
+        negative_item_ids: (b',) int64, or None where the batch carries no item ids at all.
+    """
+
+    user_ids: torch.Tensor
+    positive_item_ids: torch.Tensor
+    negative_item_ids: Optional[torch.Tensor]
+
+
+class BatchReader:
+    """Reads a RecBole batch of any input type.
+
+    Pairwise batches have negatives in a field of their own; pointwise ones a label (> 0 positive,
+    0 negative); user batches (autoencoders, diffusion, ENMF) have no items: then as many are drawn,
+    uniformly among the ids from 1, as the batch has rows.
+
+    Args:
+        config: The student's Config, for the field names.
+        n_items: Number of items, padding included.
+        stream: Where items are drawn from.
+    """
+
+    def __init__(self, config: Any, n_items: int, stream: RandomStream) -> None:
+        self.user, self.item = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
+        self.negative, self.label = config["NEG_PREFIX"] + self.item, config["LABEL_FIELD"]
+        self.n_items, self.stream = n_items, stream
+
+    def read(self, interaction: Any) -> Batch:
+        """The batch's entities, on the device of the interaction."""
+        fields = interaction.columns
+        users = interaction[self.user].flatten()
+        if self.item not in fields:
+            drawn = torch.randint(
+                1,
+                self.n_items,
+                (len(users),),
+                generator=self.stream.on(users.device),
+                device=users.device,
+            )
+            return Batch(users[users > 0], drawn, None)
+        items = interaction[self.item].flatten()
+        if self.negative in fields:
+            positives, negatives = items, interaction[self.negative].flatten()
+        elif self.label in fields:
+            liked = interaction[self.label].flatten() > 0
+            positives, negatives = items[liked], items[~liked]
+        else:
+            positives, negatives = items, items[:0]
+        return Batch(users[users > 0], positives[positives > 0], negatives[negatives > 0])
+
+
+class Distiller(nn.Module):
+    """Σ_m β_m L_m for a student: the losses, their projectors, and nothing of the student itself.
+
+    Args:
+        config: The student's completed Config.
+        methods: Names of the losses.
+        model: The student, for the widths of its features.
+        dataset: The RecBole dataset of the training data.
+        teacher_features: See :class:`recbole_freqd.teacher.Teacher`.
+
+    Raises:
+        TeacherError: The teacher's rows are not the student's users and items.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        methods: list[str],
+        model: nn.Module,
+        dataset: Any,
+        teacher_features: Features,
+    ) -> None:
+        super().__init__()
+        device, seed = config["device"], config["seed"]
+        student = extract_features(model, with_bias=False)
+        widths = student[0].shape[1], student[1].shape[1]
+        self.reader = BatchReader(config, dataset.item_num, RandomStream(seed))
+        self.betas: dict[str, float] = {}
+        self.weight_decays: dict[str, float] = {}
+        self.losses = nn.ModuleDict()
+        user_items = training_matrix(dataset)
+        for method in methods:
+            options = method_options(config, method)
+            self.betas[method] = options["beta"]
+            self.weight_decays[method] = options.get("weight_decay", 0.0)
+            if options["beta"] == 0:
+                logger.warning("%s has weight 0: it is left out, the student trains alone.", method)
+                continue
+            loss = LOSSES.get(method)(user_items, widths, teacher_features, seed=seed, **options)
+            self.losses[method] = loss.to(device)
+        self._log_widths(widths, teacher_features)
+
+    def _log_widths(self, widths: tuple[int, int], teacher_features: Features) -> None:
+        for side, width, teacher in zip(("user", "item"), widths, teacher_features):
+            logger.info(
+                "Distilling %s features: %d dimensions from %d", side, width, teacher.shape[1]
+            )
+            if teacher.shape[1] <= width:
+                logger.warning(
+                    "The teacher's %s features (%d) are not wider than the student's (%d): nothing "
+                    "is made smaller on this side.",
+                    side,
+                    teacher.shape[1],
+                    width,
+                )
+
+    def forward(self, features: Features, interaction: Any) -> dict[str, torch.Tensor]:
+        """The losses of a batch by method, not yet weighted.
+
+        Args:
+            features: The student's user and item features with gradient.
+            interaction: RecBole's batch.
+        """
+        batch = self.reader.read(interaction)
+        return {
+            method: loss(
+                features, batch.user_ids, batch.positive_item_ids, batch.negative_item_ids
+            )
+            for method, loss in self.losses.items()
+        }
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups of all that is trained beside the student, with their weight decay."""
+        return [
+            {"params": list(loss.parameters()), "weight_decay": self.weight_decays[method]}
+            for method, loss in self.losses.items()
+            if any(True for _ in loss.parameters())
+        ]
+
+    def extra_state(self) -> dict[str, Any]:
+        """States of the random streams, for the sidecar."""
+        streams = {method: loss.stream.state_dict() for method, loss in self.losses.items()}
+        return {"batch": self.reader.stream.state_dict(), **streams}
+
+    def load_extra_state(self, states: dict[str, Any]) -> None:
+        """Puts :meth:`extra_state` back."""
+        self.reader.stream.load_state_dict(states["batch"])
+        for method, loss in self.losses.items():
+            loss.stream.load_state_dict(states[method])
+
+
+def training_matrix(dataset: Any) -> sp.csr_array:
+    """(n_users, n_items) binary, the training interactions; row and column 0 are empty.
+
+    Raises:
+        ConfigError: There is no interaction.
+    """
+    matrix = sp.csr_array(dataset.inter_matrix(form="csr"))
+    matrix.sum_duplicates()
+    matrix.data = np.ones_like(matrix.data)
+    if matrix.nnz == 0:
+        raise ConfigError("The training data has no interaction. Check the dataset and its filters.")
+    return matrix

@@ -1,0 +1,92 @@
+"""Putting FreqD into an existing RecBole project, and taking it out again."""
+
+from typing import Any, Optional
+
+from recbole_freqd import compat
+
+_hooks = compat.Patches()
+_registered = False
+
+
+def register() -> None:
+    """Makes RecBole understand ``trainer: FreqD`` (and its other names) everywhere.
+
+    RecBole's own ``run``, ``run_recbole`` and ``HyperTuning`` objective then use our trainer where
+    a config names one, with our defaults, nested and dotted ``teacher`` keys and key checks.
+    Configs that name no trainer behave as before, except that a misspelt key of ours is an error.
+
+    Call it at the top of a script, before ``recbole.quick_start`` is imported: that import is what
+    fails on today's packages, and spawned processes run the top of the script again. Calling it
+    twice does nothing more; :func:`unregister` takes it back.
+
+    Raises:
+        CompatibilityError: RecBole is missing, or it or pandas is of a version we cannot run on.
+
+    Example:
+        >>> import recbole_freqd
+        >>> recbole_freqd.register()
+        >>> from recbole.quick_start import run_recbole
+        >>> recbole_freqd.unregister()
+    """
+    global _registered
+    if _registered:
+        return
+    compat.install_shims()
+    _hook_config()
+    _hook_get_trainer()
+    _registered = True
+
+
+def unregister() -> None:
+    """Takes back everything :func:`register` did, the compatibility shims included."""
+    global _registered
+    _hooks.undo()
+    compat.remove_shims()
+    _registered = False
+
+
+def _hook_config() -> None:
+    from recbole.config.configurator import Config
+
+    from recbole_freqd.config import complete, deep_merge, fold_dotted
+
+    load_files = Config._load_config_files
+    merge = Config._merge_external_config_dict
+    load_internal = Config._load_internal_config_dict
+
+    def _load_config_files(self: Any, file_list: Optional[list[str]]) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        for file in file_list or []:
+            merged = deep_merge(merged, fold_dotted(load_files(self, [file])))
+        return merged
+
+    def _merge_external_config_dict(self: Any) -> None:
+        merge(self)
+        merged = fold_dotted(self.file_config_dict)
+        for higher in (self.variable_config_dict, self.cmd_config_dict):
+            merged = deep_merge(merged, fold_dotted(higher))
+        self.external_config_dict = merged
+
+    def _load_internal_config_dict(self: Any, model: str, model_class: type, dataset: str) -> None:
+        load_internal(self, model, model_class, dataset)
+        defaults = complete(self.external_config_dict, self.internal_config_dict, self.parameters)
+        self.internal_config_dict.update(defaults)
+
+    for hook in (_load_config_files, _merge_external_config_dict, _load_internal_config_dict):
+        _hooks.set(Config, hook.__name__, hook)
+
+
+def _hook_get_trainer() -> None:
+    import recbole.quick_start.quick_start
+    import recbole.utils
+    import recbole.utils.utils
+
+    from recbole_freqd.trainer import dispatching
+
+    found_by_host = recbole.utils.utils.get_trainer
+
+    def get_trainer(model_type: Any, model_name: str) -> type:
+        return dispatching(found_by_host(model_type, model_name))
+
+    for module in (recbole.utils.utils, recbole.utils, recbole.quick_start.quick_start):
+        _hooks.set(module, "get_trainer", get_trainer)

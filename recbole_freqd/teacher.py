@@ -1,0 +1,292 @@
+"""The teacher: found, trained or loaded, checked against the data, and reduced to its features."""
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import torch
+
+from recbole_freqd import __version__
+from recbole_freqd.checkpoint import (
+    fingerprint,
+    load_checkpoint,
+    write_atomically,
+    write_json,
+)
+from recbole_freqd.config import CHECKPOINT, RECIPE, TEACHER, teacher_config
+from recbole_freqd.errors import CheckpointError, TeacherError
+from recbole_freqd.features import Features, adapter_for, extract_features
+from recbole_freqd.measure import EpochClock
+from recbole_freqd.rng import rng_untouched
+from recbole_freqd.settings import read_keys
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Teacher:
+    """A teacher that is ready to teach.
+
+    Attributes:
+        config: Its RecBole Config, on the student's device.
+        checkpoint: Its ``.pth`` file.
+        features: User features (n_users, d) and item features (n_items, d'), without gradient.
+        origin: ``"trained"``, ``"reused"`` or ``"checkpoint"``.
+        facts: What is known of its training: ``valid`` metrics and ``seconds_per_epoch``, or empty.
+    """
+
+    config: Any
+    checkpoint: str
+    features: Features
+    origin: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def model(self, dataset: Any) -> torch.nn.Module:
+        """Builds the teacher's model again from its checkpoint, in eval mode on its device."""
+        trust = bool(self.config["trust_checkpoint"])
+        payload = load_checkpoint(self.checkpoint, map_location=self.config["device"], trust=trust)
+        return _load_model(self.config, payload, dataset, self.checkpoint)
+
+
+def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Teacher:
+    """The teacher a student's config asks for.
+
+    Global random streams and the loaders' own are left as they were.
+
+    Args:
+        config: The student's completed Config.
+        train_data, valid_data: The student's loaders; a recipe is trained on their data.
+
+    Raises:
+        ConfigError, CheckpointError, TeacherError: The teacher cannot be had, or does not fit.
+    """
+    generators = [loader.generator for loader in (train_data, valid_data) if loader is not None]
+    with rng_untouched(*generators):
+        spec = config[TEACHER]
+        if spec.get(CHECKPOINT) is not None:
+            teacher = _from_checkpoint(config, spec, train_data._dataset)
+        else:
+            teacher = _from_recipe(config, spec, train_data, valid_data)
+    _check_features(teacher)
+    return teacher
+
+
+# --- from a checkpoint -----------------------------------------------------------------------
+
+
+def _from_checkpoint(config: Any, spec: dict[str, Any], dataset: Any) -> Teacher:
+    path, trust = str(spec[CHECKPOINT]), bool(spec.get("trust_checkpoint"))
+    payload = load_checkpoint(path, map_location=config["device"], trust=trust)
+    stored = payload["config"]
+    _check_same_data(config, stored, bool(spec.get("allow_leakage")), path)
+    stored["device"] = config["device"]
+    stored["trust_checkpoint"] = trust
+    model = _load_model(stored, payload, dataset, path)
+    logger.info("Teacher loaded: %s from %s", stored["model"], path)
+    return Teacher(stored, path, extract_features(model, with_bias=False), "checkpoint")
+
+
+def _check_same_data(config: Any, stored: Any, allow_leakage: bool, path: str) -> None:
+    """Raises unless the teacher's config reads and splits the same data as the student's.
+
+    The keys are those by which RecBole itself decides that a saved split can be used again.
+    """
+    keys = [key for key in config.parameters["Dataset"] if config[key] != stored[key]]
+    if config["dataset"] != stored["dataset"]:
+        keys.insert(0, "dataset")
+    if keys:
+        raise TeacherError(
+            f"Teacher {path} was trained on other data than the student's: "
+            f"{_differences(keys, stored, config)}. Its users and items would not be the student's. "
+            "Train a teacher on this data (a recipe: teacher.model), or change the student's keys."
+        )
+    if config["benchmark_filename"]:
+        return  # the split is in the files, no seed touches it
+    split = [key for key in ("seed", "repeatable", "eval_args") if config[key] != stored[key]]
+    if split and not allow_leakage:
+        raise TeacherError(
+            f"Teacher {path} was trained on another split: {_differences(split, stored, config)}. "
+            "It has seen pairs the student is tested on. Use the same split, or set "
+            "teacher.allow_leakage: true if you know what you do."
+        )
+    if split:
+        logger.warning("The teacher knows another split (%s): leakage allowed.", ", ".join(split))
+
+
+def _differences(keys: list[str], there: Any, here: Any) -> str:
+    return "; ".join(f"{key} {there[key]!r} there, {here[key]!r} here" for key in keys)
+
+
+def _load_model(
+    config: Any, payload: dict[str, Any], dataset: Any, path: str
+) -> torch.nn.Module:
+    from recbole.utils import get_model
+
+    model = get_model(config["model"])(config, dataset).to(config["device"])
+    own, stored = model.state_dict(), payload["state_dict"]
+    wrong = [
+        f"{name} {tuple(stored[name].shape)} there, {tuple(own[name].shape)} here"
+        for name in own
+        if name in stored and stored[name].shape != own[name].shape
+    ]
+    missing = sorted(set(own) ^ set(stored))
+    if wrong or missing:
+        raise TeacherError(
+            f"Teacher {path} does not fit the student's data of {dataset.user_num} users and "
+            f"{dataset.item_num} items (padding included): "
+            f"{'; '.join(wrong) or f'tensors in one of the two only: {missing}'}. "
+            "Distil from a teacher trained on the same data."
+        )
+    model.load_state_dict(stored)
+    model.load_other_parameter(payload.get("other_parameter"))
+    return model.eval()
+
+
+# --- from a recipe ---------------------------------------------------------------------------
+
+
+def _from_recipe(config: Any, spec: dict[str, Any], train_data: Any, valid_data: Any) -> Teacher:
+    reserved = read_keys("teacher.yaml")
+    recipe = {key: value for key, value in spec.items() if key not in reserved}
+    own_config = teacher_config(config, recipe)
+    adapter_for(own_config.model_class)  # refuse before anything is trained
+    identity = _identity(own_config, train_data._dataset, valid_data)
+    stem = f"teacher-{recipe[RECIPE]}-{config['dataset']}"
+    name = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=6).hexdigest()
+    path = Path(config["checkpoint_dir"]) / f"{stem}-{name}.pth"
+    facts_file = path.with_suffix(".json")
+    if path.is_file() and facts_file.is_file():
+        facts, origin = json.loads(facts_file.read_text(encoding="utf-8"))["facts"], "reused"
+        logger.info("Teacher reused: %s (recipe, data and versions are unchanged)", path)
+    else:
+        logger.info("Teacher to be trained: %s", _why_not_reused(path, stem, identity))
+        facts, origin = _train(own_config, train_data, valid_data, path), "trained"
+        write_json(facts_file, {"identity": identity, "facts": facts})
+        logger.info("Teacher trained: %s", path)
+    payload = load_checkpoint(path, map_location=config["device"])
+    model = _load_model(own_config, payload, train_data._dataset, str(path))
+    return Teacher(own_config, str(path), extract_features(model, False), origin, facts)
+
+
+def _identity(config: Any, dataset: Any, valid_data: Optional[Any]) -> dict[str, Any]:
+    """All that a recipe teacher depends on: its config, its data, the versions."""
+    import recbole
+
+    ignored = {"device", "checkpoint_dir", "data_path", "show_progress", "state", "config_file"}
+    ignored |= {"gpu_id", "use_gpu", "log_wandb", "wandb_project", "worker"}
+    values = {
+        key: str(value)
+        for key, value in sorted(config.final_config_dict.items())
+        if key not in ignored
+    }
+    users, items = dataset.uid_field, dataset.iid_field
+    pairs = [_pairs(dataset)] + ([_pairs(valid_data._dataset)] if valid_data is not None else [])
+    data = fingerprint(
+        np.asarray(dataset.field2id_token[users]), np.asarray(dataset.field2id_token[items]), *pairs
+    )
+    versions = {"recbole": recbole.__version__, "recbole_freqd": __version__}
+    return {"config": values, "data": data, "versions": versions}
+
+
+def _pairs(dataset: Any) -> np.ndarray:
+    """(n, 2) int64, the interactions of a dataset in its order."""
+    inter = dataset.inter_feat
+    columns = [np.asarray(inter[name]) for name in (dataset.uid_field, dataset.iid_field)]
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
+    """What sets this teacher apart from the stored one that comes nearest."""
+    candidates = []
+    for file in path.parent.glob(f"{stem}-*.json"):
+        try:
+            stored = json.loads(file.read_text(encoding="utf-8"))["identity"]
+        except (OSError, ValueError, KeyError):
+            continue
+        changed = [
+            f"{key} was {stored['config'].get(key)}, is {identity['config'].get(key)}"
+            for key in sorted(set(stored["config"]) | set(identity["config"]))
+            if stored["config"].get(key) != identity["config"].get(key)
+        ]
+        changed += [f"{key} changed" for key in ("data", "versions") if stored[key] != identity[key]]
+        candidates.append((len(changed), file.with_suffix(".pth").name, changed))
+    if not candidates:
+        return f"there is no {stem} in {path.parent} yet"
+    _, name, changed = min(candidates)
+    return f"the nearest stored one, {name}, differs ({'; '.join(changed) or 'its .pth is gone'})"
+
+
+def _train(config: Any, train_data: Any, valid_data: Any, path: Path) -> dict[str, Any]:
+    """Trains a recipe with RecBole's own trainer and keeps its best model at ``path``.
+
+    Raises:
+        CheckpointError: ``path`` cannot be written.
+    """
+    from recbole.data.utils import get_dataloader
+    from recbole.utils import get_model, get_trainer, init_seed
+
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = train_data._dataset
+    model = get_model(config["model"])(config, dataset).to(config["device"])
+    loader = get_dataloader(config, "train")(
+        config, dataset, _train_sampler(config, dataset), shuffle=config["shuffle"]
+    )
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    _log_beside_the_student(trainer, config["model"])
+    epochs = EpochClock(trainer)
+
+    def fit(temporary: str) -> None:
+        trainer.saved_model_file = temporary
+        trainer.fit(loader, valid_data, saved=True, show_progress=config["show_progress"])
+        if not os.path.isfile(temporary):
+            raise CheckpointError(
+                f"The teacher {config['model']} trained but saved no model; teacher.epochs is "
+                f"{config['epochs']}. RecBole saves one at the first validation."
+            )
+
+    write_atomically(path, fit)
+    return {"valid": _plain(trainer.best_valid_result), "seconds_per_epoch": epochs.median()}
+
+
+def _train_sampler(config: Any, dataset: Any) -> Optional[Any]:
+    """The negative sampler RecBole's data_preparation would make for training on ``dataset``."""
+    from recbole.sampler import RepeatableSampler, Sampler
+
+    negatives = config["train_neg_sample_args"]
+    if negatives["distribution"] == "none":
+        return None
+    arguments = (["train"], negatives["distribution"], negatives["alpha"])
+    if config["repeatable"]:
+        sampler = RepeatableSampler(arguments[0], dataset, *arguments[1:])
+    else:
+        sampler = Sampler(arguments[0], [dataset], *arguments[1:])
+    return sampler.set_phase("train")
+
+
+def _log_beside_the_student(trainer: Any, model: str) -> None:
+    """Gives the teacher's training a TensorBoard folder of its own."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = trainer.tensorboard.log_dir
+    trainer.tensorboard.close()
+    trainer.tensorboard = SummaryWriter(f"{folder}-teacher-{model}")
+
+
+def _plain(metrics: Optional[dict[str, Any]]) -> dict[str, float]:
+    return {name: float(value) for name, value in (metrics or {}).items()}
+
+
+def _check_features(teacher: Teacher) -> None:
+    """Raises where the features are not numbers; a teacher is never silently wrong."""
+    for side, features in zip(("user", "item"), teacher.features):
+        bad = ~torch.isfinite(features).all(dim=1)
+        if bad.any():
+            raise TeacherError(
+                f"Teacher {teacher.checkpoint}: {int(bad.sum())} of {len(features)} {side} rows hold "
+                "NaN or infinite numbers. Train it again, with a smaller learning rate."
+            )

@@ -1,0 +1,288 @@
+"""The distillation trainer: a mixin over the student's own RecBole trainer."""
+
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Iterator, Optional
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+from recbole_freqd import compat
+from recbole_freqd.checkpoint import new_checkpoint_path, write_atomically
+from recbole_freqd.config import complete_in_place, trainer_names
+from recbole_freqd.distiller import Distiller
+from recbole_freqd.errors import CheckpointError, ConfigError
+from recbole_freqd.features import adapter_for, shared_features
+from recbole_freqd.teacher import Teacher, find_teacher
+
+_CLOSED_FORM = ("NCEPLRec",)  # of RecBole's type GENERAL, but solved, not trained
+
+
+class DistillationTrainer:
+    """Trains a student with its own loss plus the distillation losses that ``trainer:`` names.
+
+    Everything is the work of the student's own RecBole trainer, which this class is mixed into when
+    an instance is made; the distillation is folded into the value of the student's
+    ``calculate_loss`` while ``fit`` runs. The teacher is found, trained or loaded when ``fit`` first
+    sees the data.
+
+    Random numbers for the distillation come from streams of its own, so the student's initial
+    weights and its batches are those of stock RecBole for any weight of the loss.
+
+    Args:
+        config: A RecBole Config with ``teacher`` and, unless the class implies it, ``trainer``.
+        model: The student.
+
+    Attributes:
+        teacher: The :class:`recbole_freqd.teacher.Teacher`, from ``fit`` on.
+        distiller: The :class:`recbole_freqd.distiller.Distiller`, from ``fit`` on.
+
+    Raises:
+        ConfigError: A key is wrong, or the student is a model that cannot be trained or read.
+        CheckpointError, TeacherError: From ``fit``: the teacher cannot be had, or does not fit.
+    """
+
+    default_trainer: Optional[str] = None
+
+    def __new__(cls, config: Any, model: torch.nn.Module) -> "DistillationTrainer":
+        if not hasattr(cls, "fit_host"):
+            compat.install_shims()
+            from recbole.utils.utils import get_trainer
+
+            cls = over(cls, get_trainer(config["MODEL_TYPE"], config["model"]))
+        return object.__new__(cls)
+
+    def __init__(self, config: Any, model: torch.nn.Module) -> None:
+        compat.install_shims()
+        complete_in_place(config, self.default_trainer)
+        check_student(type(model), config["MODEL_TYPE"])
+        super().__init__(config, model)  # type: ignore[call-arg]
+        self.methods = trainer_names(config["trainer"])
+        stem = f"{config['model']}-{'-'.join(self.methods)}"
+        self.saved_model_file = new_checkpoint_path(self.checkpoint_dir, stem)
+        self.teacher: Optional[Teacher] = None
+        self.distiller: Optional[Distiller] = None
+        self._resume_from: Optional[str] = None
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def fit(self, train_data: Any, valid_data: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As RecBole's ``fit``, with the teacher found first."""
+        self._prepare(train_data, valid_data)
+        with self._distilling():
+            return super().fit(train_data, valid_data, *args, **kwargs)  # type: ignore[misc]
+
+    def _prepare(self, train_data: Any, valid_data: Any) -> None:
+        if self.distiller is not None:
+            return
+        self.teacher = find_teacher(self.config, train_data, valid_data)
+        self.distiller = Distiller(
+            self.config, self.methods, self.model, train_data._dataset, self.teacher.features
+        )
+        for group in self.distiller.parameter_groups():
+            self.optimizer.add_param_group(group)
+        if self._resume_from is not None:
+            self._load_sidecar(self._resume_from)
+
+    @contextmanager
+    def _distilling(self) -> Iterator[None]:
+        """While open, the student's loss contains the distillation and clipping knows of it."""
+        model, base_loss = self.model, self.model.calculate_loss
+
+        def calculate_loss(*args: Any, **kwargs: Any) -> Any:
+            with shared_features(model) as features:
+                base = base_loss(*args, **kwargs)
+                return self._fold(base, self.distiller(features(), args[0]))
+
+        # RecBole clips model.parameters() only, and before a GradScaler has unscaled them: clip
+        # here instead, where the optimizer is about to step with everything that it trains.
+        clip, self.clip_grad_norm = self.clip_grad_norm, None
+        hook = self.optimizer.register_step_pre_hook(lambda *_: self._clip(clip))
+        if self.distiller.losses:
+            model.calculate_loss = calculate_loss
+        self.distiller.train()
+        try:
+            yield
+        finally:
+            hook.remove()
+            self.clip_grad_norm = clip
+            model.__dict__.pop("calculate_loss", None)
+
+    def _fold(self, base: Any, terms: dict[str, torch.Tensor]) -> Any:
+        """What the base loss returned, with Σ β L added to its first part, the form unchanged."""
+        first = base[0] if isinstance(base, tuple) else base
+        self._count("base", sum(base) if isinstance(base, tuple) else base)
+        for method, term in terms.items():
+            self._count(method, term)
+            first = first + self.distiller.betas[method] * term
+        return (first, *base[1:]) if isinstance(base, tuple) else first
+
+    def _count(self, name: str, value: torch.Tensor) -> None:
+        """Adds to a sum on the device: no wait for the accelerator in a step."""
+        self._sums[name] = self._sums.get(name, 0.0) + value.detach().float()
+
+    def _clip(self, arguments: Optional[dict[str, Any]]) -> None:
+        if arguments:
+            groups = self.optimizer.param_groups
+            parameters = [parameter for group in groups for parameter in group["params"]]
+            clip_grad_norm_(parameters, **arguments)
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
+        self._sums = {}
+        result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)  # type: ignore[misc]
+        parts = {name: float(value) / len(train_data) for name, value in self._sums.items()}
+        if parts:
+            self._log_parts(parts, epoch_idx)
+        return result
+
+    def _log_parts(self, parts: dict[str, float], epoch_idx: int) -> None:
+        """Mean of base and distillation losses per batch: log, TensorBoard, Weights & Biases."""
+        words = [
+            f"{name}: {value:.4f}"
+            + (f" (weight {self.distiller.betas[name]:g})" if name != "base" else "")
+            for name, value in parts.items()
+        ]
+        self.logger.info("epoch %d losses per batch: %s", epoch_idx, ", ".join(words))
+        for name, value in parts.items():
+            self.tensorboard.add_scalar(f"Loss/{name}", value, epoch_idx)
+        record = {f"loss_{name}": value for name, value in parts.items()}
+        self.wandblogger.log_metrics({**record, "train_step": epoch_idx}, head="train")
+
+    # --- checkpoints: the student's stays plain RecBole, ours lies beside it ------------------
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        path = kwargs.pop("saved_model_file", self.saved_model_file)
+        full = self.optimizer
+        self.optimizer = _StudentPart(full)
+        try:
+            save = super()._save_checkpoint  # type: ignore[misc]
+            write_atomically(
+                path, lambda temporary: save(epoch, False, saved_model_file=temporary, **kwargs)
+            )
+        finally:
+            self.optimizer = full
+        if self.distiller is not None:
+            write_atomically(sidecar_path(path), self._write_sidecar)
+        if verbose:
+            self.logger.info("Saving current: %s", path)
+
+    def _write_sidecar(self, path: str) -> None:
+        state = {
+            "methods": self.methods,
+            "distiller": self.distiller.state_dict(),
+            "streams": self.distiller.extra_state(),
+            "optimizer": _distiller_part(self.optimizer),
+        }
+        torch.save(state, path)
+
+    def resume_checkpoint(self, resume_file: Any) -> None:
+        """As RecBole's; the projectors follow from the sidecar when ``fit`` has built them.
+
+        Raises:
+            CheckpointError: The sidecar is missing or is one of other losses.
+        """
+        if not Path(sidecar_path(resume_file)).is_file():
+            raise CheckpointError(
+                f"{sidecar_path(resume_file)} is missing: the projectors of {resume_file} are in "
+                "it. Put it back beside the checkpoint, or train without resuming."
+            )
+        super().resume_checkpoint(resume_file)  # type: ignore[misc]
+        self._resume_from = sidecar_path(resume_file)
+
+    def _load_sidecar(self, path: str) -> None:
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["methods"] != self.methods:
+            raise CheckpointError(
+                f"{path} holds the projectors of trainer {state['methods']}, the config names "
+                f"{self.methods}. Resume with the same trainer."
+            )
+        self.distiller.load_state_dict(state["distiller"])
+        # Generator states live on the CPU, whatever device they are states of.
+        streams = {
+            name: {device: value.cpu() for device, value in states.items()}
+            for name, states in state["streams"].items()
+        }
+        self.distiller.load_extra_state(streams)
+        own = self.optimizer.state_dict()
+        own["state"].update(state["optimizer"]["state"])
+        self.optimizer.load_state_dict(own)
+
+
+class FreqDTrainer(DistillationTrainer):
+    """:class:`DistillationTrainer` with ``trainer: FreqD`` where the config names none.
+
+    Example:
+        >>> config = Config(model="BPR", dataset="ml-100k", config_dict={
+        ...     "embedding_size": 8, "teacher": {"model": "BPR", "embedding_size": 64}})
+        ... # doctest: +SKIP
+        >>> trainer = FreqDTrainer(config, student)  # doctest: +SKIP
+        >>> trainer.fit(train_data, valid_data)  # doctest: +SKIP
+    """
+
+    default_trainer = "FreqD"
+
+
+@lru_cache(maxsize=None)
+def over(mixin: type, found: type) -> type:
+    """``mixin`` over a RecBole trainer class (or over the host of a dispatching one)."""
+    host = getattr(found, "fit_host", found)
+    return type(f"{mixin.__name__}Over{host.__name__}", (mixin, host), {"fit_host": host})
+
+
+@lru_cache(maxsize=None)
+def dispatching(host: type) -> type:
+    """A stand-in for a RecBole trainer class that looks at ``config["trainer"]``.
+
+    It is a subclass, so that ``issubclass`` holds, but its instances never are of it: they are the
+    host's own where the config names no trainer, else ours mixed into the host.
+    """
+
+    def __new__(_cls: type, config: Any, model: torch.nn.Module) -> Any:
+        chosen = over(DistillationTrainer, host) if trainer_names(config["trainer"]) else host
+        return chosen(config, model)
+
+    return type(host.__name__, (host,), {"__new__": __new__, "fit_host": host})
+
+
+def check_student(model_class: type, model_type: Any) -> None:
+    """Raises ConfigError unless a model of this class can be trained and its features read."""
+    from recbole.utils import ModelType
+
+    name = model_class.__name__
+    if model_type == ModelType.TRADITIONAL or name in _CLOSED_FORM:
+        raise ConfigError(
+            f"{name} cannot be a student: it is computed in one pass, there is no training a "
+            "teacher could steer. It can be a teacher. Change model to one that is trained, e.g. "
+            "BPR or LightGCN."
+        )
+    if model_type != ModelType.GENERAL:
+        raise ConfigError(
+            f"{name} cannot be a student: it is a {model_type.name.lower()} model; allowed: "
+            "RecBole's general recommenders. Change model."
+        )
+    adapter_for(model_class)
+
+
+def sidecar_path(checkpoint: Any) -> str:
+    """The file beside a student's checkpoint that keeps projectors and random streams."""
+    return str(Path(checkpoint).with_suffix(".distiller.pt"))
+
+
+class _StudentPart:
+    """An optimizer's state without the groups added for the distiller: what RecBole would save."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._state = optimizer.state_dict()
+
+    def state_dict(self) -> dict[str, Any]:
+        first = self._state["param_groups"][:1]
+        own = {index for group in first for index in group["params"]}
+        state = {index: value for index, value in self._state["state"].items() if index in own}
+        return {"state": state, "param_groups": first}
+
+
+def _distiller_part(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The rest of :class:`_StudentPart`: state of the parameters in the added groups."""
+    state = optimizer.state_dict()
+    own = {index for group in state["param_groups"][1:] for index in group["params"]}
+    return {"state": {index: value for index, value in state["state"].items() if index in own}}
