@@ -361,14 +361,13 @@ def install_shims() -> None:
             if shim.needed():
                 shim.apply(_patches)
                 _installed.append(shim.name)
-    except ModuleNotFoundError as exc:
+    except BaseException as exc:
         remove_shims()
-        raise CompatibilityError(
-            f"RecBole needs {exc.name}, which is not installed. `pip show recbole` lists its "
-            "requirements; all but ray are used (and pip install --no-deps brings none of them)"
-        ) from exc
-    except BaseException:
-        remove_shims()
+        if isinstance(exc, ModuleNotFoundError):
+            raise CompatibilityError(
+                f"RecBole needs {exc.name}, which is not installed. `pip show recbole` lists its "
+                "requirements; all but ray are used (pip install --no-deps brings none of them)"
+            ) from exc
         raise
 
 

@@ -124,9 +124,12 @@ class Adjacency:
 
     def laplacian(self, x: torch.Tensor) -> torch.Tensor:
         """L x = J x - Â x. ``x`` is (n, d); returns (n, d) in its dtype."""
-        neighbours = x[self.col] * self.weight.to(x.dtype)[:, None]
-        mixed = torch.zeros_like(x).index_add_(0, self.row, neighbours)
-        return x * self.connected.to(x.dtype)[:, None] - mixed
+        size = (len(self.connected), len(self.connected))
+        # Not coalesced on purpose: entries are distinct already, and checking would sort them.
+        matrix = torch.sparse_coo_tensor(
+            torch.stack([self.row, self.col]), self.weight.to(x.dtype), size, check_invariants=False
+        )
+        return x * self.connected.to(x.dtype)[:, None] - torch.sparse.mm(matrix, x)
 
 
 @dataclass(frozen=True)

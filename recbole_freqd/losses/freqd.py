@@ -128,9 +128,11 @@ class FreqDLoss(DistillationLoss):
         teacher_emb = self.teacher_user_emb if side == "user" else self.teacher_item_emb
         keep_prob = self.options.get("keep_prob", 1.0) if self.training else 1.0
         hood = self.graphs[side].neighbourhood(ids, self.filter.degree, keep_prob, self.stream)
-        projected = self.projectors[side](student_emb[hood.nodes])
-        student_rows = self.filter.apply(projected, hood.adjacency)[hood.rows]
-        teacher_rows = self.filter.apply(teacher_emb[hood.nodes], hood.adjacency)[hood.rows]
+        projected = self.projectors[side](student_emb.index_select(0, hood.nodes))
+        filtered = self.filter.apply(projected, hood.adjacency)
+        student_rows = filtered.index_select(0, hood.rows)
+        teacher_part = teacher_emb.index_select(0, hood.nodes)
+        teacher_rows = self.filter.apply(teacher_part, hood.adjacency).index_select(0, hood.rows)
         return row_distance(student_rows, teacher_rows, self.options["distance"])
 
 
