@@ -37,7 +37,7 @@ class Teacher:
         checkpoint: Its ``.pth`` file.
         features: User features (n_users, d) and item features (n_items, d'), without gradient.
         origin: ``"trained"``, ``"reused"`` or ``"checkpoint"``.
-        facts: What is known of its training: ``valid`` metrics and ``seconds_per_epoch``, or empty.
+        facts: What is known of its training: ``seconds_per_epoch``, or nothing.
     """
 
     config: Any
@@ -250,7 +250,7 @@ def _train(config: Any, train_data: Any, valid_data: Any, path: Path) -> dict[st
             )
 
     write_atomically(path, fit)
-    return {"valid": _plain(trainer.best_valid_result), "seconds_per_epoch": epochs.median()}
+    return {"seconds_per_epoch": epochs.median()}
 
 
 def _train_sampler(config: Any, dataset: Any) -> Optional[Any]:
@@ -275,10 +275,6 @@ def _log_beside_the_student(trainer: Any, model: str) -> None:
     folder = trainer.tensorboard.log_dir
     trainer.tensorboard.close()
     trainer.tensorboard = SummaryWriter(f"{folder}-teacher-{model}")
-
-
-def _plain(metrics: Optional[dict[str, Any]]) -> dict[str, float]:
-    return {name: float(value) for name, value in (metrics or {}).items()}
 
 
 def _check_features(teacher: Teacher) -> None:

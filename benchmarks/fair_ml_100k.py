@@ -1,0 +1,207 @@
+"""The numbers of results/ml-100k.md: equal budgets, validation chooses, test is opened once.
+
+    python benchmarks/fair_ml_100k.py tune CELL      # N random trials on validation, resumable
+    python benchmarks/fair_ml_100k.py freeze         # best trial of every cell -> configs.yaml
+    python benchmarks/fair_ml_100k.py final CELL     # five seeds with the frozen config, with test
+    python benchmarks/fair_ml_100k.py report         # results/ml-100k.md
+
+A cell is one thing that is compared, on one pair of models: ``teacher BPR``, ``alone LightGCN``,
+``FreqD LightGCN-BPR`` (teacher-student). Cells of students wait for the config of their teacher.
+RecBole writes log/ and saved/ into the working directory: run it from a scratch folder.
+"""
+
+import argparse
+import json
+import math
+import random
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+HOME = Path(__file__).resolve().parent.parent / "results" / "ml-100k"
+TRIALS, SEEDS, TUNING_SEED = 12, (2020, 2021, 2022, 2023, 2024), 2020
+PAIRS = ("BPR-BPR", "LightGCN-BPR", "LightGCN-LightGCN")
+WIDTHS = {"teacher": 64, "student": 8}
+PROTOCOL = {  # the same for everything that is compared
+    "epochs": 150,
+    "eval_step": 2,
+    "stopping_step": 5,
+    "valid_metric": "NDCG@10",
+    "metrics": ["Recall", "NDCG"],
+    "topk": [10, 20],
+    "show_progress": False,
+    "state": "ERROR",
+}
+COMMON = {
+    "learning_rate": ("log", 1e-3, 2e-2),
+    "weight_decay": ("choice", 0.0, 1e-6, 1e-5, 1e-4),
+}
+MODEL = {
+    "BPR": {},
+    "LightGCN": {"n_layers": ("choice", 1, 2, 3), "reg_weight": ("choice", 1e-5, 1e-4, 1e-3)},
+}
+METHOD = {
+    "FD": {"fd_beta": ("log", 0.1, 10.0), "fd_dropout": ("choice", 0.0, 0.2)},
+    "FreqD": {
+        "freqd_beta": ("log", 0.1, 10.0),
+        "freqd_dropout": ("choice", 0.0, 0.2),
+        "freqd_alpha": ("choice", 0.1, 0.3, 0.5, 0.7),
+        "freqd_k": ("choice", 5, 10, 20),
+        "freqd_keep_prob": ("choice", 0.5, 1.0),
+    },
+}
+
+
+def cells() -> list[str]:
+    """Every cell, teachers first."""
+    models = sorted(MODEL)
+    names = [f"{role} {model}" for role in ("teacher", "alone") for model in models]
+    return names + [f"{method} {pair}" for pair in PAIRS for method in METHOD]
+
+
+def student_of(cell: str) -> str:
+    return cell.split()[1].split("-")[-1]
+
+
+def draw(cell: str, trial: int) -> dict[str, Any]:
+    """The keys of one trial: a function of the names, so that a stopped search goes on."""
+    space = {**COMMON, **MODEL[student_of(cell)], **METHOD.get(cell.split()[0], {})}
+    source = random.Random(f"{cell} {trial}")
+    keys = {}
+    for name, (kind, *limits) in space.items():
+        if kind == "choice":
+            keys[name] = source.choice(limits)
+        else:
+            low, high = map(math.log, limits)
+            keys[name] = float(f"{math.exp(source.uniform(low, high)):.3g}")
+    return keys
+
+
+def config_of(cell: str, keys: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The whole config_dict of a run of a cell."""
+    role, pair = cell.split()
+    width = WIDTHS["teacher" if role == "teacher" else "student"]
+    config = {**PROTOCOL, "seed": seed, "embedding_size": width, **keys}
+    if role in METHOD:
+        teacher = pair.split("-")[0]
+        recipe = {key: PROTOCOL[key] for key in ("epochs", "eval_step", "stopping_step")}
+        recipe.update(model=teacher, embedding_size=WIDTHS["teacher"], **frozen(f"teacher {teacher}"))
+        config.update(trainer=role, teacher=recipe)
+    return config
+
+
+def frozen(cell: str) -> dict[str, Any]:
+    """The keys that validation chose for a cell: from configs.yaml, else of its finished trials."""
+    file = HOME / "configs.yaml"
+    if file.is_file():
+        chosen = yaml.safe_load(file.read_text())
+        if cell in chosen:
+            return chosen[cell]
+    done = [row for row in read("trials") if row["cell"] == cell]
+    if len(done) < TRIALS:
+        raise SystemExit(f"{cell} has {len(done)} of {TRIALS} trials: tune it first.")
+    return max(done, key=lambda row: row["valid_ndcg@10"])["keys"]
+
+
+def read(name: str) -> list[dict[str, Any]]:
+    file = HOME / f"{name}.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def append(name: str, row: dict[str, Any]) -> None:
+    with open(HOME / f"{name}.jsonl", "a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def run(cell: str, keys: dict[str, Any], seed: int, test: bool) -> Any:
+    import recbole_freqd
+
+    recbole_freqd.register()
+    from recbole.config import Config
+
+    from recbole_freqd import runs
+    from recbole_freqd.config import no_command_line
+
+    with no_command_line():
+        config = Config(student_of(cell), "ml-100k", config_dict=config_of(cell, keys, seed))
+    return runs.run(config, saved=test, test=test)
+
+
+def tune(cell: str) -> None:
+    """Random search on the validation split of one seed; no test metric is ever computed."""
+    done = {row["trial"] for row in read("trials") if row["cell"] == cell}
+    for trial in range(TRIALS):
+        if trial in done:
+            continue
+        keys = draw(cell, trial)
+        result = run(cell, keys, TUNING_SEED, test=False)
+        append(
+            "trials",
+            {
+                "cell": cell,
+                "trial": trial,
+                "seed": TUNING_SEED,
+                "keys": keys,
+                "valid_ndcg@10": result.best_valid_score,
+                "seconds_per_epoch": result.seconds_per_epoch,
+                "epochs": len(result.trainer.train_loss_dict),
+            },
+        )
+        print(cell, trial, result.best_valid_score, keys, flush=True)
+
+
+def final(cell: str) -> None:
+    """Five seeds with the frozen config; the only place where the test split is opened."""
+    done = {row["seed"] for row in read("final") if row["cell"] == cell}
+    keys = yaml.safe_load((HOME / "configs.yaml").read_text())[cell]
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=HOME, capture_output=True, text=True
+    ).stdout.strip()
+    for seed in SEEDS:
+        if seed in done:
+            continue
+        result = run(cell, keys, seed, test=True)
+        append(
+            "final",
+            {
+                "cell": cell,
+                "seed": seed,
+                "commit": commit,
+                "valid": result.best_valid_result,
+                "test": result.test_result,
+                "seconds_per_epoch": result.seconds_per_epoch,
+                "epochs": len(result.trainer.train_loss_dict),
+            },
+        )
+        print(cell, seed, result.test_result, flush=True)
+
+
+def freeze() -> None:
+    chosen = {cell: frozen(cell) for cell in cells()}
+    (HOME / "configs.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False))
+
+
+def spread(values: list[float]) -> str:
+    return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stage", choices=["tune", "freeze", "final", "report", "cells"])
+    parser.add_argument("cell", nargs="*", help="e.g. FreqD BPR-BPR")
+    options = parser.parse_args()
+    name = " ".join(options.cell)
+    if options.stage in ("tune", "final") and name not in cells():
+        parser.error(f"cell {name!r}; allowed: {', '.join(cells())}")
+    HOME.mkdir(parents=True, exist_ok=True)
+    if options.stage == "cells":
+        print("\n".join(cells()))
+    elif options.stage == "freeze":
+        freeze()
+    elif options.stage == "tune":
+        tune(name)
+    elif options.stage == "final":
+        final(name)

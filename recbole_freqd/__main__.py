@@ -1,0 +1,8 @@
+"""``python -m recbole_freqd``: the script without a checkout."""
+
+import sys
+
+from recbole_freqd.quick_start import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""The run functions and the script's main. Heavy imports wait until the arguments are read."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, Optional
+
+from recbole_freqd import __version__
+from recbole_freqd.errors import ConfigError, FreqDError
+
+_RECBOLE_DOCS = "any other --key=value is a config key, as in RecBole"
+
+
+def run_recbole_freqd(
+    model: Optional[str] = None,
+    dataset: Optional[str] = None,
+    config_file_list: Optional[list[str]] = None,
+    config_dict: Optional[dict[str, Any]] = None,
+    saved: bool = True,
+    nproc: int = 1,
+    world_size: int = -1,
+    ip: str = "localhost",
+    port: str = "5678",
+    group_offset: int = 0,
+) -> dict[str, Any]:
+    """RecBole's ``run``, where the config may name a distillation trainer.
+
+    Args:
+        model: The student's name; None: ``model`` of the config.
+        dataset: Name of the dataset; None: ``dataset`` of the config.
+        config_file_list: YAML files, later ones win.
+        config_dict: Keys that win over the files; the command line wins over both.
+        saved: Whether the best model is saved and tested (else the last one is).
+        nproc, world_size, ip, port, group_offset: As RecBole's ``run``; one process only, so far.
+
+    Returns:
+        RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
+        ``test_result``, plus ``teacher_test_result`` (None where no trainer is named).
+
+    Raises:
+        FreqDError: Config, teacher or checkpoint are not as they should be.
+
+    Example:
+        >>> result = run_recbole_freqd("BPR", "ml-100k", config_dict={
+        ...     "trainer": "FreqD", "embedding_size": 8,
+        ...     "teacher": {"model": "BPR", "embedding_size": 64}})  # doctest: +SKIP
+    """
+    from recbole_freqd.plugin import register
+
+    _check_processes(nproc, world_size)
+    register()
+    from recbole_freqd import runs
+
+    config = _make_config(model, dataset, config_file_list, config_dict)
+    done = runs.run(config, saved=saved)
+    teacher = runs.teacher_row(done) if config["trainer"] else None
+    return {
+        "best_valid_score": done.best_valid_score,
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": done.best_valid_result,
+        "test_result": done.test_result,
+        "teacher_test_result": teacher and teacher["test"],
+    }
+
+
+def main(arguments: Optional[list[str]] = None) -> int:
+    """The script: teacher, student alone and distilled student, one table.
+
+    Args:
+        arguments: The command line without the program's name; None: that of this process.
+
+    Returns:
+        0, or 2 after a mistake of the user's.
+    """
+    options, keys = _parse(sys.argv[1:] if arguments is None else arguments)
+    argv = sys.argv
+    sys.argv = [argv[0], *keys]  # what RecBole's Config will read
+    try:
+        _compare_with_alone(options)
+        return 0
+    except FreqDError as error:
+        if options.debug:
+            raise
+        print(f"\nrun_recbole_freqd: {error}", file=sys.stderr)
+        return 2
+    finally:
+        sys.argv = argv
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Own options, and the ``--key=value`` that RecBole reads from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="run_recbole_freqd",
+        description="Train a teacher, a small student alone and the same student distilled from "
+        "the teacher, and compare them. Without arguments: BPR 64 to BPR 8 on ml-100k.",
+        epilog=f"{_RECBOLE_DOCS}, e.g. --embedding_size=16 --teacher.embedding_size=128 "
+        "--freqd_alpha=0.3 --trainer=FD. All keys: properties/ and the README.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-m", "--model", help="the student's model (default: BPR)")
+    parser.add_argument("-d", "--dataset", help="name of the dataset (default: ml-100k)")
+    parser.add_argument("--config_files", help="YAML files, separated by spaces")
+    parser.add_argument("--output_dir", default="freqd_runs", help="where results are saved")
+    parser.add_argument("--nproc", type=int, default=1, help="processes on this machine")
+    parser.add_argument("--world_size", type=int, default=-1, help="processes on all machines")
+    parser.add_argument("--ip", default="localhost", help="address of the first machine")
+    parser.add_argument("--port", default="5678", help="port of the first machine")
+    parser.add_argument("--group_offset", type=int, default=0, help="rank of the first process here")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action="version", version=f"recbole_freqd {__version__}")
+    options, keys = parser.parse_known_args(arguments)
+    for key in keys:
+        if not key.startswith("--") or key.count("=") != 1 or key.startswith("--="):
+            parser.error(f"{key!r} is not of the form --key=value (RecBole would ignore it)")
+    return options, keys
+
+
+def _compare_with_alone(options: argparse.Namespace) -> None:
+    """Runs what the options ask for beside the student alone; prints and saves the comparison."""
+    files = options.config_files.split() if options.config_files else []
+    for file in files:
+        if not Path(file).is_file():
+            raise ConfigError(f"--config_files: {file} does not exist (from {Path.cwd()}).")
+    _check_processes(options.nproc, options.world_size)
+    from recbole_freqd.plugin import register
+
+    register()
+    from recbole_freqd import report, runs
+
+    config = _make_config(*_fill_in(options, files))
+    rows = []
+    if config["trainer"]:
+        distilled = runs.run(config)
+        rows = [runs.teacher_row(distilled), runs.student_row(distilled)]
+    alone = runs.run(runs.alone_config(config))
+    rows.insert(1, runs.student_row(alone))
+    report_run(report, config, rows, Path(options.output_dir))
+
+
+def _fill_in(
+    options: argparse.Namespace, files: list[str]
+) -> tuple[str, str, list[str], dict[str, Any]]:
+    """What the user gave, with the script's own defaults below it."""
+    import yaml
+
+    from recbole_freqd.config import CHECKPOINT, RECIPE, TEACHER, read_external
+    from recbole_freqd.settings import properties_folder
+
+    text = (properties_folder() / "quick_start.yaml").read_text(encoding="utf-8")
+    defaults = yaml.safe_load(text)
+    given = _from_recbole(read_external, files)
+    named = {key: given.get(key) for key in ("model", "dataset")}
+    model, dataset = (
+        getattr(options, key) or named[key] or defaults.pop(key) for key in ("model", "dataset")
+    )
+    teacher = given.get(TEACHER)
+    if isinstance(teacher, dict) and not {CHECKPOINT, RECIPE} & set(teacher):
+        defaults[TEACHER] = {**defaults[TEACHER], **teacher}
+    elif teacher is not None:
+        del defaults[TEACHER]
+    low = {key: value for key, value in defaults.items() if key not in given or key == TEACHER}
+    return model, dataset, files, low
+
+
+def _make_config(
+    model: Optional[str],
+    dataset: Optional[str],
+    files: Optional[list[str]],
+    values: Optional[dict[str, Any]],
+) -> Any:
+    """RecBole's Config; its own complaints become ours.
+
+    Raises:
+        ConfigError: RecBole or we do not accept it.
+    """
+    from recbole.config import Config
+
+    from recbole_freqd.config import check_model_name
+
+    if model is not None:
+        check_model_name(model, "model")
+    return _from_recbole(Config, model, dataset, files, dict(values) if values else None)
+
+
+def _from_recbole(function: Any, *arguments: Any) -> Any:
+    """Calls RecBole's config code, whose errors for a user's mistake are of a dozen kinds."""
+    try:
+        return function(*arguments)
+    except FreqDError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"RecBole does not accept the config: {type(error).__name__}: {error}. "
+            "Check the config files, config_dict and command line."
+        ) from error
+
+
+def report_run(report: Any, config: Any, rows: list[dict[str, Any]], folder: Path) -> None:
+    """Prints the table and saves ``results.json`` and ``results.md`` in a folder of the run's own."""
+    from recbole_freqd.checkpoint import new_checkpoint_path, write_atomically, write_json
+
+    names = config["trainer"] if isinstance(config["trainer"], str) else "+".join(config["trainer"])
+    stem = f"{config['dataset']}-{config['model']}-{names or 'alone'}"
+    home = Path(new_checkpoint_path(folder, stem)).with_suffix("")
+    metrics = [name for name in rows[-1]["test"] if name.startswith(("recall@", "ndcg@"))]
+    metrics = metrics or list(rows[-1]["test"])
+    words = report.in_words(rows, config["valid_metric"].lower())
+    write_json(
+        home / "results.json",
+        {
+            "dataset": config["dataset"],
+            "seed": config["seed"],
+            "version": __version__,
+            "config": {key: value for key, value in config.external_config_dict.items()},
+            "rows": rows,
+        },
+    )
+    text = f"# {stem}\n\n{report.markdown_table(rows, metrics)}\n\n{words}\n"
+    write_atomically(home / "results.md", lambda path: Path(path).write_text(text, "utf-8"))
+    print(f"\n{config['dataset']}, seed {config['seed']}\n{report.text_table(rows, metrics)}")
+    print(f"\n{words}\nResults: {home}/results.json and results.md")
+    student = rows[-1]["checkpoint"]
+    print(
+        f"The student is a plain RecBole checkpoint: {student}\n"
+        "Load it with RecBole alone:\n"
+        "    from recbole.quick_start import load_data_and_model\n"
+        f"    config, model, dataset, train, valid, test = load_data_and_model({student!r})\n"
+        "(On packages newer than RecBole 1.2.1, call recbole_freqd.register() first, or set the "
+        "environment as the README says.)"
+    )
+
+
+def _check_processes(nproc: int, world_size: int) -> None:
+    """Raises ConfigError where the processes asked for cannot be had."""
+    if nproc < 1:
+        raise ConfigError(f"--nproc: got {nproc}; allowed: 1 or more.")
+    if nproc == 1 and world_size <= 1:
+        return
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if nproc > gpus:
+        raise ConfigError(
+            f"--nproc: got {nproc}, but this machine has {gpus} GPUs, and RecBole's launch puts one "
+            f"process on each. Allowed here: {max(gpus, 1)} at most."
+        )
+    raise ConfigError(
+        f"--nproc {nproc}, --world_size {world_size}: distillation runs in one process so far, "
+        "because the projectors would drift apart between processes. Use --nproc 1."
+    )

@@ -1,0 +1,94 @@
+"""Tables and sentences about runs. Computes nothing that is not in their results."""
+
+from typing import Any, Optional
+
+ROLES = {"teacher": "teacher", "student_alone": "student alone", "distilled": "distilled"}
+
+
+def markdown_table(rows: list[dict[str, Any]], metrics: list[str]) -> str:
+    """The rows of a ``results.json`` as a Markdown table.
+
+    Args:
+        rows: See ``results.json`` in the README.
+        metrics: Names of the test metrics to show, as RecBole prints them (``ndcg@10``).
+    """
+    head = ["", "model", "parameters", "MB", *(f"test {name}" for name in metrics)]
+    head += ["ms / 1k users", "s / epoch"]
+    lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2)]
+    for row in rows:
+        name = ROLES[row["role"]] + (f" ({row['trainer']})" if row["trainer"] else "")
+        lines.append(
+            [name, row["model"], f"{row['parameters']:,}", f"{row['size_mb']:.2f}"]
+            + [_number((row["test"] or {}).get(metric), 4) for metric in metrics]
+            + [_number(row["latency_ms_per_1k_users"], 1), _number(row["seconds_per_epoch"], 2)]
+        )
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def text_table(rows: list[dict[str, Any]], metrics: list[str]) -> str:
+    """:func:`markdown_table` with its columns aligned, for a terminal."""
+    cells = [line.strip("| ").split(" | ") for line in markdown_table(rows, metrics).split("\n")]
+    cells = [[""] * (len(cells[1]) - len(line)) + line for line in cells if "---" not in line[0]]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    aligned = [
+        "  ".join(
+            cell.ljust(width) if place < 2 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths))
+        )
+        for line in cells
+    ]
+    return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]])
+
+
+def in_words(rows: list[dict[str, Any]], metric: str) -> str:
+    """What a distillation brought: size, speed, share of the teacher's quality, gap closed.
+
+    Args:
+        rows: With one row of each role; else nothing is said of what is missing.
+        metric: The test metric that is talked about.
+    """
+    by_role = {row["role"]: row for row in rows}
+    teacher, alone, student = (by_role.get(role) for role in ROLES)
+    if not (teacher and student and teacher["test"] and student["test"]):
+        return ""
+    smaller = teacher["size_mb"] / student["size_mb"]
+    faster = teacher["latency_ms_per_1k_users"] / student["latency_ms_per_1k_users"]
+    share = _ratio(student["test"][metric], teacher["test"][metric])
+    sentences = [
+        f"The student is {_times(smaller, 'smaller', 'larger')} than its teacher and ranks "
+        f"{_times(faster, 'faster', 'slower')}.",
+        f"It keeps {share:.1%} of the teacher's test {metric}." if share is not None else "",
+    ]
+    if alone and alone["test"]:
+        gain = _ratio(student["test"][metric], alone["test"][metric])
+        if gain is not None:
+            sentences.append(f"That is {gain:.3f} times what it reaches alone.")
+        gap = gap_closed(teacher["test"][metric], alone["test"][metric], student["test"][metric])
+        sentences.append(
+            f"It closes {gap:.0%} of the gap between student alone and teacher."
+            if gap is not None
+            else "There is no gap to close: the teacher does not beat the student alone."
+        )
+    return " ".join(filter(None, sentences))
+
+
+def gap_closed(teacher: float, alone: float, distilled: float) -> Optional[float]:
+    """(distilled - alone) / (teacher - alone); None where the teacher does not win.
+
+    Example:
+        >>> gap_closed(teacher=0.25, alone=0.20, distilled=0.24), gap_closed(0.2, 0.2, 0.3)
+        (0.8, None)
+    """
+    return round((distilled - alone) / (teacher - alone), 6) if teacher > alone else None
+
+
+def _times(ratio: float, more: str, less: str) -> str:
+    return f"{ratio:.1f} times {more}" if ratio >= 1 else f"{1 / ratio:.1f} times {less}"
+
+
+def _ratio(above: float, below: float) -> Optional[float]:
+    return above / below if below > 0 else None
+
+
+def _number(value: Optional[float], places: int) -> str:
+    return "" if value is None else f"{value:.{places}f}"

@@ -1,0 +1,155 @@
+"""One run: data, model, trainer, fit, test. The steps are RecBole's own, taken one by one."""
+
+import copy
+import logging
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from recbole_freqd.compat import fresh_log_handlers
+from recbole_freqd.config import TEACHER, no_command_line, trainer_names
+from recbole_freqd.losses import LOSSES
+from recbole_freqd.measure import EpochClock, parameter_count, ranking_latency, size_mb
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """What is left of a finished run.
+
+    Attributes:
+        config, model, trainer: RecBole's (or our) objects; the model is the best of the run.
+        data: RecBole's train, valid and test loaders.
+        best_valid_score, best_valid_result: Of the best epoch.
+        test_result: Metrics on the test split, or None where it was not opened.
+        seconds_per_epoch: Median of the training part of an epoch.
+    """
+
+    config: Any
+    model: Any
+    trainer: Any
+    data: tuple[Any, Any, Any]
+    best_valid_score: float
+    best_valid_result: dict[str, float]
+    test_result: Optional[dict[str, float]]
+    seconds_per_epoch: Optional[float]
+
+
+def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
+    """Trains what a Config asks for, with or without distillation, in this process.
+
+    Random seeds are set where RecBole's ``run_recbole`` sets them, so initial weights and batches
+    are those of stock RecBole.
+
+    Args:
+        config: A Config made while RecBole is registered.
+        saved: Whether the best model is written to, and read back from, a checkpoint.
+        test: Whether the test split is evaluated; tuning must not.
+
+    Raises:
+        FreqDError: The teacher or the student is not as it should be.
+    """
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_model, get_trainer, init_logger, init_seed
+
+    fresh_log_handlers()
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    logger.info(config)
+    dataset = create_dataset(config)
+    logger.info(dataset)
+    train_data, valid_data, test_data = data_preparation(config, dataset)
+
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    logger.info(model)
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    clock = EpochClock(trainer)
+    progress = config["show_progress"]
+    score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
+    test_result = None
+    if test:
+        test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
+        logger.info("Test result of %s: %s", name_of(config), dict(plain(test_result)))
+    return Run(
+        config, model, trainer, (train_data, valid_data, test_data),
+        float(score), plain(valid_result), test_result and plain(test_result), clock.median(),
+    )  # fmt: skip
+
+
+def teacher_row(run: Run) -> dict[str, Any]:
+    """The ``results.json`` row of a run's teacher, which is evaluated on the run's own splits."""
+    from recbole.utils import get_trainer
+
+    teacher = run.trainer.teacher
+    train_data, valid_data, test_data = run.data
+    model = teacher.model(train_data._dataset)
+    trainer = get_trainer(teacher.config["MODEL_TYPE"], teacher.config["model"])(
+        teacher.config, model
+    )
+    trainer.eval_collector.data_collect(train_data)
+    valid, test = (
+        plain(trainer.evaluate(data, load_best_model=False)) for data in (valid_data, test_data)
+    )
+    return _row(
+        "teacher", teacher.config, model, valid, test,
+        teacher.facts.get("seconds_per_epoch"), teacher.checkpoint,
+    )  # fmt: skip
+
+
+def student_row(run: Run) -> dict[str, Any]:
+    """The ``results.json`` row of a run's student."""
+    role = "distilled" if trainer_names(run.config["trainer"]) else "student_alone"
+    return _row(
+        role, run.config, run.model, run.best_valid_result, run.test_result,
+        run.seconds_per_epoch, run.trainer.saved_model_file,
+    )  # fmt: skip
+
+
+def _row(
+    role: str,
+    config: Any,
+    model: Any,
+    valid: dict[str, float],
+    test: Optional[dict[str, float]],
+    seconds_per_epoch: Optional[float],
+    checkpoint: str,
+) -> dict[str, Any]:
+    names = trainer_names(config["trainer"])
+    return {
+        "role": role,
+        "trainer": "+".join(names) or None,
+        "model": config["model"],
+        "parameters": parameter_count(model),
+        "size_mb": size_mb(model),
+        "valid": valid,
+        "test": test,
+        "latency_ms_per_1k_users": ranking_latency(model, model.n_users),
+        "seconds_per_epoch": seconds_per_epoch,
+        "checkpoint": checkpoint,
+    }
+
+
+def alone_config(config: Any) -> Any:
+    """The same student without its teacher: the Config again, less every key of ours."""
+    from recbole.config import Config
+
+    prefixes = tuple(f"{LOSSES.get(name).prefix}_" for name in LOSSES.names())
+    kept = {
+        key: copy.deepcopy(value)
+        for key, value in config.external_config_dict.items()
+        if key not in ("trainer", TEACHER) and not key.startswith(prefixes)
+    }
+    with no_command_line():
+        return Config(model=config["model"], dataset=config["dataset"], config_dict=kept)
+
+
+def name_of(config: Any) -> str:
+    """``BPR with FreqD`` or ``BPR alone``."""
+    names = trainer_names(config["trainer"])
+    return f"{config['model']} with {' + '.join(names)}" if names else f"{config['model']} alone"
+
+
+def plain(metrics: Optional[dict[str, Any]]) -> dict[str, float]:
+    """RecBole's metrics as a dict of Python floats."""
+    return {name: float(value) for name, value in (metrics or {}).items()}

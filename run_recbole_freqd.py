@@ -1,0 +1,8 @@
+"""Distil a RecBole recommender: ``python run_recbole_freqd.py --help``."""
+
+import sys
+
+from recbole_freqd.quick_start import main
+
+if __name__ == "__main__":
+    sys.exit(main())
