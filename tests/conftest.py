@@ -1,0 +1,92 @@
+"""What every test gets: a working directory of its own, one thread, and a tiny dataset."""
+
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+import torch
+
+TINY_USERS, TINY_ITEMS = 30, 40
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="needs CUDA"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Threads cost more than they bring on tensors this small, above all on a busy machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RecBole writes log/, log_tensorboard/ and saved/ where it is, and reads the command line."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the dataset ``tiny``: 30 users, 40 items, two groups of tastes."""
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "tiny").mkdir()
+    rng = np.random.default_rng(7)
+    lines = ["user_id:token\titem_id:token"]
+    for user in range(TINY_USERS):
+        tastes = np.where(np.arange(TINY_ITEMS) % 2 == user % 2, 5.0, 1.0)
+        liked = rng.choice(TINY_ITEMS, size=12, replace=False, p=tastes / tastes.sum())
+        lines += [f"u{user}\ti{item}" for item in liked]
+    (folder / "tiny" / "tiny.inter").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """RecBole with us registered; taken back afterwards."""
+    import recbole.utils.logger
+
+    import recbole_freqd
+
+    # colorama would wrap pytest's captured stdout once more at every run.
+    monkeypatch.setattr(recbole.utils.logger, "init", lambda **_: None)
+    recbole_freqd.register()
+    yield recbole_freqd
+    recbole_freqd.unregister()
+
+
+@pytest.fixture
+def tiny_config(host: Any, tiny_data: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Makes a Config for the tiny dataset: ``tiny_config("BPR", trainer="FreqD", teacher=...)``."""
+    from recbole.config import Config
+
+    def make(model: str = "BPR", **keys: Any) -> Any:
+        defaults = {
+            "data_path": str(tiny_data),
+            "checkpoint_dir": str(tmp_path / "saved"),
+            "load_col": {"inter": ["user_id", "item_id"]},
+            "embedding_size": 4,
+            "train_batch_size": 64,
+            "epochs": 2,
+            "valid_metric": "NDCG@10",
+            "show_progress": False,
+            "state": "ERROR",
+        }
+        return Config(model, "tiny", config_dict={**defaults, **keys})
+
+    return make
+
+
+TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 2, "train_batch_size": 64}
+
+
+@pytest.fixture
+def teacher_recipe() -> dict[str, Any]:
+    """A recipe that trains in a moment."""
+    return dict(TEACHER)
