@@ -1,0 +1,73 @@
+"""Projectors: formula, dropout, and where their random numbers come from."""
+
+import pytest
+import torch
+
+from recbole_freqd.errors import ConfigError
+from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
+from recbole_freqd.rng import RandomStream
+
+
+def test_the_mlp_is_the_mean_of_its_experts():
+    projector = MLPProjector(3, 5, RandomStream(0), experts=4, hidden=7)
+    x = torch.randn(6, 3)
+    each = [
+        torch.relu(x @ w1 + b1) @ w2 + b2
+        for w1, b1, w2, b2 in zip(
+            projector.weight_in, projector.bias_in, projector.weight_out, projector.bias_out
+        )
+    ]
+    torch.testing.assert_close(projector(x), torch.stack(each).mean(0))
+
+
+def test_hidden_none_is_the_teachers_width():
+    assert MLPProjector(3, 5, RandomStream(0)).weight_in.shape == (1, 3, 5)
+
+
+def test_the_linear_projector_is_affine():
+    projector = LinearProjector(3, 5, RandomStream(0))
+    x = torch.randn(6, 3)
+    torch.testing.assert_close(projector(x), x @ projector.weight + projector.bias)
+
+
+def test_dropout_is_off_in_eval_mode_unbiased_in_train_mode_and_differs_between_experts():
+    projector = MLPProjector(4, 6, RandomStream(0), experts=2, hidden=8, dropout=0.4)
+    x = torch.ones(1, 4)
+    projector.eval()
+    assert torch.equal(projector(x), projector(x))
+    projector.train()
+    dropped = projector._drop(torch.ones(2, 20000, 4))
+    assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)
+    torch.testing.assert_close(dropped.unique(), torch.tensor([0.0, 1 / 0.6]))
+    assert not torch.equal(dropped[0], dropped[1])
+
+
+def test_neither_making_nor_running_one_touches_torchs_global_stream():
+    before = torch.random.get_rng_state()
+    MLPProjector(4, 6, RandomStream(0), experts=2, dropout=0.4)(torch.ones(5, 4))
+    LinearProjector(4, 6, RandomStream(0))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_the_seed_decides_the_initial_weights():
+    same = [LinearProjector(4, 6, RandomStream(seed)).weight for seed in (1, 1, 2)]
+    assert torch.equal(same[0], same[1]) and not torch.equal(same[0], same[2])
+
+
+def test_initial_weights_have_the_range_of_torchs_linear():
+    projector = MLPProjector(16, 400, RandomStream(0), experts=2, hidden=900)
+    assert projector.weight_in.abs().max().item() == pytest.approx(16**-0.5, rel=1e-2)
+    assert projector.weight_out.abs().max().item() == pytest.approx(900**-0.5, rel=1e-2)
+
+
+def test_gradients_are_right():
+    projector = make_projector(
+        "mlp", 2, 3, RandomStream(0), experts=2, hidden=4, dropout=0.0
+    ).double()
+    x = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(projector, (x,))
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ConfigError, match="projector: got 'conv'"):
+        make_projector("conv", 2, 3, RandomStream(0), experts=1, hidden=None, dropout=0.0)
