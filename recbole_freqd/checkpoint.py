@@ -23,6 +23,7 @@ _ALLOWED = {
     "recbole.config.configurator": {"Config"},
     "recbole.utils.enum_type": {"ModelType", "InputType", "EvaluatorType"},
     "yaml.loader": {"FullLoader"},
+    "_codecs": {"encode"},  # bytes, in files saved again with pickle protocol 2
     "numpy": {"dtype", "ndarray", "matrix"},
     "numpy.core.multiarray": {"scalar", "_reconstruct"},
     "numpy._core.multiarray": {"scalar", "_reconstruct"},

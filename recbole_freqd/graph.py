@@ -123,13 +123,19 @@ class Adjacency:
     connected: torch.Tensor
 
     def laplacian(self, x: torch.Tensor) -> torch.Tensor:
-        """L x = J x - Â x. ``x`` is (n, d); returns (n, d) in its dtype."""
+        """L x = J x - Â x. ``x`` is (n, d); returns (n, d) in its dtype, at least float32."""
+        if x.dtype in (torch.float16, torch.bfloat16):
+            x = x.float()
         size = (len(self.connected), len(self.connected))
-        # Not coalesced on purpose: entries are distinct already, and checking would sort them.
-        matrix = torch.sparse_coo_tensor(
-            torch.stack([self.row, self.col]), self.weight.to(x.dtype), size, check_invariants=False
-        )
-        return x * self.connected.to(x.dtype)[:, None] - torch.sparse.mm(matrix, x)
+        with torch.autocast(device_type=x.device.type, enabled=False):  # no half sparse products
+            # Not coalesced on purpose: entries are distinct already, and checking would sort them.
+            matrix = torch.sparse_coo_tensor(
+                torch.stack([self.row, self.col]),
+                self.weight.to(x.dtype),
+                size,
+                check_invariants=False,
+            )
+            return x * self.connected.to(x.dtype)[:, None] - torch.sparse.mm(matrix, x)
 
 
 @dataclass(frozen=True)
