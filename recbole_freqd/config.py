@@ -7,7 +7,7 @@ import sys
 from contextlib import contextmanager
 from typing import Any, Iterator, Optional, Union
 
-from recbole_freqd.errors import ConfigError, did_you_mean
+from recbole_freqd.errors import ConfigError, FreqDError, did_you_mean
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.settings import method_keys, nearest, read_keys
 
@@ -42,10 +42,8 @@ def fold_dotted(keys: dict[str, Any]) -> dict[str, Any]:
         >>> fold_dotted({"teacher": {"model": "BPR"}, "teacher.embedding_size": 64, "epochs": 5})
         {'teacher': {'model': 'BPR', 'embedding_size': 64}, 'epochs': 5}
     """
-    flat = {name: value for name, value in keys.items() if not name.startswith(f"{TEACHER}.")}
-    dotted = {
-        name[len(TEACHER) + 1 :]: value for name, value in keys.items() if name not in flat
-    }
+    flat = {name: value for name, value in keys.items() if not str(name).startswith(f"{TEACHER}.")}
+    dotted = {name[len(TEACHER) + 1 :]: value for name, value in keys.items() if name not in flat}
     if not dotted:
         return flat
     _check_teacher_is_nested(flat.get(TEACHER, {}))
@@ -119,8 +117,9 @@ def complete_in_place(config: Any, default_trainer: Optional[str] = None) -> Non
     }
     given = fold_dotted(given)
     defaults = complete(given, internal, config.parameters)
-    for key in [key for key in final if key.startswith(f"{TEACHER}.")]:
+    for key in [key for key in final if str(key).startswith(f"{TEACHER}.")]:
         del final[key]
+    internal.update(defaults)  # so that they are not taken for given ones the next time
     final.update({**{key: final.get(key, value) for key, value in defaults.items()}, **given})
 
 
@@ -162,7 +161,7 @@ def _refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
     for name in LOSSES.names():
         ours += method_keys(name)
         prefixes[f"{LOSSES.get(name).prefix}_"] = name
-    for key in external:
+    for key in map(str, external):
         if key in ours or key in hosts:
             continue
         for prefix, name in prefixes.items():
@@ -171,7 +170,7 @@ def _refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
                     f"Unknown key {key!r} of trainer {name}. "
                     f"{did_you_mean(key, method_keys(name))} Correct it where you set it."
                 )
-        near = nearest(key, ours)
+        near = nearest(key, ours) or nearest(key.partition(".")[0], ours)
         if near:
             raise ConfigError(
                 f"Unknown key {key!r}; did you mean {near!r}? RecBole would ignore it silently: "
@@ -210,7 +209,7 @@ def _check_teacher(teacher: Any, categories: dict[str, list[str]]) -> None:
             f"teacher has two forms: teacher.checkpoint={teacher[CHECKPOINT]!r} and a recipe "
             f"({', '.join(f'teacher.{key}' for key in recipe)}). Keep one of them."
         )
-    if teacher.get(CHECKPOINT) is None and RECIPE not in recipe:
+    if teacher.get(CHECKPOINT) is None and recipe.get(RECIPE) is None:
         raise ConfigError(
             f"teacher: got {teacher!r}, which names neither teacher.checkpoint nor teacher.model. "
             "Give one of the two."
@@ -262,6 +261,24 @@ def no_command_line() -> Iterator[None]:
         sys.argv = arguments
 
 
+@contextmanager
+def asking_recbole() -> Iterator[None]:
+    """RecBole's errors for a mistake in config or data, of a dozen kinds, become ours.
+
+    Raises:
+        ConfigError: RecBole complained; its error is the cause.
+    """
+    try:
+        yield
+    except FreqDError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"RecBole does not accept the config or its data: {type(error).__name__}: {error}. "
+            "Check the config files, config_dict, command line and dataset."
+        ) from error
+
+
 def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
     """The Config a teacher is built with: the student's world, the recipe's model and training.
 
@@ -285,7 +302,7 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
     }
     world = {key: value for key, value in inherited.items() if value is not None}
     # Metrics and splits of the student are in their final form already, and fit RecBole's checks.
-    with no_command_line():
+    with no_command_line(), asking_recbole():
         config = Config(
             model=recipe[RECIPE], dataset=student["dataset"], config_dict={**world, **recipe}
         )

@@ -143,12 +143,13 @@ def _fill_in(
     """What the user gave, with the script's own defaults below it."""
     import yaml
 
-    from recbole_freqd.config import CHECKPOINT, RECIPE, TEACHER, read_external
+    from recbole_freqd.config import CHECKPOINT, RECIPE, TEACHER, asking_recbole, read_external
     from recbole_freqd.settings import properties_folder
 
     text = (properties_folder() / "quick_start.yaml").read_text(encoding="utf-8")
     defaults = yaml.safe_load(text)
-    given = _from_recbole(read_external, files)
+    with asking_recbole():
+        given = read_external(files)
     named = {key: given.get(key) for key in ("model", "dataset")}
     model, dataset = (
         getattr(options, key) or named[key] or defaults.pop(key) for key in ("model", "dataset")
@@ -175,32 +176,19 @@ def _make_config(
     """
     from recbole.config import Config
 
-    from recbole_freqd.config import check_model_name
+    from recbole_freqd.config import asking_recbole, check_model_name
 
     if model is not None:
         check_model_name(model, "model")
-    return _from_recbole(Config, model, dataset, files, dict(values) if values else None)
-
-
-def _from_recbole(function: Any, *arguments: Any) -> Any:
-    """Calls RecBole's config code, whose errors for a user's mistake are of a dozen kinds."""
-    try:
-        return function(*arguments)
-    except FreqDError:
-        raise
-    except Exception as error:
-        raise ConfigError(
-            f"RecBole does not accept the config: {type(error).__name__}: {error}. "
-            "Check the config files, config_dict and command line."
-        ) from error
+    with asking_recbole():
+        return Config(model, dataset, files, dict(values) if values else None)
 
 
 def report_run(report: Any, config: Any, rows: list[dict[str, Any]], folder: Path) -> None:
     """Prints the table and saves ``results.json`` and ``results.md`` in a folder of the run's own."""
     from recbole_freqd.checkpoint import new_checkpoint_path, write_atomically, write_json
 
-    names = config["trainer"] if isinstance(config["trainer"], str) else "+".join(config["trainer"])
-    stem = f"{config['dataset']}-{config['model']}-{names or 'alone'}"
+    stem = f"{config['dataset']}-{config['model']}-{rows[-1]['trainer'] or 'alone'}"
     home = Path(new_checkpoint_path(folder, stem)).with_suffix("")
     metrics = [name for name in rows[-1]["test"] if name.startswith(("recall@", "ndcg@"))]
     metrics = metrics or list(rows[-1]["test"])
@@ -211,7 +199,7 @@ def report_run(report: Any, config: Any, rows: list[dict[str, Any]], folder: Pat
             "dataset": config["dataset"],
             "seed": config["seed"],
             "version": __version__,
-            "config": {key: value for key, value in config.external_config_dict.items()},
+            "config": config.final_config_dict,
             "rows": rows,
         },
     )

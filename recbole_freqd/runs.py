@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from recbole_freqd.compat import fresh_log_handlers
-from recbole_freqd.config import TEACHER, no_command_line, trainer_names
+from recbole_freqd.config import TEACHER, asking_recbole, no_command_line, trainer_names
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.measure import EpochClock, parameter_count, ranking_latency, size_mb
 
@@ -56,9 +56,10 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     logger.info(config)
-    dataset = create_dataset(config)
-    logger.info(dataset)
-    train_data, valid_data, test_data = data_preparation(config, dataset)
+    with asking_recbole():
+        dataset = create_dataset(config)
+        logger.info(dataset)
+        train_data, valid_data, test_data = data_preparation(config, dataset)
 
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])

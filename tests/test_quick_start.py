@@ -1,0 +1,204 @@
+"""The script, the run function, and a student that needs nobody but RecBole."""
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from recbole_freqd.errors import ConfigError
+from recbole_freqd.quick_start import main, run_recbole_freqd
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def tiny_file(tiny_data, tmp_path, host):
+    """A config file for the tiny data, as a user would write it."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(
+        textwrap.dedent(f"""
+            data_path: {tiny_data}
+            load_col: {{inter: [user_id, item_id]}}
+            trainer: FreqD
+            embedding_size: 4
+            epochs: 2
+            train_batch_size: 64
+            show_progress: false
+            state: ERROR
+            teacher:
+              model: LightGCN
+              embedding_size: 8
+              epochs: 2
+        """)
+    )
+    return str(file)
+
+
+def script(*arguments):
+    return main(["-m", "BPR", "-d", "tiny", *arguments])
+
+
+def test_the_script_trains_three_models_prints_one_table_and_saves_it(tiny_file, capsys, tmp_path):
+    assert script("--config_files", tiny_file, "--topk=[5,10]", "--valid_metric=NDCG@5") == 0
+    printed = capsys.readouterr().out
+    saved = list(tmp_path.glob("freqd_runs/tiny-BPR-FreqD-*/results.json"))
+    assert len(saved) == 1 and str(saved[0].relative_to(tmp_path)) in printed
+    results = json.loads(saved[0].read_text())
+    assert set(results) == {"dataset", "seed", "version", "config", "rows"}
+    assert results["dataset"] == "tiny" and results["seed"] == 2020
+    assert results["config"]["freqd_alpha"] == 0.5  # the defaults that were used are in it too
+    assert results["config"]["teacher"]["model"] == "LightGCN"
+    rows = results["rows"]
+    assert [row["role"] for row in rows] == ["teacher", "student_alone", "distilled"]
+    assert [row["trainer"] for row in rows] == [None, None, "FreqD"]
+    assert [row["model"] for row in rows] == ["LightGCN", "BPR", "BPR"]
+    assert [row["parameters"] for row in rows] == [8 * 72, 4 * 72, 4 * 72]
+    for row in rows:
+        assert set(row["test"]) == {"recall@5", "recall@10", "ndcg@5", "ndcg@10"} == set(row["valid"])
+        assert row["size_mb"] == pytest.approx(row["parameters"] * 4 / 1e6)
+        assert row["latency_ms_per_1k_users"] > 0 and row["seconds_per_epoch"] > 0
+        assert Path(row["checkpoint"]).is_file()
+    assert "student alone" in printed and "times smaller" in printed
+    assert "load_data_and_model" in printed and rows[2]["checkpoint"] in printed
+    markdown = saved[0].with_name("results.md").read_text()
+    assert markdown.count("\n| ") == 5 and "test ndcg@5" in markdown
+
+
+def test_a_dotted_key_changes_the_default_teacher_and_another_model_replaces_it(tiny_file, capsys):
+    from recbole_freqd.quick_start import _fill_in, _parse
+
+    options, _ = _parse([])
+    sys.argv = ["x", "--teacher.embedding_size=128"]
+    model, dataset, _, low = _fill_in(options, [])
+    assert (model, dataset, low["trainer"]) == ("BPR", "ml-100k", "FreqD")
+    assert low["teacher"]["embedding_size"] == 128 and low["teacher"]["model"] == "BPR"
+    sys.argv = ["x", "--teacher.model=LightGCN"]
+    assert "teacher" not in _fill_in(options, [])[3]
+    assert "teacher" not in _fill_in(options, [tiny_file])[3]
+
+
+def test_the_trainer_can_be_taken_away_then_the_student_trains_alone(tiny_file, tmp_path):
+    assert script("--config_files", tiny_file, "--trainer=None") == 0
+    (saved,) = tmp_path.glob("freqd_runs/tiny-BPR-alone-*/results.json")
+    assert [row["role"] for row in json.loads(saved.read_text())["rows"]] == ["student_alone"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trainer=FreqX"], "Unknown trainer 'FreqX'. Did you mean 'FreqD'?"),
+        (["--freq_alpha=0.5"], "Unknown key 'freq_alpha'; did you mean 'freqd_alpha'?"),
+        (["--freqd_alhpa=0.5"], "Unknown key 'freqd_alhpa' of trainer FreqD. Did you mean 'freqd_alpha'"),
+        (["--freqd_alpha=1.5"], "freqd_alpha: got 1.5; allowed: float in [0, 1]"),
+        (["--teacher.checkpoint=a.pth"], "teacher has two forms"),
+        (["--teacher=None"], "there is no teacher"),
+        (["--teacher.seed=1"], "'teacher.seed' is not allowed"),
+        (["--nproc", "64"], "--nproc: got 64, but this machine has"),
+        (["--nproc", "0"], "--nproc: got 0; allowed: 1 or more"),
+        (["-m", "BRP"], "model: 'BRP' is no general recommender of RecBole. Did you mean 'BPR'?"),
+        (["-m", "EASE"], "EASE cannot be a student"),
+        (["-m", "DMF"], "No features are known for model 'DMF'"),
+        (["-d", "nowhere"], "RecBole does not accept"),
+        (["--config_files", "missing.yaml"], "missing.yaml does not exist"),
+        (["--topk=0"], "topk must be a positive integer"),
+    ],
+)
+def test_a_mistake_ends_in_one_message_exit_code_2_and_nothing_half_written(
+    tiny_file, tmp_path, capsys, arguments, message
+):
+    assert script("--config_files", tiny_file, *arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err
+    assert not list(tmp_path.glob("freqd_runs/*")) and not list(tmp_path.glob("saved/*"))
+
+
+def test_a_missing_teacher_checkpoint_is_one_message_too(tiny_file, tmp_path, capsys):
+    recipe = Path(tiny_file).read_text().split("teacher:")[0]
+    Path(tiny_file).write_text(recipe + "teacher: {checkpoint: saved/none.pth}\n")
+    assert script("--config_files", tiny_file) == 2
+    assert "Checkpoint saved/none.pth does not exist" in capsys.readouterr().err
+    assert not list(tmp_path.glob("freqd_runs/*"))
+
+
+def test_debug_shows_the_traceback(tiny_file):
+    with pytest.raises(ConfigError, match="Unknown trainer"):
+        script("--config_files", tiny_file, "--trainer=FreqX", "--debug")
+
+
+@pytest.mark.parametrize("argument", ["--flag", "--a=b=c", "word"])
+def test_arguments_recbole_would_ignore_are_refused(argument, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([argument])
+    assert "is not of the form --key=value" in capsys.readouterr().err
+
+
+def test_help_and_version_need_neither_torch_nor_recbole():
+    code = "import sys; sys.argv = ['x', {!r}]\ntry:\n    import recbole_freqd.quick_start as q; q.main()\nexcept SystemExit: pass\nprint({{'torch', 'recbole'}} & set(sys.modules))"  # noqa: E501
+    for flag in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(flag)], capture_output=True, text=True, cwd=ROOT
+        )
+        assert done.stdout.splitlines()[-1] == "set()", done.stderr
+        assert "recbole_freqd" in done.stdout
+
+
+def test_the_run_function_returns_recboles_keys_and_the_teachers_test_result(tiny_file):
+    result = run_recbole_freqd("BPR", "tiny", [tiny_file], {"freqd_beta": 0.5})
+    assert set(result) == {
+        "best_valid_score", "valid_score_bigger", "best_valid_result", "test_result",
+        "teacher_test_result",
+    }  # fmt: skip
+    assert set(result["teacher_test_result"]) == set(result["test_result"])
+
+
+def test_the_run_function_trains_alone_where_no_trainer_is_named(tiny_file):
+    result = run_recbole_freqd("BPR", "tiny", [tiny_file], {"trainer": None, "teacher": None})
+    assert result["teacher_test_result"] is None and result["test_result"]
+
+
+LOAD_WITH_RECBOLE_ALONE = """
+import json, sys, types
+sys.modules["recbole_freqd"] = None  # importing it now fails
+import numpy as np
+for name, kind in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
+    if name not in np.__dict__:
+        setattr(np, name, kind)
+for name in ("bool", "int", "float", "complex", "object", "str", "long", "unicode"):
+    if name not in np.__dict__:
+        setattr(np, name, getattr(np, {"long": "int_", "unicode": "str_", "int": "int_"}.get(name, name + "_")))
+import scipy.sparse
+if not hasattr(scipy.sparse.dok_matrix, "_update"):
+    scipy.sparse.dok_matrix._update = lambda self, data: self._dict.update(data)
+ray = types.ModuleType("ray"); ray.tune = types.ModuleType("ray.tune")
+sys.modules["ray"], sys.modules["ray.tune"] = ray, ray.tune
+from recbole.quick_start import load_data_and_model
+config, model, dataset, train, valid, test = load_data_and_model(sys.argv[1])
+sys.argv = sys.argv[:1]
+from recbole.trainer import Trainer
+trainer = Trainer(config, model)
+trainer.eval_collector.data_collect(train)
+result = trainer.evaluate(test, load_best_model=False)
+print(json.dumps({"result": {k: float(v) for k, v in result.items()}, "class": type(model).__module__}))
+"""
+
+
+@pytest.mark.parametrize("model", ["BPR", "LightGCN"])
+def test_a_distilled_student_loads_and_evaluates_without_this_package(tiny_config, teacher_recipe, model, tmp_path):
+    """The stubs in the subprocess are what RecBole itself lacks on today's packages."""
+    import os
+
+    from recbole_freqd import runs
+
+    run = runs.run(tiny_config(model, trainer="FreqD", teacher=teacher_recipe))
+    environment = {**os.environ, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOAD_WITH_RECBOLE_ALONE, run.trainer.saved_model_file],
+        cwd=tmp_path, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    assert loaded["result"] == run.test_result
+    assert loaded["class"].startswith("recbole.model.general_recommender")
