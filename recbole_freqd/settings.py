@@ -6,6 +6,7 @@ of a number is an interval (``[0, 1)``) or a bound (``>= 1``) and may be absent.
 """
 
 import math
+import numbers
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -85,13 +86,14 @@ class Key:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)  # NumPy's numbers too
+    return real and math.isfinite(value)
 
 
 def _read_as(kind: str, value: Any) -> tuple[bool, Any]:
     """Whether ``value`` is of ``kind``, and the value in that type."""
     if kind == "null":
-        return value is None or value == "None", None
+        return value is None or str(value).lower() in ("none", "null"), None
     if kind == "float":
         return (True, float(value)) if _is_number(value) else (False, value)
     if kind == "int":
