@@ -27,8 +27,8 @@ def markdown_table(rows: list[dict[str, Any]], metrics: list[str]) -> str:
 
 def text_table(rows: list[dict[str, Any]], metrics: list[str]) -> str:
     """:func:`markdown_table` with its columns aligned, for a terminal."""
-    cells = [line.strip("| ").split(" | ") for line in markdown_table(rows, metrics).split("\n")]
-    cells = [[""] * (len(cells[1]) - len(line)) + line for line in cells if "---" not in line[0]]
+    cells = [line[2:-2].split(" | ") for line in markdown_table(rows, metrics).split("\n")]
+    del cells[1]  # the rule between head and rows
     widths = [max(map(len, column)) for column in zip(*cells)]
     aligned = [
         "  ".join(
