@@ -52,11 +52,12 @@ INSTALL_REQUIRES = [
     *RECBOLE,
 ]
 
-TEST = ["pytest", "hypothesis"]
+# setuptools and wheel: the tests build the wheel without network.
+TEST = ["pytest", "hypothesis", "setuptools>=61", "wheel"]
 EXTRAS_REQUIRE = {
     "test": TEST,
     "dev": ["ruff", "mypy", *TEST],
-    "tune": ["hyperopt>=0.2.7"],
+    "tune": ["hyperopt>=0.3"],
     "ncl": ["faiss-cpu"],
     "plot": ["matplotlib"],
 }

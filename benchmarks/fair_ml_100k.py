@@ -88,7 +88,9 @@ def config_of(cell: str, keys: dict[str, Any], seed: int) -> dict[str, Any]:
     if role in METHOD:
         teacher = pair.split("-")[0]
         recipe = {key: PROTOCOL[key] for key in ("epochs", "eval_step", "stopping_step")}
-        recipe.update(model=teacher, embedding_size=WIDTHS["teacher"], **frozen(f"teacher {teacher}"))
+        recipe.update(
+            model=teacher, embedding_size=WIDTHS["teacher"], **frozen(f"teacher {teacher}")
+        )
         config.update(trainer=role, teacher=recipe)
     return config
 

@@ -1,5 +1,6 @@
-"""Checkpoints: reading without running what is in them, writing so that nothing half-written stays."""
+"""Checkpoints: read without running what is in them, written whole or not at all."""
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -34,7 +35,7 @@ _ALLOWED = {
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    """Finds only what RecBole's checkpoints are made of (every global in those of all 33 models)."""
+    """Finds only what the checkpoints of RecBole's 33 general recommenders are made of."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name in _ALLOWED.get(module, ()) or (
@@ -90,6 +91,9 @@ def load_checkpoint(
         )
     pickle_module: Any = pickle if trust else _RestrictedPickle
     try:
+        # torch would hand such a file to torch.jit.load, which runs the code in it.
+        if "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
+            raise ValueError("it is a TorchScript archive, and those hold code")
         payload = torch.load(
             path, map_location=map_location, weights_only=False, pickle_module=pickle_module
         )
@@ -124,7 +128,8 @@ def write_atomically(path: PathLike, write: Callable[[str], None]) -> None:
     except OSError as error:
         raise CheckpointError(f"Cannot write {path}: {error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # most often it is gone, sometimes it could not be made
+            temporary.unlink()
 
 
 def write_json(path: PathLike, content: Any) -> None:
@@ -157,7 +162,7 @@ def fingerprint(*parts: Any) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, np.ndarray):
-            text = "\0".join(map(str, part)) if part.dtype.kind in "OUS" else None
+            text = "\0".join(map(str, part.flat)) if part.dtype.kind in "OUS" else None
             content = text.encode() if text is not None else np.ascontiguousarray(part).tobytes()
             head = f"{part.dtype.kind}{part.shape}".encode()
         else:

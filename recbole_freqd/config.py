@@ -4,8 +4,9 @@ import copy
 import logging
 import pkgutil
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional, Union
+from typing import Any, Optional, Union
 
 from recbole_freqd.errors import ConfigError, FreqDError, did_you_mean
 from recbole_freqd.losses import LOSSES
@@ -50,7 +51,7 @@ def fold_dotted(keys: dict[str, Any]) -> dict[str, Any]:
     return deep_merge(flat, {TEACHER: dotted})
 
 
-def trainer_names(value: Union[None, str, list[str]]) -> list[str]:
+def trainer_names(value: Union[str, list[str], None]) -> list[str]:
     """The registered names that ``trainer:`` asks for; empty where it names none.
 
     Raises:

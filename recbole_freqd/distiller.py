@@ -139,9 +139,7 @@ class Distiller(nn.Module):
         """
         batch = self.reader.read(interaction)
         return {
-            method: loss(
-                features, batch.user_ids, batch.positive_item_ids, batch.negative_item_ids
-            )
+            method: loss(features, batch.user_ids, batch.positive_item_ids, batch.negative_item_ids)
             for method, loss in self.losses.items()
         }
 
@@ -175,5 +173,5 @@ def training_matrix(dataset: Any) -> sp.csr_array:
     matrix.sum_duplicates()
     matrix.data = np.ones_like(matrix.data)
     if matrix.nnz == 0:
-        raise ConfigError("The training data has no interaction. Check the dataset and its filters.")
+        raise ConfigError("The training data is empty. Check the dataset and its filters.")
     return matrix

@@ -1,7 +1,7 @@
-"""The exceptions of the package. Each message says what came, what is allowed and where to change it."""
+"""The exceptions. Each message says what came, what is allowed and where to change it."""
 
 import difflib
-from typing import Iterable
+from collections.abc import Iterable
 
 
 class FreqDError(Exception):

@@ -1,7 +1,8 @@
 """RecBole model -> (user features, item features): one adapter per model family."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Callable, Iterator, Optional
+from typing import Callable, Optional
 
 import torch
 from torch import nn
@@ -68,9 +69,9 @@ def adapter_for(model_class: type) -> FeatureAdapter:
         if ancestor.__name__ in ADAPTERS:
             return ADAPTERS.get(ancestor.__name__)
     raise ConfigError(
-        f"No features are known for model {model_class.__name__!r}. Allowed as teacher or student: "
-        f"{', '.join(ADAPTERS.names())}. Change model (or teacher.model) in the config, or register "
-        "an adapter with recbole_freqd.features.ADAPTERS.register."
+        f"No features are known for model {model_class.__name__!r}. Allowed as teacher or "
+        f"student: {', '.join(ADAPTERS.names())}. Change model (or teacher.model) in the "
+        "config, or register an adapter with recbole_freqd.features.ADAPTERS.register."
     )
 
 

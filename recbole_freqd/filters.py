@@ -1,6 +1,7 @@
-"""Polynomial graph filters h(λ) = Σ_j c_j λ^j: their response, and their application H x = h(L) x."""
+"""Polynomial graph filters h(λ) = Σ_j c_j λ^j: their response and their application h(L) x."""
 
-from typing import Any, Sequence, Union
+from collections.abc import Sequence
+from typing import Any, Union
 
 import numpy as np
 import scipy.sparse as sp

@@ -1,4 +1,4 @@
-"""Entity graphs: top-K co-occurrence, symmetric normalisation, and the rows a batch needs of them."""
+"""Entity graphs: top-K co-occurrence, normalised, and the rows that a batch needs of them."""
 
 import os
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ SIDES = ("user", "item")
 def cooccurrence_graph(user_items: sp.csr_array, *, side: str, k: int) -> sp.csr_array:
     """The normalised adjacency of the graph that links entities sharing interactions.
 
-    C = R Rᵀ (users) or Rᵀ R (items) with R the binary matrix; its diagonal is left out; a row keeps
-    its ``k`` largest non-zero counts, of equal counts the smaller ids; these edges get weight 1 (W),
-    A₀ = (W + Wᵀ) / 2, Â = D^(-1/2) A₀ D^(-1/2), with zero rows where the degree is zero.
+    C = R Rᵀ (users) or Rᵀ R (items) with R the binary matrix; its diagonal is left out; a row
+    keeps its ``k`` largest non-zero counts, of equal counts the smaller ids; these edges get
+    weight 1 (W), A₀ = (W + Wᵀ) / 2, Â = D^(-1/2) A₀ D^(-1/2), with zero rows for degree zero.
     C is never held: each row is reduced to its top while it is made.
 
     Args:
@@ -160,6 +160,10 @@ class EntityGraph(torch.nn.Module):
         adjacency: Â, (n, n), symmetric, as :func:`cooccurrence_graph` returns it.
         dtype: Of the stored weights.
     """
+
+    indptr: torch.Tensor
+    indices: torch.Tensor
+    weights: torch.Tensor
 
     def __init__(
         self, adjacency: Union[sp.csr_array, sp.csr_matrix], dtype: torch.dtype = torch.float32

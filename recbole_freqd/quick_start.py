@@ -105,7 +105,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--world_size", type=int, default=-1, help="processes on all machines")
     parser.add_argument("--ip", default="localhost", help="address of the first machine")
     parser.add_argument("--port", default="5678", help="port of the first machine")
-    parser.add_argument("--group_offset", type=int, default=0, help="rank of the first process here")
+    parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"recbole_freqd {__version__}")
     options, keys = parser.parse_known_args(arguments)
@@ -185,7 +185,7 @@ def _make_config(
 
 
 def report_run(report: Any, config: Any, rows: list[dict[str, Any]], folder: Path) -> None:
-    """Prints the table and saves ``results.json`` and ``results.md`` in a folder of the run's own."""
+    """Prints the table; saves ``results.json`` and ``results.md`` in a folder of the run's own."""
     from recbole_freqd.checkpoint import new_checkpoint_path, write_atomically, write_json
 
     stem = f"{config['dataset']}-{config['model']}-{rows[-1]['trainer'] or 'alone'}"
@@ -229,8 +229,8 @@ def _check_processes(nproc: int, world_size: int) -> None:
     gpus = torch.cuda.device_count()
     if nproc > gpus:
         raise ConfigError(
-            f"--nproc: got {nproc}, but this machine has {gpus} GPUs, and RecBole's launch puts one "
-            f"process on each. Allowed here: {max(gpus, 1)} at most."
+            f"--nproc: got {nproc}, but this machine has {gpus} GPUs, and RecBole's launch puts "
+            f"one process on each. Allowed here: {max(gpus, 1)} at most."
         )
     raise ConfigError(
         f"--nproc {nproc}, --world_size {world_size}: distillation runs in one process so far, "

@@ -1,8 +1,9 @@
 """Random numbers of our own, so that RecBole's streams stay as they are without us."""
 
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator, Union
+from typing import Union
 
 import numpy as np
 import torch

@@ -9,7 +9,7 @@ import math
 import numbers
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Optional
 
@@ -109,7 +109,7 @@ def _read_as(kind: str, value: Any) -> tuple[bool, Any]:
     return (True, kind) if isinstance(value, str) and value.lower() == kind else (False, value)
 
 
-@lru_cache(maxsize=None)
+@cache
 def read_keys(file: str) -> dict[str, Key]:
     """The keys of one file of ``properties/``, by name, in the order of the file.
 

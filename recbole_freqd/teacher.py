@@ -102,8 +102,9 @@ def _check_same_data(config: Any, stored: Any, allow_leakage: bool, path: str) -
     if keys:
         raise TeacherError(
             f"Teacher {path} was trained on other data than the student's: "
-            f"{_differences(keys, stored, config)}. Its users and items would not be the student's. "
-            "Train a teacher on this data (a recipe: teacher.model), or change the student's keys."
+            f"{_differences(keys, stored, config)}. Its users and items would not be the "
+            "student's. Train a teacher on this data (a recipe: teacher.model), or change the "
+            "student's keys."
         )
     if config["benchmark_filename"]:
         return  # the split is in the files, no seed touches it
@@ -122,9 +123,7 @@ def _differences(keys: list[str], there: Any, here: Any) -> str:
     return "; ".join(f"{key} {there[key]!r} there, {here[key]!r} here" for key in keys)
 
 
-def _load_model(
-    config: Any, payload: dict[str, Any], dataset: Any, path: str
-) -> torch.nn.Module:
+def _load_model(config: Any, payload: dict[str, Any], dataset: Any, path: str) -> torch.nn.Module:
     from recbole.utils import get_model
 
     model = get_model(config["model"])(config, dataset).to(config["device"])
@@ -213,7 +212,9 @@ def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
             for key in sorted(set(stored["config"]) | set(identity["config"]))
             if stored["config"].get(key) != identity["config"].get(key)
         ]
-        changed += [f"{key} changed" for key in ("data", "versions") if stored[key] != identity[key]]
+        changed += [
+            f"{key} changed" for key in ("data", "versions") if stored[key] != identity[key]
+        ]
         candidates.append((len(changed), file.with_suffix(".pth").name, changed))
     if not candidates:
         return f"there is no {stem} in {path.parent} yet"
@@ -283,6 +284,6 @@ def _check_features(teacher: Teacher) -> None:
         bad = ~torch.isfinite(features).all(dim=1)
         if bad.any():
             raise TeacherError(
-                f"Teacher {teacher.checkpoint}: {int(bad.sum())} of {len(features)} {side} rows hold "
-                "NaN or infinite numbers. Train it again, with a smaller learning rate."
+                f"Teacher {teacher.checkpoint}: {int(bad.sum())} of {len(features)} {side} rows "
+                "hold NaN or infinite numbers. Train it again, with a smaller learning rate."
             )

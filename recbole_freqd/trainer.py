@@ -1,9 +1,10 @@
 """The distillation trainer: a mixin over the student's own RecBole trainer."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Optional
 
 import torch
 from torch.nn.utils import clip_grad_norm_
@@ -24,8 +25,8 @@ class DistillationTrainer:
 
     Everything is the work of the student's own RecBole trainer, which this class is mixed into when
     an instance is made; the distillation is folded into the value of the student's
-    ``calculate_loss`` while ``fit`` runs. The teacher is found, trained or loaded when ``fit`` first
-    sees the data.
+    ``calculate_loss`` while ``fit`` runs. The teacher is found, trained or loaded when ``fit``
+    first sees the data.
 
     Random numbers for the distillation come from streams of its own, so the student's initial
     weights and its batches are those of stock RecBole for any weight of the loss.
@@ -222,14 +223,14 @@ class FreqDTrainer(DistillationTrainer):
     default_trainer = "FreqD"
 
 
-@lru_cache(maxsize=None)
+@cache
 def over(mixin: type, found: type) -> type:
     """``mixin`` over a RecBole trainer class (or over the host of a dispatching one)."""
     host = getattr(found, "fit_host", found)
     return type(f"{mixin.__name__}Over{host.__name__}", (mixin, host), {"fit_host": host})
 
 
-@lru_cache(maxsize=None)
+@cache
 def dispatching(host: type) -> type:
     """A stand-in for a RecBole trainer class that looks at ``config["trainer"]``.
 

@@ -66,7 +66,10 @@ def distiller(tiny_config, teacher_recipe):
         train_data, *_ = data_preparation(config, create_dataset(config))
         dataset = train_data._dataset
         model = get_model("BPR")(config, dataset)
-        teacher = torch.randn(dataset.user_num, teacher_dim), torch.randn(dataset.item_num, teacher_dim)
+        teacher = (
+            torch.randn(dataset.user_num, teacher_dim),
+            torch.randn(dataset.item_num, teacher_dim),
+        )
         return Distiller(config, list(methods), model, dataset, teacher), model, dataset
 
     return make

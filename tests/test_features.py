@@ -105,7 +105,9 @@ def test_a_subclass_uses_its_parents_adapter(built):
 
 
 def test_a_model_without_adapter_is_refused_with_the_list_of_those_that_have_one():
-    with pytest.raises(ConfigError, match="No features are known for model 'Linear'.*BPR, LightGCN"):
+    with pytest.raises(
+        ConfigError, match="No features are known for model 'Linear'.*BPR, LightGCN"
+    ):
         extract_features(torch.nn.Linear(2, 2))
 
 

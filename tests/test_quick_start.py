@@ -57,7 +57,9 @@ def test_the_script_trains_three_models_prints_one_table_and_saves_it(tiny_file,
     assert [row["model"] for row in rows] == ["LightGCN", "BPR", "BPR"]
     assert [row["parameters"] for row in rows] == [8 * 72, 4 * 72, 4 * 72]
     for row in rows:
-        assert set(row["test"]) == {"recall@5", "recall@10", "ndcg@5", "ndcg@10"} == set(row["valid"])
+        assert (
+            set(row["test"]) == {"recall@5", "recall@10", "ndcg@5", "ndcg@10"} == set(row["valid"])
+        )
         assert row["size_mb"] == pytest.approx(row["parameters"] * 4 / 1e6)
         assert row["latency_ms_per_1k_users"] > 0 and row["seconds_per_epoch"] > 0
         assert Path(row["checkpoint"]).is_file()
@@ -91,7 +93,10 @@ def test_the_trainer_can_be_taken_away_then_the_student_trains_alone(tiny_file, 
     [
         (["--trainer=FreqX"], "Unknown trainer 'FreqX'. Did you mean 'FreqD'?"),
         (["--freq_alpha=0.5"], "Unknown key 'freq_alpha'; did you mean 'freqd_alpha'?"),
-        (["--freqd_alhpa=0.5"], "Unknown key 'freqd_alhpa' of trainer FreqD. Did you mean 'freqd_alpha'"),
+        (
+            ["--freqd_alhpa=0.5"],
+            "Unknown key 'freqd_alhpa' of trainer FreqD. Did you mean 'freqd_alpha'",
+        ),
         (["--freqd_alpha=1.5"], "freqd_alpha: got 1.5; allowed: float in [0, 1]"),
         (["--teacher.checkpoint=a.pth"], "teacher has two forms"),
         (["--teacher=None"], "there is no teacher"),
@@ -186,7 +191,9 @@ print(json.dumps({"result": {k: float(v) for k, v in result.items()}, "class": t
 
 
 @pytest.mark.parametrize("model", ["BPR", "LightGCN"])
-def test_a_distilled_student_loads_and_evaluates_without_this_package(tiny_config, teacher_recipe, model, tmp_path):
+def test_a_distilled_student_loads_and_evaluates_without_this_package(
+    tiny_config, teacher_recipe, model, tmp_path
+):
     """The stubs in the subprocess are what RecBole itself lacks on today's packages."""
     import os
 

@@ -76,7 +76,10 @@ def test_two_steps_equal_two_steps_written_by_hand(started):
     start = {name: value.double().clone() for name, value in trainer.model.state_dict().items()}
     weights = [start[name] for name in names]
     for side in ("user", "item"):
-        weights += [projectors[side].weight.detach().double(), projectors[side].bias.detach().double()]
+        weights += [
+            projectors[side].weight.detach().double(),
+            projectors[side].bias.detach().double(),
+        ]
     weights = [weight.clone().requires_grad_() for weight in weights]
     R = np.zeros((31, 41))
     inter = train_data._dataset.inter_feat
@@ -98,7 +101,9 @@ def test_two_steps_equal_two_steps_written_by_hand(started):
         base = -torch.log(1e-10 + torch.sigmoid(margin)).mean()
         users = (H[0] @ (S_u @ W_u + b_u - T[0])).square().sum(1)
         items = (H[1] @ (S_i @ W_i + b_i - T[1])).square().sum(1)
-        distance = users[u.unique()].mean() + 0.5 * (items[p.unique()].mean() + items[n.unique()].mean())
+        distance = users[u.unique()].mean() + 0.5 * (
+            items[p.unique()].mean() + items[n.unique()].mean()
+        )
         gradients = torch.autograd.grad(base + beta * distance, weights)
         with torch.no_grad():
             for place, (weight, gradient) in enumerate(zip(weights, gradients)):
@@ -151,10 +156,16 @@ def test_the_same_seed_gives_the_same_student_twice_and_beta_matters(started, mo
 
 def test_the_teacher_is_frozen_and_outside_of_everything_that_is_trained(started):
     trainer, _ = fit(started)
-    before = [tensor.clone() for tensor in trainer.teacher.model(started()[1]._dataset).parameters()]
+    before = [
+        tensor.clone() for tensor in trainer.teacher.model(started()[1]._dataset).parameters()
+    ]
     trained = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
-    assert all(not tensor.requires_grad and tensor.grad is None for tensor in trainer.teacher.features)
-    own = {id(p) for p in trainer.model.parameters()} | {id(p) for p in trainer.distiller.parameters()}
+    assert all(
+        not tensor.requires_grad and tensor.grad is None for tensor in trainer.teacher.features
+    )
+    own = {id(p) for p in trainer.model.parameters()} | {
+        id(p) for p in trainer.distiller.parameters()
+    }
     assert trained == own
     model = trainer.teacher.model(started()[1]._dataset)
     assert model.training is False
@@ -261,7 +272,8 @@ def test_resuming_brings_students_projectors_and_their_optimizer_back(started):
     assert_equal_states(first.model.state_dict(), resumed.model.state_dict())
     assert_equal_states(first.distiller.state_dict(), resumed.distiller.state_dict())
     for one, other in zip(
-        first.optimizer.state_dict()["state"].values(), resumed.optimizer.state_dict()["state"].values()
+        first.optimizer.state_dict()["state"].values(),
+        resumed.optimizer.state_dict()["state"].values(),
     ):
         assert_equal_states(one, other)
     resumed.fit(train_data, valid_data)

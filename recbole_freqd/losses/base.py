@@ -23,7 +23,7 @@ class DistillationLoss(nn.Module):
     Args:
         user_items: (n_users, n_items) sparse, the training interactions.
         student_dims: Widths of the student's user and item features.
-        teacher_features: The teacher's user features (n_users, d_u) and item features (n_items, d_i).
+        teacher_features: The teacher's user features (n_users, d) and item features (n_items, d').
         seed: Of the loss's own random stream (initial projectors, dropout, masks).
         **options: The keys of the method without prefix; what is not given is the default of
             ``properties/``.
@@ -35,6 +35,8 @@ class DistillationLoss(nn.Module):
 
     method: ClassVar[str]
     prefix: ClassVar[str]
+    teacher_user_emb: torch.Tensor
+    teacher_item_emb: torch.Tensor
 
     def __init__(
         self,

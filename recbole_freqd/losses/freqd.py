@@ -1,6 +1,6 @@
 """FreqD, and FD, which is FreqD with H = I."""
 
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import scipy.sparse as sp
 import torch
@@ -70,9 +70,8 @@ class FreqDLoss(DistillationLoss):
         options = self.options
         self.filter = self._make_filter()
         self.graphs, self.projectors = nn.ModuleDict(), nn.ModuleDict()
-        for side, width, teacher_emb in zip(
-            ("user", "item"), student_dims, (self.teacher_user_emb, self.teacher_item_emb)
-        ):
+        teachers = self.teacher_user_emb, self.teacher_item_emb
+        for side, width, teacher_emb in zip(("user", "item"), student_dims, teachers):
             self.graphs[side] = self._make_graph(user_items, side, teacher_emb.dtype)
             self.projectors[side] = make_projector(
                 options["projector"],
@@ -127,7 +126,8 @@ class FreqDLoss(DistillationLoss):
         """
         teacher_emb = self.teacher_user_emb if side == "user" else self.teacher_item_emb
         keep_prob = self.options.get("keep_prob", 1.0) if self.training else 1.0
-        hood = self.graphs[side].neighbourhood(ids, self.filter.degree, keep_prob, self.stream)
+        graph = cast(EntityGraph, self.graphs[side])
+        hood = graph.neighbourhood(ids, self.filter.degree, keep_prob, self.stream)
         projected = self.projectors[side](student_emb.index_select(0, hood.nodes))
         filtered = self.filter.apply(projected, hood.adjacency)
         student_rows = filtered.index_select(0, hood.rows)

@@ -1,0 +1,51 @@
+"""On CUDA: the same job, on the configured device, within tolerance of the CPU's."""
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture
+def distil(tiny_config, teacher_recipe):
+    from recbole_freqd import runs
+
+    def run(gpu_id, model="BPR", **keys):
+        keys = {"trainer": "FreqD", "teacher": teacher_recipe, "epochs": 4, **keys}
+        return runs.run(tiny_config(model, gpu_id=gpu_id, **keys))
+
+    return run
+
+
+@pytest.mark.parametrize("model", ["BPR", "LightGCN"])
+def test_the_main_job_on_cuda_is_near_the_cpus(distil, model):
+    on_gpu = distil("0", model, freqd_keep_prob=1.0, freqd_dropout=0.0)
+    on_cpu = distil("", model, freqd_keep_prob=1.0, freqd_dropout=0.0)
+    for name, value in on_cpu.model.state_dict().items():
+        torch.testing.assert_close(
+            on_gpu.model.state_dict()[name].cpu(), value, rtol=1e-2, atol=1e-3
+        )
+
+
+def test_everything_is_on_the_configured_device(distil):
+    trainer = distil("0").trainer
+    tensors = [*trainer.model.parameters(), *trainer.teacher.features]
+    tensors += [*trainer.distiller.parameters(), *trainer.distiller.buffers()]
+    assert {tensor.device.type for tensor in tensors} == {"cuda"}
+
+
+def test_masks_and_dropout_draw_on_the_device(distil):
+    trainer = distil("0", freqd_keep_prob=0.5, freqd_dropout=0.2).trainer
+    loss = trainer.distiller.losses["FreqD"]
+    assert any(name.startswith("cuda") for name in loss.stream.state_dict())
+
+
+def test_a_teacher_checkpoint_of_cuda_teaches_on_the_cpu(distil):
+    path = distil("0", trainer=None, teacher=None).trainer.saved_model_file
+    trainer = distil("", teacher={"checkpoint": path}).trainer
+    assert {tensor.device.type for tensor in trainer.teacher.features} == {"cpu"}
+
+
+def test_amp_trains_on_cuda(distil):
+    run = distil("0", enable_amp=True, enable_scaler=True)
+    assert all(torch.isfinite(value).all() for value in run.model.state_dict().values())
