@@ -141,7 +141,7 @@ def test_arguments_recbole_would_ignore_are_refused(argument, capsys):
 
 
 def test_help_and_version_need_neither_torch_nor_recbole():
-    code = "import sys; sys.argv = ['x', {!r}]\ntry:\n    import recbole_freqd.quick_start as q; q.main()\nexcept SystemExit: pass\nprint({{'torch', 'recbole'}} & set(sys.modules))"  # noqa: E501
+    code = "import sys; sys.argv = ['x', {!r}]\ntry:\n    import recbole_freqd.quick_start as q; q.main()\nexcept SystemExit: pass\nprint({{'torch', 'recbole'}} & set(sys.modules))"
     for flag in ("--help", "--version"):
         done = subprocess.run(
             [sys.executable, "-c", code.format(flag)], capture_output=True, text=True, cwd=ROOT
