@@ -187,6 +187,7 @@ def _make_config(
 def report_run(report: Any, config: Any, rows: list[dict[str, Any]], folder: Path) -> None:
     """Prints the table; saves ``results.json`` and ``results.md`` in a folder of the run's own."""
     from recbole_freqd.checkpoint import new_checkpoint_path, write_atomically, write_json
+    from recbole_freqd.compat import shims_installed
 
     stem = f"{config['dataset']}-{config['model']}-{rows[-1]['trainer'] or 'alone'}"
     home = Path(new_checkpoint_path(folder, stem)).with_suffix("")
@@ -213,8 +214,13 @@ def report_run(report: Any, config: Any, rows: list[dict[str, Any]], folder: Pat
         "Load it with RecBole alone:\n"
         "    from recbole.quick_start import load_data_and_model\n"
         f"    config, model, dataset, train, valid, test = load_data_and_model({student!r})\n"
-        "(On packages newer than RecBole 1.2.1, call recbole_freqd.register() first, or set the "
-        "environment as the README says.)"
+        + (
+            "RecBole 1.2.1 itself does not run on the packages installed here; before its import,\n"
+            "    import recbole_freqd; recbole_freqd.register()\n"
+            "repairs that. On the packages it was made for, nothing of ours is needed."
+            if shims_installed()
+            else ""
+        )
     )
 
 

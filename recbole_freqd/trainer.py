@@ -58,6 +58,11 @@ class DistillationTrainer:
         compat.install_shims()
         complete_in_place(config, self.default_trainer)
         check_student(type(model), config["MODEL_TYPE"])
+        if not config["single_spec"]:
+            raise ConfigError(
+                f"Distillation runs in one process so far; this is one of {config['world_size']}. "
+                "Between processes the projectors would drift apart. Use nproc=1."
+            )
         super().__init__(config, model)  # type: ignore[call-arg]
         self.methods = trainer_names(config["trainer"])
         stem = f"{config['model']}-{'-'.join(self.methods)}"

@@ -1,7 +1,10 @@
 """FreqD, and FD, which is FreqD with H = I."""
 
+import logging
+from time import perf_counter
 from typing import Any, Optional, cast
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import nn
@@ -12,6 +15,8 @@ from recbole_freqd.graph import EntityGraph, cooccurrence_graph
 from recbole_freqd.losses.base import LOSSES, DistillationLoss, Features
 from recbole_freqd.losses.distances import mean_at, row_distance
 from recbole_freqd.projectors import make_projector
+
+logger = logging.getLogger(__name__)
 
 
 @LOSSES.register("FreqD")
@@ -92,7 +97,17 @@ class FreqDLoss(DistillationLoss):
         if self.filter.degree == 0:
             n = user_items.shape[0 if side == "user" else 1]
             return EntityGraph(sp.csr_array((n, n)), dtype)
-        return EntityGraph(cooccurrence_graph(user_items, side=side, k=self.options["k"]), dtype)
+        start = perf_counter()
+        adjacency = cooccurrence_graph(user_items, side=side, k=self.options["k"])
+        logger.info(
+            "%s graph: %d entities, %d edges, %d entities without a neighbour, %.1f s",
+            side,
+            adjacency.shape[0],
+            adjacency.nnz // 2,
+            int((np.diff(adjacency.indptr) == 0).sum()),
+            perf_counter() - start,
+        )
+        return EntityGraph(adjacency, dtype)
 
     def forward(
         self,
