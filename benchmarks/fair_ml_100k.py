@@ -186,8 +186,83 @@ def freeze() -> None:
     (HOME / "configs.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False))
 
 
+METRICS = ("ndcg@10", "ndcg@20", "recall@10", "recall@20")
+AIMS = {"alone": 1.05, "teacher": 0.97}
+
+
 def spread(values: list[float]) -> str:
     return f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+
+
+def cell_of(role: str, pair: str) -> str:
+    """The cell of a row of a pair's table: ``teacher``, ``alone`` or a method."""
+    teacher, student = pair.split("-")
+    return f"{role} {pair if role in METHOD else teacher if role == 'teacher' else student}"
+
+
+def pair_section(pair: str, runs: dict[str, dict[int, Any]]) -> str:
+    """Table of a pair, and the ratios paired by seed."""
+    roles = ["teacher", "alone", *METHOD]
+    found = {role: runs[cell_of(role, pair)] for role in roles}
+    head = ["", "valid NDCG@10", *(f"test {name}" for name in METRICS), "epochs", "s / epoch"]
+    lines = ["| " + " | ".join(head) + " |", "| --- " + "| ---: " * (len(head) - 1) + "|"]
+    for role, by_seed in found.items():
+        rows = [by_seed[seed] for seed in SEEDS]
+        cells = [spread([row["valid"]["ndcg@10"] for row in rows])]
+        cells += [spread([row["test"][name] for row in rows]) for name in METRICS]
+        cells += [f"{np.mean([row['epochs'] for row in rows]):.0f}"]
+        cells += [f"{np.median([row['seconds_per_epoch'] for row in rows]):.2f}"]
+        lines.append(f"| {role} | " + " | ".join(cells) + " |")
+    test = {
+        role: np.array([by_seed[seed]["test"]["ndcg@10"] for seed in SEEDS])
+        for role, by_seed in found.items()
+    }
+    lines += ["", "Ratios of test NDCG@10, paired by seed (mean ± sd of the five ratios):", ""]
+    lines += ["| | | aim | |", "| --- | ---: | ---: | --- |"]
+    for other in ("alone", "FD", "teacher"):
+        ratio = test["FreqD"] / test[other]
+        aim = AIMS.get(other)
+        verdict = "" if aim is None else ("reached" if ratio.mean() >= aim else "**missed**")
+        wins = f"above 1 in {(ratio > 1).sum()} of {len(SEEDS)} seeds"
+        lines.append(
+            f"| FreqD / {other} | {spread(list(ratio))} | {aim or ''} | "
+            + "; ".join(filter(None, (verdict, wins)))
+            + " |"
+        )
+    gaps = {
+        method: (test[method].mean() - test["alone"].mean())
+        / (test["teacher"].mean() - test["alone"].mean())
+        for method in METHOD
+    }
+    if test["teacher"].mean() > test["alone"].mean():
+        words = ", ".join(f"{method} {gap:.0%}" for method, gap in gaps.items())
+        lines += [
+            "",
+            f"Gap between student alone and teacher that is closed (of the means): {words}.",
+        ]
+    return "\n".join(lines)
+
+
+def report() -> None:
+    """Writes results/ml-100k.md from final.jsonl, configs.yaml and the protocol above."""
+    runs: dict[str, dict[int, Any]] = {}
+    for row in read("final"):
+        runs.setdefault(row["cell"], {})[row["seed"]] = row
+    commits = sorted({row["commit"] for row in read("final")})
+    text = (Path(__file__).parent / "ml_100k_preface.md").read_text()
+    for pair in PAIRS:
+        if all(len(runs.get(cell_of(role, pair), {})) == len(SEEDS) for role in ("alone", *METHOD)):
+            teacher, student = pair.split("-")
+            text += f"\n## {teacher} {WIDTHS['teacher']} → {student} {WIDTHS['student']}\n\n"
+            text += pair_section(pair, runs) + "\n"
+    configs = (HOME / "configs.yaml").read_text()
+    text += "\n## The frozen configs\n\nFor every cell:\n\n```yaml\n"
+    text += yaml.safe_dump(PROTOCOL, sort_keys=False)
+    text += "```\n\nand what validation chose (`embedding_size` 64 for teachers, 8 for students; "
+    text += "projectors `linear`; everything else as in `properties/`):\n\n```yaml\n"
+    text += f"{configs}```\n\nCode of the final runs: commit {', '.join(commits)}. "
+    text += "All trials: `ml-100k/trials.jsonl`; all final runs: `ml-100k/final.jsonl`.\n"
+    (HOME.parent / "ml-100k.md").write_text(text)
 
 
 if __name__ == "__main__":
@@ -207,3 +282,5 @@ if __name__ == "__main__":
         tune(name)
     elif options.stage == "final":
         final(name)
+    else:
+        report()
