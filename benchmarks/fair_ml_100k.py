@@ -15,6 +15,7 @@ import json
 import math
 import random
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,9 @@ def final(cell: str) -> None:
 
 
 def freeze() -> None:
-    chosen = {cell: frozen(cell) for cell in cells()}
+    """Writes the best trial of every cell that has all its trials; what is frozen stays."""
+    counts = Counter(row["cell"] for row in read("trials"))
+    chosen = {cell: frozen(cell) for cell in cells() if counts[cell] == TRIALS}
     (HOME / "configs.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False))
 
 
