@@ -20,9 +20,10 @@ from pathlib import Path
 import pytest
 
 from recbole_freqd import compat
+from recbole_freqd.compat import shims
 from recbole_freqd.errors import CompatibilityError
 
-ROOT = Path(compat.__file__).resolve().parents[1]
+ROOT = Path(compat.__file__).resolve().parents[2]
 # torch, whenever it refuses one of RecBole's checkpoints
 pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol 4:UserWarning")
 
@@ -166,10 +167,11 @@ def test_undoing_twice_undoes_once():
 VIRGIN = '''
 import json, sys
 from recbole_freqd import compat
+from recbole_freqd.compat import shims
 said = {"imported": [m for m in ("numpy", "pandas", "ray", "recbole", "scipy", "torch")
                      if m in sys.modules]}
 import numpy as np, torch, scipy.sparse
-aliases = list(compat._NUMPY_ALIASES)
+aliases = list(shims._NUMPY_ALIASES)
 
 def state():
     tuning = sys.modules.get("recbole.trainer.hyper_tuning")
@@ -177,7 +179,7 @@ def state():
             "_update" in vars(scipy.sparse.dok_matrix), tuning is None or tuning.np is np]
 
 before = state()
-said["numpy_missing"] = compat._missing_numpy_aliases()
+said["numpy_missing"] = shims._missing_numpy_aliases()
 said["needed"] = {shim.name: shim.needed() for shim in compat.SHIMS}
 said["patched_by_needed"] = state() != before
 
@@ -353,7 +355,7 @@ NUMPY_NAMES = {
 def test_numpy_has_every_alias_of_the_right_kind(installed):
     import numpy as np
 
-    assert set(compat._NUMPY_ALIASES) == set(NUMPY_NAMES)
+    assert set(shims._NUMPY_ALIASES) == set(NUMPY_NAMES)
     for alias, kind in NUMPY_NAMES.items():
         assert np.dtype(getattr(np, alias)).kind == np.dtype(kind).kind
 

@@ -1,10 +1,6 @@
-"""Make RecBole 1.2 run on today's numpy, scipy and torch, with or without ray.
+"""The breaks of RecBole 1.2 on today's packages, each with its repair.
 
-RecBole 1.2.1 is from 2023 and no release since has mended it. Each break has one `Shim` below. A
-shim first tests whether the installed packages need it, so it goes quiet once they no longer do.
-Nothing is patched by importing this module (it imports no package but our own): `install_shims`
-patches, `remove_shims` takes everything back.
-
+A shim first tests whether the installed packages need it, so it goes quiet once they no longer do.
 The issue numbers are those of https://github.com/RUCAIBox/RecBole.
 """
 
@@ -14,8 +10,6 @@ import functools
 import importlib
 import importlib.util
 import io
-import logging
-import re
 import sys
 import types
 import warnings
@@ -24,73 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_freqd.errors import CompatibilityError
-
-__all__ = [
-    "SHIMS",
-    "Patches",
-    "Shim",
-    "fresh_log_handlers",
-    "install_shims",
-    "remove_shims",
-    "shims_installed",
-]
-
-_ABSENT = object()
-
-_INSTALL_RECBOLE = (
-    'pip install "recbole==1.2.1"; on Python 3.12 and later, where its ray pin cannot be met, '
-    "pip install --no-deps recbole==1.2.1 (recbole_freqd brings the other requirements)"
-)
-
-
-def _own(owner: Any, name: str) -> Any:
-    """Return what `owner` itself holds under `name` (nothing inherited or computed), or _ABSENT."""
-    try:
-        # Raw, so that a staticmethod stays one and an inherited name counts as absent.
-        return vars(owner).get(name, _ABSENT)
-    except TypeError:  # an object with __slots__ has no __dict__
-        return getattr(owner, name, _ABSENT)
-
-
-class Patches:
-    """Attribute changes that can be taken back.
-
-    Example:
-        >>> owner = types.SimpleNamespace(kept=1)
-        >>> patches = Patches()
-        >>> patches.set(owner, "kept", 2)
-        >>> patches.set(owner, "added", 3)
-        >>> patches.undo()
-        >>> owner
-        namespace(kept=1)
-    """
-
-    def __init__(self) -> None:
-        self._done: list[tuple[Any, str, Any, Any]] = []
-
-    def set(self, owner: Any, name: str, value: Any) -> None:
-        """Set `owner.name` to `value` and remember what was there, or that nothing was.
-
-        Args:
-            owner: A module, a class or any object that takes attributes.
-            name: The attribute.
-            value: Its new value.
-        """
-        old = _own(owner, name)
-        setattr(owner, name, value)
-        self._done.append((owner, name, old, value))
-
-    def undo(self) -> None:
-        """Take all changes back, last first; a name re-patched by others since is left alone."""
-        while self._done:
-            owner, name, old, value = self._done.pop()
-            if _own(owner, name) is not value:
-                continue
-            if old is _ABSENT:
-                delattr(owner, name)
-            else:
-                setattr(owner, name, old)
+from recbole_freqd.compat.patches import Patches
 
 
 @dataclass(frozen=True)
@@ -309,112 +237,3 @@ SHIMS: tuple[Shim, ...] = (
         apply=_apply_exhaustive_search,
     ),
 )
-
-_patches = Patches()
-_installed: list[str] = []
-
-
-def _check_host() -> None:
-    """Raise CompatibilityError unless this is RecBole 1.2 on a pandas that it works with."""
-    try:
-        recbole = importlib.import_module("recbole")
-    except ModuleNotFoundError as exc:
-        raise CompatibilityError(
-            f"RecBole is not installed. Install it: {_INSTALL_RECBOLE}"
-        ) from exc
-    version = str(getattr(recbole, "__version__", "unknown"))
-    if version.split(".")[:2] != ["1", "2"]:
-        raise CompatibilityError(
-            f"recbole_freqd works with RecBole 1.2.*, found version {version} in "
-            f"{list(getattr(recbole, '__path__', []))}. Install: {_INSTALL_RECBOLE}"
-        )
-    pandas = importlib.import_module("pandas")
-    silent = (
-        "RecBole fills missing values with fillna(inplace=True) on a column, which does nothing "
-        "under copy-on-write: missing tokens silently become wrong ids"
-    )
-    if int(pandas.__version__.split(".")[0]) >= 3:
-        raise CompatibilityError(
-            f'pandas {pandas.__version__}: {silent}. Allowed: pandas < 3: pip install "pandas<3"'
-        )
-    if getattr(pandas.options.mode, "copy_on_write", False) is True:
-        raise CompatibilityError(
-            f"pandas option mode.copy_on_write is True: {silent}. Set it to False "
-            "(pandas.options.mode.copy_on_write, or the variable PANDAS_COPY_ON_WRITE)"
-        )
-
-
-def install_shims() -> None:
-    """Check RecBole and pandas, then apply every shim that the installed packages need.
-
-    Imports recbole.quick_start (about 3 s). A second call does nothing.
-
-    Raises:
-        CompatibilityError: RecBole is missing or not 1.2.*, pandas is 3 or later (or in its
-            copy-on-write mode), or a requirement of RecBole is missing.
-    """
-    if _installed:
-        return
-    try:
-        _check_host()
-        for shim in SHIMS:
-            if shim.needed():
-                shim.apply(_patches)
-                _installed.append(shim.name)
-    except BaseException as exc:
-        remove_shims()
-        if isinstance(exc, ModuleNotFoundError):
-            raise CompatibilityError(
-                f"RecBole needs {exc.name}, which is not installed. `pip show recbole` lists its "
-                "requirements; all but ray are used (pip install --no-deps brings none of them)"
-            ) from exc
-        raise
-
-
-def remove_shims() -> None:
-    """Undo `install_shims`; recbole.quick_start stays imported."""
-    _patches.undo()
-    _installed.clear()
-
-
-def shims_installed() -> tuple[str, ...]:
-    """Return the names of the shims in place, in the order of `SHIMS`."""
-    return tuple(_installed)
-
-
-def _from_init_logger(handler: logging.Handler, host: types.ModuleType) -> bool:
-    """Whether RecBole's `init_logger` made this handler.
-
-    It makes two. The file's carries RecBole's own filter class and a file name of the form
-    log/<Model>/<Model>-<dataset>-<time>-<6 hex digits>.log; the console's a formatter that holds
-    RecBole's own dict of colours: the same object, an equal one is not enough. Exact types,
-    because pytest's handlers and many others are subclasses of these two.
-    """
-    if type(handler) is logging.FileHandler:
-        path = Path(handler.baseFilename)
-        model = re.escape(path.parent.name)
-        return (
-            any(type(f) is host.RemoveColorFilter for f in handler.filters)
-            and path.parent.parent.name == "log"
-            and re.fullmatch(rf"{model}-.*-[0-9a-f]{{6}}\.log", path.name) is not None
-        )
-    colors = getattr(handler.formatter, "log_colors", None)
-    return type(handler) is logging.StreamHandler and colors is host.log_colors_config
-
-
-def fresh_log_handlers() -> None:
-    """Take RecBole's handlers of an earlier run off the root logger and close their files.
-
-    RecBole's `init_logger` uses `logging.basicConfig`, which does nothing if the root logger has
-    handlers: without this, the second run of a process writes into the first one's file. Call it
-    before each run. Handlers of others stay, and as long as there is one RecBole adds none of its
-    own: such a process has no RecBole log file, before and after.
-    """
-    host = sys.modules.get("recbole.utils.logger")
-    if host is None:  # never imported: no handler can be its own
-        return
-    root = logging.getLogger()
-    for handler in root.handlers[:]:
-        if _from_init_logger(handler, host):
-            root.removeHandler(handler)
-            handler.close()

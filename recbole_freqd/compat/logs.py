@@ -1,0 +1,45 @@
+"""RecBole's log handlers, which outlive the run that made them."""
+
+import logging
+import re
+import sys
+import types
+from pathlib import Path
+
+
+def _from_init_logger(handler: logging.Handler, host: types.ModuleType) -> bool:
+    """Whether RecBole's `init_logger` made this handler.
+
+    It makes two. The file's carries RecBole's own filter class and a file name of the form
+    log/<Model>/<Model>-<dataset>-<time>-<6 hex digits>.log; the console's a formatter that holds
+    RecBole's own dict of colours: the same object, an equal one is not enough. Exact types,
+    because pytest's handlers and many others are subclasses of these two.
+    """
+    if type(handler) is logging.FileHandler:
+        path = Path(handler.baseFilename)
+        model = re.escape(path.parent.name)
+        return (
+            any(type(f) is host.RemoveColorFilter for f in handler.filters)
+            and path.parent.parent.name == "log"
+            and re.fullmatch(rf"{model}-.*-[0-9a-f]{{6}}\.log", path.name) is not None
+        )
+    colors = getattr(handler.formatter, "log_colors", None)
+    return type(handler) is logging.StreamHandler and colors is host.log_colors_config
+
+
+def fresh_log_handlers() -> None:
+    """Take RecBole's handlers of an earlier run off the root logger and close their files.
+
+    RecBole's `init_logger` uses `logging.basicConfig`, which does nothing if the root logger has
+    handlers: without this, the second run of a process writes into the first one's file. Call it
+    before each run. Handlers of others stay, and as long as there is one RecBole adds none of its
+    own: such a process has no RecBole log file, before and after.
+    """
+    host = sys.modules.get("recbole.utils.logger")
+    if host is None:  # never imported: no handler can be its own
+        return
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if _from_init_logger(handler, host):
+            root.removeHandler(handler)
+            handler.close()
