@@ -393,6 +393,10 @@ def test_every_inherited_key_is_refused_as_the_teachers_own_and_no_training_key_
             r"teacher\.model: 'LightGNC' is no general .*mean 'LightGCN'\? Allowed: ADMMSLIM, ",
         ),
         ({"model": "SASRec"}, r"teacher\.model: 'SASRec' is no general recommender of RecBole"),
+        (
+            {"model": "BPR", "train_neg_sample_args": 5},
+            r"RecBole does not accept .*train_neg_sample_args:\[5\] should be a dict",
+        ),
     ],
 )
 def test_a_recipe_that_its_model_cannot_follow_is_an_error(tiny_config, recipe, words):
