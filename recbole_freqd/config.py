@@ -54,12 +54,15 @@ def fold_dotted(keys: dict[str, Any]) -> dict[str, Any]:
 def trainer_names(value: Union[str, list[str], None]) -> list[str]:
     """The registered names that ``trainer:`` asks for; empty where it names none.
 
+    A string may hold a list, as the command line gives one: ``[FreqD,FD]``.
+
     Raises:
         ConfigError: An unknown or repeated name.
     """
-    if value is None or value == "None":
-        return []
+    if isinstance(value, str):
+        value = [name.strip(" '\"") for name in value.strip("[] ").split(",")]
     given = list(value) if isinstance(value, (list, tuple)) else [value]
+    given = [name for name in given if str(name).lower() not in ("none", "null", "")]
     names = [LOSSES.canonical(name) for name in given]
     if len(set(names)) < len(names):
         raise ConfigError(f"trainer: {names} names a loss twice. Allowed: each at most once.")
@@ -81,8 +84,8 @@ def complete(
         Default of every key of every trainer named; empty where none is named.
 
     Raises:
-        ConfigError: See ``design.md`` §2 of what is refused: misspelt and unknown keys of ours,
-            values out of range, contradictions, no teacher or two forms of one.
+        ConfigError: Misspelt or unknown keys of ours, values out of range, contradictions, no
+            teacher or two forms of one.
     """
     hosts = set(internal).union(*categories.values())
     _refuse_misspelt(external, hosts)
@@ -91,8 +94,13 @@ def complete(
         return {}
     external["trainer"] = names[0] if len(names) == 1 else names
     defaults: dict[str, Any] = {}
-    for name in names:
-        defaults.update(_check_method(name, external))
+    for name in LOSSES.names():
+        checked = _check_method(name, external)
+        if name in names:
+            defaults.update(checked)
+        elif set(checked) & set(external):
+            idle = ", ".join(sorted(set(checked) & set(external)))
+            logger.warning("%s has no effect: trainer is %s.", idle, external["trainer"])
     _check_teacher(external.get(TEACHER), categories)
     return defaults
 
@@ -200,6 +208,11 @@ def _check_teacher(teacher: Any, categories: dict[str, list[str]]) -> None:
     for key in specs:
         if key in teacher:
             teacher[key] = specs[key].check(teacher[key])
+    if teacher.get("spectral_rank") is not None:
+        raise ConfigError(
+            "teacher.spectral_rank: only for teachers whose features have to be approximated; those "
+            "of every model supported so far are exact. Remove it."
+        )
     recipe = {key: value for key, value in teacher.items() if key not in specs}
     for key in recipe:
         near = nearest(key, list(specs))

@@ -139,7 +139,7 @@ def alone_config(config: Any) -> Any:
     kept = {
         key: copy.deepcopy(value)
         for key, value in config.external_config_dict.items()
-        if key not in ("trainer", TEACHER) and not key.startswith(prefixes)
+        if key not in ("trainer", TEACHER) and not str(key).startswith(prefixes)
     }
     with no_command_line():
         return Config(model=config["model"], dataset=config["dataset"], config_dict=kept)

@@ -651,3 +651,29 @@ def test_a_config_without_a_trainer_is_left_as_it_is(without_hooks):
     before = copy.deepcopy(config.final_config_dict)
     complete_in_place(config)
     assert config.final_config_dict == before
+
+
+@pytest.mark.parametrize(
+    "given", ["[FreqD,FD]", "['freqd', 'FD']", ["FreqD", "fd"], ("FreqD", "FD")]
+)
+def test_a_list_of_trainers_may_come_as_the_text_of_the_command_line(given):
+    assert trainer_names(given) == ["FreqD", "FD"]
+
+
+@pytest.mark.parametrize("given", [None, "None", "null", "", "[]", []])
+def test_no_trainer_may_be_said_in_many_ways(given):
+    assert trainer_names(given) == []
+
+
+def test_keys_of_a_method_that_is_not_named_are_checked_and_said_to_be_idle(
+    tiny_config, teacher_recipe, caplog
+):
+    with pytest.raises(ConfigError, match="fd_beta: got -1"):
+        tiny_config(trainer="FreqD", teacher=teacher_recipe, fd_beta=-1)
+    tiny_config(trainer="FreqD", teacher=teacher_recipe, fd_beta=0.5)
+    assert "fd_beta has no effect: trainer is FreqD." in caplog.text
+
+
+def test_a_spectral_rank_is_refused_where_features_are_exact(tiny_config, teacher_recipe):
+    with pytest.raises(ConfigError, match="teacher.spectral_rank: only for teachers"):
+        tiny_config(trainer="FreqD", teacher={**teacher_recipe, "spectral_rank": 8})
