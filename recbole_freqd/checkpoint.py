@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, Union
 
@@ -21,9 +22,7 @@ _ALLOWED = {
     "collections": {"OrderedDict"},
     "torch": {"device", "Size", "dtype"},
     "torch._utils": {"_rebuild_tensor_v2", "_rebuild_parameter"},
-    "recbole.config.configurator": {"Config"},
     "recbole.utils.enum_type": {"ModelType", "InputType", "EvaluatorType"},
-    "yaml.loader": {"FullLoader"},
     "_codecs": {"encode"},  # bytes, in files saved again with pickle protocol 2
     "numpy": {"dtype", "ndarray", "matrix"},
     "numpy.core.multiarray": {"scalar", "_reconstruct"},
@@ -34,17 +33,37 @@ _ALLOWED = {
 }
 
 
+_CONFIG = ("recbole.config.configurator", "Config")
+
+
+class _Stored:
+    """What a stored Config is loaded as: made by unpickling, never by a call.
+
+    RecBole's own Config passes the strings it is called with through ``eval``.
+    """
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        raise CheckpointError("the file calls a class that is only stored in RecBole's checkpoints")
+
+
+def _never_called(module: str, name: str) -> type:
+    """A class of its own for every file, so that nothing outlives the loading of it."""
+    return type(name, (_Stored,), {"__module__": module})
+
+
 class _RestrictedUnpickler(pickle.Unpickler):
     """Finds only what the checkpoints of RecBole's 33 general recommenders are made of."""
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in (_CONFIG, ("yaml.loader", "FullLoader")):
+            return _never_called(module, name)
         if name in _ALLOWED.get(module, ()) or (
             module == "torch" and name.endswith("Storage") and name.isidentifier()
         ):
             return super().find_class(module, name)
         if module.startswith("recbole.model.") and name.isidentifier():
-            # A reference to the model's class, never called: no need to import its module.
-            return type(name, (), {"__module__": module})
+            # A reference to the model's class: no need to import its module.
+            return _never_called(module, name)
         raise CheckpointError(
             f"the file asks for {module}.{name}, which no RecBole checkpoint holds: loading it "
             "would run foreign code"
@@ -108,28 +127,72 @@ def load_checkpoint(
         raise CheckpointError(
             f"Checkpoint {path} has no 'config' and 'state_dict': it is not one of RecBole's."
         )
+    if not trust:
+        payload["config"] = _as_config(payload["config"], path)
     return payload
 
 
-def write_atomically(path: PathLike, write: Callable[[str], None]) -> None:
-    """Runs ``write(temporary_path)``, flushes the file to disk and only then gives it its name.
+def _as_config(stored: Any, path: Path) -> Any:
+    """The stored Config as RecBole's own class.
 
     Raises:
-        CheckpointError: The file could not be written; what stood at ``path`` is untouched.
+        CheckpointError: It is no Config.
+    """
+    from recbole.config import Config
+
+    if not isinstance(stored, Config):
+        kind = type(stored)
+        if (kind.__module__, kind.__name__) != _CONFIG or "final_config_dict" not in vars(stored):
+            raise CheckpointError(
+                f"Checkpoint {path} holds a {kind.__name__} as its 'config', not a RecBole Config."
+            )
+        config = object.__new__(Config)
+        config.__dict__.update(vars(stored))
+        stored = config
+    return stored
+
+
+@contextlib.contextmanager
+def replacing(path: PathLike) -> Iterator[str]:
+    """Yields a temporary name to write to; what is there in the end takes the place of ``path``.
+
+    Flushed to disk first. If the block raises, what stood at ``path`` is untouched.
+
+    Raises:
+        CheckpointError: The folder cannot be made or written to, or nothing was written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(str(temporary))
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CheckpointError(f"Cannot write {path}: {error}.") from error
+        with _cannot_write(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+        yield str(temporary)
+        with _cannot_write(path):
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):  # most often it is gone, sometimes it could not be made
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def _cannot_write(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"Cannot write {path}: {error}.") from error
+
+
+def write_atomically(path: PathLike, write: Callable[[str], Any]) -> None:
+    """Runs ``write(temporary_path)`` and gives the file its name: :func:`replacing` in one call.
+
+    Raises:
+        CheckpointError: The file could not be written; what stood at ``path`` is untouched.
+    """
+    with replacing(path) as temporary, _cannot_write(Path(path)):
+        write(temporary)
 
 
 def write_json(path: PathLike, content: Any) -> None:
@@ -155,6 +218,11 @@ def new_checkpoint_path(folder: PathLike, stem: str) -> str:
             f"checkpoint_dir {folder} cannot be made: {error}. Change checkpoint_dir."
         ) from error
     return str(folder / f"{stem}-{time}-{os.getpid()}.pth")
+
+
+def sidecar_path(checkpoint: Any) -> str:
+    """The file beside a student's checkpoint that keeps projectors and random streams."""
+    return str(Path(checkpoint).with_suffix(".distiller.pt"))
 
 
 def fingerprint(*parts: Any) -> str:

@@ -6,6 +6,7 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any, Optional, Union
 
 from recbole_freqd.errors import ConfigError, FreqDError, did_you_mean
@@ -91,7 +92,9 @@ def complete(
     _refuse_misspelt(external, hosts)
     names = trainer_names(external.get("trainer"))
     if not names:
+        _note_idle(external)
         return {}
+    check_host_values({**internal, **external}, internal)
     external["trainer"] = names[0] if len(names) == 1 else names
     defaults: dict[str, Any] = {}
     for name in LOSSES.names():
@@ -156,11 +159,53 @@ def _check_method(name: str, external: dict[str, Any]) -> dict[str, Any]:
     for key, value in given.items():
         external[key] = keys[key].check(value)
     LOSSES.get(name).check_options({key[len(prefix) + 1 :]: external[key] for key in given})
-    if given.get(f"{prefix}_projector") == "linear":
-        idle = [key for key in given if key.endswith(("_experts", "_hidden", "_dropout"))]
-        if idle:
-            logger.warning("%s has no effect with %s_projector: linear.", ", ".join(idle), prefix)
     return {key: spec.default for key, spec in keys.items()}
+
+
+def _note_idle(external: dict[str, Any]) -> None:
+    """Without a trainer nothing changes, but what was meant for one is not passed over silently."""
+    ours = {key for name in LOSSES.names() for key in method_keys(name)} & set(external)
+    if isinstance(external.get(TEACHER), dict):
+        ours.add(TEACHER)
+    if "trainer" in external:
+        external["trainer"] = None
+    elif ours:
+        logger.warning("%s: no effect, since no trainer is named.", ", ".join(sorted(ours)))
+
+
+def check_host_values(values: dict[str, Any], defaults: dict[str, Any], where: str = "") -> None:
+    """Checks the keys of RecBole that it reads without a look, and would fail on deep inside.
+
+    Args:
+        values: All keys of a config.
+        defaults: RecBole's defaults, whose types count.
+        where: Prefix of the keys in messages, ``"teacher."`` for a recipe.
+
+    Raises:
+        ConfigError: Something that is no number where RecBole's default is one, a count below 1, or
+            a ``valid_metric`` that is not computed.
+    """
+    counts = ("epochs", "train_batch_size", "eval_batch_size", "embedding_size", "eval_step")
+    for key, default in defaults.items():
+        value = values.get(key)
+        if isinstance(default, bool) or not isinstance(default, (int, float)) or value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise ConfigError(f"{where}{key}: got {value!r}; allowed: a number, e.g. {default}.")
+        if key in counts and (value < 1 or value != int(value)):
+            raise ConfigError(f"{where}{key}: got {value!r}; allowed: a whole number from 1.")
+    names, cutoffs = (
+        values[key] if isinstance(values[key], (list, tuple)) else [values[key]]
+        for key in ("metrics", "topk")
+    )
+    computed = [f"{name}@{k}" for name in names for k in cutoffs]
+    if "@" in str(values["valid_metric"]) and str(values["valid_metric"]).lower() not in [
+        name.lower() for name in computed
+    ]:
+        raise ConfigError(
+            f"valid_metric: got {values['valid_metric']!r}, which metrics and topk do not compute; "
+            f"allowed: {', '.join(computed)}. Change valid_metric, metrics or topk."
+        )
 
 
 def _refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
@@ -168,11 +213,19 @@ def _refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
     ours = ["trainer", TEACHER]
     prefixes = {}
     for name in LOSSES.names():
-        ours += method_keys(name)
-        prefixes[f"{LOSSES.get(name).prefix}_"] = name
+        prefix = LOSSES.get(name).prefix
+        prefixes[f"{prefix}_"] = name
+        # A short prefix is near too many words: fc_dropout is no misspelt fd_dropout.
+        ours += method_keys(name) if len(prefix) > 3 else []
+    known = hosts.union(ours, *(method_keys(name) for name in LOSSES.names()))
     for key in map(str, external):
-        if key in ours or key in hosts:
+        if key in known:
             continue
+        if f"{key}_" in prefixes and isinstance(external[key], dict):
+            raise ConfigError(
+                f"{key}: got nested keys {external[key]!r}; allowed: flat ones, e.g. "
+                f"{next(iter(method_keys(prefixes[f'{key}_'])))}."
+            )
         for prefix, name in prefixes.items():
             if key.startswith(prefix):
                 raise ConfigError(
@@ -210,8 +263,8 @@ def _check_teacher(teacher: Any, categories: dict[str, list[str]]) -> None:
             teacher[key] = specs[key].check(teacher[key])
     if teacher.get("spectral_rank") is not None:
         raise ConfigError(
-            "teacher.spectral_rank: only for teachers whose features have to be approximated; those "
-            "of every model supported so far are exact. Remove it."
+            "teacher.spectral_rank: only for teachers whose features have to be approximated; "
+            "those of every model supported so far are exact. Remove it."
         )
     recipe = {key: value for key, value in teacher.items() if key not in specs}
     for key in recipe:
@@ -254,14 +307,21 @@ def check_model_name(name: Any, key: str) -> None:
     """Raises ConfigError, naming the nearest, where RecBole's own error would mislead.
 
     Args:
-        name: What was given; a class (an own model) is left to RecBole.
+        name: What was given; a class (an own model) is left to RecBole, as is a model of another
+            kind than the general recommenders.
         key: The config key it came from.
     """
-    if isinstance(name, str) and name not in general_models():
+    if not isinstance(name, str) or name in general_models():
+        return
+    from recbole.utils import get_model
+
+    try:
+        get_model(name)
+    except Exception:  # for an unknown name, whatever its last sub-package fails to import
         raise ConfigError(
             f"{key}: {name!r} is no general recommender of RecBole. "
             f"{did_you_mean(name, general_models())}"
-        )
+        ) from None
 
 
 @contextmanager
@@ -309,11 +369,7 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
     from recbole.config import Config
 
     check_model_name(recipe[RECIPE], "teacher.model")
-    inherited = {
-        key: copy.deepcopy(student[key])
-        for key in sorted(inherited_keys(student.parameters))
-        if key in student
-    }
+    inherited = _world(student)
     world = {key: value for key, value in inherited.items() if value is not None}
     # Metrics and splits of the student are in their final form already, and fit RecBole's checks.
     with no_command_line(), asking_recbole():
@@ -327,10 +383,24 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
                 f"Unknown key 'teacher.{key}' for model {recipe[RECIPE]}; "
                 f"did you mean 'teacher.{nearest(key, sorted(known), 0.0)}'?"
             )
-    config.final_config_dict.update(inherited)  # exactly, past Config's evaluation of strings
-    config["device"] = student["device"]
-    config["log_wandb"] = False  # the run on Weights & Biases is the student's
+    check_host_values(config.final_config_dict, config.internal_config_dict, f"{TEACHER}.")
+    adopt_world(config, student)
     return config
+
+
+def _world(student: Any) -> dict[str, Any]:
+    """Environment, data, split and evaluation of a student, as its finished Config has them."""
+    keys = sorted(inherited_keys(student.parameters))
+    return {key: copy.deepcopy(student[key]) for key in keys if key in student}
+
+
+def adopt_world(config: Any, student: Any) -> None:
+    """Puts a teacher's Config into the student's world, exactly, past the evaluation of strings."""
+    derived = ("device", "eval_type", "valid_neg_sample_args", "test_neg_sample_args")
+    config.final_config_dict.update(_world(student))
+    config.final_config_dict.update({key: student[key] for key in derived})
+    # One process, and the run on Weights & Biases is the student's.
+    config.final_config_dict.update(log_wandb=False, single_spec=True, local_rank=0)
 
 
 def read_external(config_file_list: Optional[list[str]]) -> dict[str, Any]:

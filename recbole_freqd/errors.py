@@ -24,6 +24,10 @@ class TeacherError(FreqDError):
     """The teacher does not fit the student's data, or has nothing to teach."""
 
 
+class TrainingError(FreqDError):
+    """Training cannot go on."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Ends a message with the nearest known name and the whole list.
 

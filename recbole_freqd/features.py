@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import torch
 from torch import nn
@@ -34,9 +34,13 @@ class FeatureAdapter:
         """
         raise NotImplementedError
 
+    def from_calls(self, results: list[Any]) -> Features:
+        """The features among what ``shared_forward`` returned during one ``calculate_loss``."""
+        return results[-1]
+
 
 ADAPTERS: Registry[FeatureAdapter] = Registry("feature adapter for model")
-"""Adapters by the name of the model class; a subclass uses its parent's."""
+"""Adapters by the name of the model class. A subclass needs its own: it may score otherwise."""
 
 
 class EmbeddingTables(FeatureAdapter):
@@ -60,14 +64,13 @@ ADAPTERS.register("LightGCN")(PropagatedEmbeddings())
 
 
 def adapter_for(model_class: type) -> FeatureAdapter:
-    """The adapter of a model class or of its nearest ancestor that has one.
+    """The adapter of a model class.
 
     Raises:
         ConfigError: There is none; the message lists the models that have one.
     """
-    for ancestor in model_class.__mro__:
-        if ancestor.__name__ in ADAPTERS:
-            return ADAPTERS.get(ancestor.__name__)
+    if model_class.__name__ in ADAPTERS.names():
+        return ADAPTERS.get(model_class.__name__)
     raise ConfigError(
         f"No features are known for model {model_class.__name__!r}. Allowed as teacher or "
         f"student: {', '.join(ADAPTERS.names())}. Change model (or teacher.model) in the "
@@ -114,20 +117,24 @@ def shared_features(model: nn.Module) -> Iterator[Callable[[], Features]]:
     """
     adapter = adapter_for(type(model))
     name = adapter.shared_forward
-    results: list[Features] = []
+    results: list[Any] = []
     if name is None:
         yield lambda: adapter.features(model, with_bias=False)
         return
     before = model.__dict__.get(name)
     original = getattr(model, name)
 
-    def remember(*args: object, **kwargs: object) -> Features:
+    def remember(*args: Any, **kwargs: Any) -> Any:
         results.append(original(*args, **kwargs))
         return results[-1]
 
     model.__dict__[name] = remember
     try:
-        yield lambda: results[-1] if results else adapter.features(model, with_bias=False)
+        yield (
+            lambda: (
+                adapter.from_calls(results) if results else adapter.features(model, with_bias=False)
+            )
+        )
     finally:
         if before is None:
             del model.__dict__[name]

@@ -80,9 +80,11 @@ class PolynomialFilter:
                 :class:`EntityGraph` or an :class:`Adjacency`.
 
         Returns:
-            (n, d), of the kind and dtype of ``x``.
+            (n, d), of the kind and dtype of ``x`` (whole numbers become float64).
         """
         values = x if isinstance(x, torch.Tensor) else torch.as_tensor(x)
+        if not values.is_floating_point():
+            values = values.double()
         graph = _as_adjacency(adjacency, values)
         result = values * self.coefficients[-1]
         for coefficient in reversed(self.coefficients[:-1]):

@@ -53,13 +53,15 @@ def run_recbole_freqd(
 
     config = _make_config(model, dataset, config_file_list, config_dict)
     done = runs.run(config, saved=saved)
-    teacher = runs.teacher_row(done) if config["trainer"] else None
+    teacher_test_result = None
+    if config["trainer"]:
+        _, (teacher_test_result,) = runs.evaluate_teacher(done, 2)
     return {
         "best_valid_score": done.best_valid_score,
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": done.best_valid_result,
         "test_result": done.test_result,
-        "teacher_test_result": teacher and teacher["test"],
+        "teacher_test_result": teacher_test_result,
     }
 
 
@@ -176,12 +178,21 @@ def _make_config(
     """
     from recbole.config import Config
 
-    from recbole_freqd.config import asking_recbole, check_model_name
+    from recbole_freqd.config import (
+        asking_recbole,
+        check_host_values,
+        check_model_name,
+        read_external,
+    )
 
-    if model is not None:
-        check_model_name(model, "model")
+    values = dict(values or {})  # RecBole changes it in place
     with asking_recbole():
-        return Config(model, dataset, files, dict(values) if values else None)
+        named = model or {**values, **read_external(files)}.get("model")
+    check_model_name(named, "model")
+    with asking_recbole():
+        config = Config(model, dataset, files, values)
+    check_host_values(config.final_config_dict, config.internal_config_dict)
+    return config
 
 
 def report_run(report: Any, config: Any, rows: list[dict[str, Any]], folder: Path) -> None:

@@ -49,7 +49,8 @@ def in_words(rows: list[dict[str, Any]], metric: str) -> str:
     """
     by_role = {row["role"]: row for row in rows}
     teacher, alone, student = (by_role.get(role) for role in ROLES)
-    if not (teacher and student and teacher["test"] and student["test"]):
+    ranked = [row for row in (teacher, student) if row and metric in (row["test"] or {})]
+    if len(ranked) < 2:
         return ""
     smaller = teacher["size_mb"] / student["size_mb"]
     faster = teacher["latency_ms_per_1k_users"] / student["latency_ms_per_1k_users"]
@@ -59,7 +60,7 @@ def in_words(rows: list[dict[str, Any]], metric: str) -> str:
         f"{_times(faster, 'faster', 'slower')}.",
         f"It keeps {share:.1%} of the teacher's test {metric}." if share is not None else "",
     ]
-    if alone and alone["test"]:
+    if alone and metric in (alone["test"] or {}):
         gain = _ratio(student["test"][metric], alone["test"][metric])
         if gain is not None:
             sentences.append(f"That is {gain:.3f} times what it reaches alone.")

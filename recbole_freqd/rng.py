@@ -44,9 +44,10 @@ class RandomStream:
         return {name: generator.get_state() for name, generator in self._generators.items()}
 
     def load_state_dict(self, states: dict[str, torch.Tensor]) -> None:
-        """Puts the states of :meth:`state_dict` back."""
+        """Puts the states of :meth:`state_dict` back, but for devices that are not here."""
         for name, state in states.items():
-            self.on(name).set_state(state)
+            if not name.startswith("cuda") or torch.cuda.is_available():
+                self.on(name).set_state(state)
 
 
 @contextmanager

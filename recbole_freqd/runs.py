@@ -5,10 +5,12 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from recbole_freqd.checkpoint import new_checkpoint_path
 from recbole_freqd.compat import fresh_log_handlers
 from recbole_freqd.config import TEACHER, asking_recbole, no_command_line, trainer_names
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.measure import EpochClock, parameter_count, ranking_latency, size_mb
+from recbole_freqd.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
         FreqDError: The teacher or the student is not as it should be.
     """
     from recbole.data import create_dataset, data_preparation
-    from recbole.utils import get_model, get_trainer, init_logger, init_seed
+    from recbole.utils import get_trainer, init_logger, init_seed
 
     fresh_log_handlers()
     init_seed(config["seed"], config["reproducibility"])
@@ -62,36 +64,53 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
         train_data, valid_data, test_data = data_preparation(config, dataset)
 
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
-    logger.info(model)
-    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    with asking_recbole():
+        model = config.model_class(config, train_data._dataset).to(config["device"])
+        logger.info(model)
+        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    if not isinstance(trainer, DistillationTrainer):  # RecBole's own name goes by the second
+        trainer.saved_model_file = new_checkpoint_path(config["checkpoint_dir"], config["model"])
     clock = EpochClock(trainer)
     progress = config["show_progress"]
     score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
     test_result = None
     if test:
-        test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=progress)
-        logger.info("Test result of %s: %s", name_of(config), dict(plain(test_result)))
+        test_result = plain(trainer.evaluate(test_data, saved, show_progress=progress))
+        logger.info("Test result of %s: %s", name_of(config), test_result)
+    trainer.tensorboard.close()
+    if config["log_wandb"]:
+        trainer.wandblogger._wandb.finish()  # else the next run of this process logs into it
     return Run(
         config, model, trainer, (train_data, valid_data, test_data),
-        float(score), plain(valid_result), test_result and plain(test_result), clock.median(),
+        float(score), plain(valid_result), test_result, clock.median(),
     )  # fmt: skip
 
 
-def teacher_row(run: Run) -> dict[str, Any]:
-    """The ``results.json`` row of a run's teacher, which is evaluated on the run's own splits."""
+def evaluate_teacher(run: Run, *splits: int) -> tuple[Any, list[dict[str, float]]]:
+    """Evaluates a run's teacher on the run's own splits.
+
+    Args:
+        run: A finished run with distillation.
+        *splits: Positions in ``run.data``: 1 is valid, 2 is test.
+
+    Returns:
+        The teacher's model, and its metrics on each split.
+    """
     from recbole.utils import get_trainer
 
-    teacher = run.trainer.teacher
-    train_data, valid_data, test_data = run.data
-    model = teacher.model(train_data._dataset)
-    trainer = get_trainer(teacher.config["MODEL_TYPE"], teacher.config["model"])(
-        teacher.config, model
-    )
+    config, train_data = run.trainer.teacher.config, run.data[0]
+    model = run.trainer.teacher.model(train_data._dataset)
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     trainer.eval_collector.data_collect(train_data)
-    valid, test = (
-        plain(trainer.evaluate(data, load_best_model=False)) for data in (valid_data, test_data)
-    )
+    results = [plain(trainer.evaluate(run.data[split], load_best_model=False)) for split in splits]
+    trainer.tensorboard.close()
+    return model, results
+
+
+def teacher_row(run: Run) -> dict[str, Any]:
+    """The ``results.json`` row of a run's teacher."""
+    teacher = run.trainer.teacher
+    model, (valid, test) = evaluate_teacher(run, 1, 2)
     return _row(
         "teacher", teacher.config, model, valid, test,
         teacher.facts.get("seconds_per_epoch"), teacher.checkpoint,
@@ -142,7 +161,13 @@ def alone_config(config: Any) -> Any:
         if key not in ("trainer", TEACHER) and not str(key).startswith(prefixes)
     }
     with no_command_line():
-        return Config(model=config["model"], dataset=config["dataset"], config_dict=kept)
+        alone = Config(config.model_class, config["dataset"], config_dict=dict(kept))
+    # Exactly what was read before, past a second evaluation of strings.
+    derived = ("model", "dataset", "data_path", "metrics", "gpu_id", "train_neg_sample_args")
+    text = {key: value for key, value in kept.items() if isinstance(value, str)}
+    final = {key: value for key, value in text.items() if key not in derived}
+    alone.final_config_dict.update(final)
+    return alone
 
 
 def name_of(config: Any) -> str:

@@ -15,10 +15,19 @@ from recbole_freqd import __version__
 from recbole_freqd.checkpoint import (
     fingerprint,
     load_checkpoint,
-    write_atomically,
+    replacing,
+    sidecar_path,
     write_json,
 )
-from recbole_freqd.config import CHECKPOINT, RECIPE, TEACHER, teacher_config
+from recbole_freqd.config import (
+    CHECKPOINT,
+    RECIPE,
+    TEACHER,
+    adopt_world,
+    asking_recbole,
+    check_model_name,
+    teacher_config,
+)
 from recbole_freqd.errors import CheckpointError, TeacherError
 from recbole_freqd.features import Features, adapter_for, extract_features
 from recbole_freqd.measure import EpochClock
@@ -83,8 +92,11 @@ def _from_checkpoint(config: Any, spec: dict[str, Any], dataset: Any) -> Teacher
     path, trust = str(spec[CHECKPOINT]), bool(spec.get("trust_checkpoint"))
     payload = load_checkpoint(path, map_location=config["device"], trust=trust)
     stored = payload["config"]
+    check_model_name(stored["model"], f"model of {path}")
+    adapter_for(_model_class(stored))
     _check_same_data(config, stored, bool(spec.get("allow_leakage")), path)
-    stored["device"] = config["device"]
+    _check_fingerprint(dataset, path, bool(spec.get("allow_leakage")))
+    adopt_world(stored, config)
     stored["trust_checkpoint"] = trust
     model = _load_model(stored, payload, dataset, path)
     logger.info("Teacher loaded: %s from %s", stored["model"], path)
@@ -108,7 +120,8 @@ def _check_same_data(config: Any, stored: Any, allow_leakage: bool, path: str) -
         )
     if config["benchmark_filename"]:
         return  # the split is in the files, no seed touches it
-    split = [key for key in ("seed", "repeatable", "eval_args") if config[key] != stored[key]]
+    split = [key for key in ("seed", "repeatable") if config[key] != stored[key]]
+    split += ["eval_args"] if _splitting(config) != _splitting(stored) else []
     if split and not allow_leakage:
         raise TeacherError(
             f"Teacher {path} was trained on another split: {_differences(split, stored, config)}. "
@@ -119,14 +132,68 @@ def _check_same_data(config: Any, stored: Any, allow_leakage: bool, path: str) -
         logger.warning("The teacher knows another split (%s): leakage allowed.", ", ".join(split))
 
 
+def _splitting(config: Any) -> dict[str, Any]:
+    """How the data is split: ``eval_args`` without ``mode``, which is how it is ranked."""
+    return {key: value for key, value in config["eval_args"].items() if key != "mode"}
+
+
+def _check_fingerprint(dataset: Any, path: str, allow_leakage: bool) -> None:
+    """Compares the data with what a sidecar of ours beside the checkpoint says of the teacher's.
+
+    A checkpoint of RecBole alone has none; then the config keys and the sizes have to do.
+    """
+    stored = read_fingerprint(path)
+    if stored is None:
+        return
+    own = data_fingerprint(dataset)
+    if stored["tokens"] != own["tokens"]:
+        raise TeacherError(
+            f"Teacher {path} knows other users or items than the student's data, or the same in "
+            "another order. Train a teacher on this data (a recipe: teacher.model)."
+        )
+    if stored["train"] != own["train"] and not allow_leakage:
+        raise TeacherError(
+            f"Teacher {path} was trained on other interactions than the student's training split; "
+            "it may have seen pairs the student is tested on. Use the same split, or set "
+            "teacher.allow_leakage: true if you know what you do."
+        )
+
+
+def read_fingerprint(path: str) -> Optional[dict[str, str]]:
+    """The data fingerprint kept beside a checkpoint of ours, or None."""
+    facts, sidecar = Path(path).with_suffix(".json"), Path(sidecar_path(path))
+    try:
+        if facts.is_file():
+            return json.loads(facts.read_text(encoding="utf-8"))["identity"]["data"]
+        if sidecar.is_file():
+            return torch.load(sidecar, map_location="cpu", weights_only=True)["data"]
+    except Exception as error:  # json and torch raise a dozen kinds for a damaged file
+        logger.warning("What lies beside %s cannot be read: %s", path, error)
+    return None
+
+
+def data_fingerprint(dataset: Any) -> dict[str, str]:
+    """Hashes of the users and items in their order, and of the interactions, of a dataset."""
+    fields = dataset.uid_field, dataset.iid_field
+    tokens = [np.asarray(dataset.field2id_token[name]) for name in fields]
+    return {"tokens": fingerprint(*tokens), "train": fingerprint(_pairs(dataset))}
+
+
 def _differences(keys: list[str], there: Any, here: Any) -> str:
     return "; ".join(f"{key} {there[key]!r} there, {here[key]!r} here" for key in keys)
 
 
-def _load_model(config: Any, payload: dict[str, Any], dataset: Any, path: str) -> torch.nn.Module:
+def _model_class(config: Any) -> type:
+    """The model's class; in a loaded Config there is only a stand-in, which its name replaces."""
     from recbole.utils import get_model
 
-    model = get_model(config["model"])(config, dataset).to(config["device"])
+    held = config.model_class
+    return held if issubclass(held, torch.nn.Module) else get_model(config["model"])
+
+
+def _load_model(config: Any, payload: dict[str, Any], dataset: Any, path: str) -> torch.nn.Module:
+    with asking_recbole():
+        model = _model_class(config)(config, dataset).to(config["device"])
     own, stored = model.state_dict(), payload["state_dict"]
     wrong = [
         f"{name} {tuple(stored[name].shape)} there, {tuple(own[name].shape)} here"
@@ -177,17 +244,17 @@ def _identity(config: Any, dataset: Any, valid_data: Optional[Any]) -> dict[str,
     import recbole
 
     ignored = {"device", "checkpoint_dir", "data_path", "show_progress", "state", "config_file"}
-    ignored |= {"gpu_id", "use_gpu", "log_wandb", "wandb_project", "worker"}
+    ignored |= {"gpu_id", "use_gpu", "log_wandb", "wandb_project", "worker", "eval_batch_size"}
+    ignored |= {"save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"}
+    ignored |= {"metrics", "topk"}  # valid_metric, which decides the best epoch, stays
     values = {
         key: str(value)
         for key, value in sorted(config.final_config_dict.items())
         if key not in ignored
     }
-    users, items = dataset.uid_field, dataset.iid_field
-    pairs = [_pairs(dataset)] + ([_pairs(valid_data._dataset)] if valid_data is not None else [])
-    data = fingerprint(
-        np.asarray(dataset.field2id_token[users]), np.asarray(dataset.field2id_token[items]), *pairs
-    )
+    data = data_fingerprint(dataset)
+    if valid_data is not None:
+        data["valid"] = fingerprint(_pairs(valid_data._dataset))
     versions = {"recbole": recbole.__version__, "recbole_freqd": __version__}
     return {"config": values, "data": data, "versions": versions}
 
@@ -229,28 +296,29 @@ def _train(config: Any, train_data: Any, valid_data: Any, path: Path) -> dict[st
         CheckpointError: ``path`` cannot be written.
     """
     from recbole.data.utils import get_dataloader
-    from recbole.utils import get_model, get_trainer, init_seed
+    from recbole.utils import get_trainer, init_seed
 
     init_seed(config["seed"], config["reproducibility"])
     dataset = train_data._dataset
-    model = get_model(config["model"])(config, dataset).to(config["device"])
-    loader = get_dataloader(config, "train")(
-        config, dataset, _train_sampler(config, dataset), shuffle=config["shuffle"]
-    )
-    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    with asking_recbole():
+        model = config.model_class(config, dataset).to(config["device"])
+        loader = get_dataloader(config, "train")(
+            config, dataset, _train_sampler(config, dataset), shuffle=config["shuffle"]
+        )
+        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     _log_beside_the_student(trainer, config["model"])
     epochs = EpochClock(trainer)
 
-    def fit(temporary: str) -> None:
+    with replacing(path) as temporary:
         trainer.saved_model_file = temporary
         trainer.fit(loader, valid_data, saved=True, show_progress=config["show_progress"])
-        if not os.path.isfile(temporary):
+        if os.path.getsize(temporary) == 0:
             raise CheckpointError(
-                f"The teacher {config['model']} trained but saved no model; teacher.epochs is "
-                f"{config['epochs']}. RecBole saves one at the first validation."
+                f"The teacher {config['model']} trained but saved no model. RecBole saves one at "
+                f"the first validation: teacher.epochs is {config['epochs']}, teacher.eval_step "
+                f"{config['eval_step']}."
             )
-
-    write_atomically(path, fit)
+    trainer.tensorboard.close()
     return {"seconds_per_epoch": epochs.median()}
 
 

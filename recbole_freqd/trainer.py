@@ -10,12 +10,12 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_freqd import compat
-from recbole_freqd.checkpoint import new_checkpoint_path, write_atomically
+from recbole_freqd.checkpoint import new_checkpoint_path, sidecar_path, write_atomically
 from recbole_freqd.config import complete_in_place, trainer_names
 from recbole_freqd.distiller import Distiller
-from recbole_freqd.errors import CheckpointError, ConfigError
+from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
 from recbole_freqd.features import adapter_for, shared_features
-from recbole_freqd.teacher import Teacher, find_teacher
+from recbole_freqd.teacher import Teacher, data_fingerprint, find_teacher
 
 _CLOSED_FORM = ("NCEPLRec",)  # of RecBole's type GENERAL, but solved, not trained
 
@@ -71,12 +71,22 @@ class DistillationTrainer:
         self.distiller: Optional[Distiller] = None
         self._resume_from: Optional[str] = None
         self._sums: dict[str, torch.Tensor] = {}
+        self._steps = 0
+        self._verbose = True
 
-    def fit(self, train_data: Any, valid_data: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def fit(
+        self,
+        train_data: Any,
+        valid_data: Any = None,
+        verbose: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         """As RecBole's ``fit``, with the teacher found first."""
+        self._verbose = verbose
         self._prepare(train_data, valid_data)
         with self._distilling():
-            return super().fit(train_data, valid_data, *args, **kwargs)  # type: ignore[misc]
+            return super().fit(train_data, valid_data, verbose, *args, **kwargs)  # type: ignore[misc]
 
     def _prepare(self, train_data: Any, valid_data: Any) -> None:
         if self.distiller is not None:
@@ -85,6 +95,7 @@ class DistillationTrainer:
         self.distiller = Distiller(
             self.config, self.methods, self.model, train_data._dataset, self.teacher.features
         )
+        self._data = data_fingerprint(train_data._dataset)
         for group in self.distiller.parameter_groups():
             self.optimizer.add_param_group(group)
         if self._resume_from is not None:
@@ -94,6 +105,7 @@ class DistillationTrainer:
     def _distilling(self) -> Iterator[None]:
         """While open, the student's loss contains the distillation and clipping knows of it."""
         model, base_loss = self.model, self.model.calculate_loss
+        own_override = model.__dict__.get("calculate_loss")
 
         def calculate_loss(*args: Any, **kwargs: Any) -> Any:
             with shared_features(model) as features:
@@ -113,9 +125,12 @@ class DistillationTrainer:
             hook.remove()
             self.clip_grad_norm = clip
             model.__dict__.pop("calculate_loss", None)
+            if own_override is not None:
+                model.calculate_loss = own_override
 
     def _fold(self, base: Any, terms: dict[str, torch.Tensor]) -> Any:
         """What the base loss returned, with Σ β L added to its first part, the form unchanged."""
+        self._steps += 1
         first = base[0] if isinstance(base, tuple) else base
         self._count("base", sum(base) if isinstance(base, tuple) else base)
         for method, term in terms.items():
@@ -134,9 +149,9 @@ class DistillationTrainer:
             clip_grad_norm_(parameters, **arguments)
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
-        self._sums = {}
+        self._sums, self._steps = {}, 0
         result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)  # type: ignore[misc]
-        parts = {name: float(value) / len(train_data) for name, value in self._sums.items()}
+        parts = {name: float(value) / self._steps for name, value in self._sums.items()}
         if parts:
             self._log_parts(parts, epoch_idx)
         return result
@@ -148,11 +163,26 @@ class DistillationTrainer:
             + (f" (weight {self.distiller.betas[name]:g})" if name != "base" else "")
             for name, value in parts.items()
         ]
-        self.logger.info("epoch %d losses per batch: %s", epoch_idx, ", ".join(words))
+        if self._verbose:
+            self.logger.info("epoch %d losses per batch: %s", epoch_idx, ", ".join(words))
         for name, value in parts.items():
             self.tensorboard.add_scalar(f"Loss/{name}", value, epoch_idx)
         record = {f"loss_{name}": value for name, value in parts.items()}
         self.wandblogger.log_metrics({**record, "train_step": epoch_idx}, head="train")
+
+    def _check_nan(self, loss: torch.Tensor) -> None:
+        """As RecBole's, but says which term it was and what is left.
+
+        Raises:
+            TrainingError: The loss is not a number.
+        """
+        if torch.isnan(loss):
+            bad = [name for name, value in self._sums.items() if not torch.isfinite(value)]
+            raise TrainingError(
+                f"Training loss is nan in step {self._steps} of the epoch; not finite: "
+                f"{', '.join(bad) or 'the weighted sum'}. The best checkpoint so far stays at "
+                f"{self.saved_model_file}. Lower learning_rate or the weight of the loss."
+            )
 
     # --- checkpoints: the student's stays plain RecBole, ours lies beside it ------------------
 
@@ -178,6 +208,7 @@ class DistillationTrainer:
             "distiller": self.distiller.state_dict(),
             "streams": self.distiller.extra_state(),
             "optimizer": _distiller_part(self.optimizer),
+            "data": self._data,
         }
         torch.save(state, path)
 
@@ -185,7 +216,8 @@ class DistillationTrainer:
         """As RecBole's; the projectors follow from the sidecar when ``fit`` has built them.
 
         Raises:
-            CheckpointError: The sidecar is missing or is one of other losses.
+            CheckpointError: The sidecar is missing; from ``fit``: it is one of other losses or
+                widths, or damaged.
         """
         if not Path(sidecar_path(resume_file)).is_file():
             raise CheckpointError(
@@ -196,7 +228,17 @@ class DistillationTrainer:
         self._resume_from = sidecar_path(resume_file)
 
     def _load_sidecar(self, path: str) -> None:
-        state = torch.load(path, map_location=self.device, weights_only=True)
+        try:
+            self._apply_sidecar(torch.load(path, map_location=self.device, weights_only=True), path)
+        except CheckpointError:
+            raise
+        except Exception as error:  # damaged, or of other widths: torch raises a dozen kinds
+            raise CheckpointError(
+                f"{path} cannot be used: {error}. Resume with the config it was made with, or "
+                "train without resuming."
+            ) from error
+
+    def _apply_sidecar(self, state: dict[str, Any], path: str) -> None:
         if state["methods"] != self.methods:
             raise CheckpointError(
                 f"{path} holds the projectors of trainer {state['methods']}, the config names "
@@ -243,11 +285,14 @@ def dispatching(host: type) -> type:
     host's own where the config names no trainer, else ours mixed into the host.
     """
 
-    def __new__(_cls: type, config: Any, model: torch.nn.Module) -> Any:
+    def __new__(cls: type, config: Any, model: torch.nn.Module) -> Any:
+        if cls is not stand_in:  # somebody's own subclass of what get_trainer returned
+            return object.__new__(cls)
         chosen = over(DistillationTrainer, host) if trainer_names(config["trainer"]) else host
         return chosen(config, model)
 
-    return type(host.__name__, (host,), {"__new__": __new__, "fit_host": host})
+    stand_in = type(host.__name__, (host,), {"__new__": __new__, "fit_host": host})
+    return stand_in
 
 
 def check_student(model_class: type, model_type: Any) -> None:
@@ -267,11 +312,6 @@ def check_student(model_class: type, model_type: Any) -> None:
             "RecBole's general recommenders. Change model."
         )
     adapter_for(model_class)
-
-
-def sidecar_path(checkpoint: Any) -> str:
-    """The file beside a student's checkpoint that keeps projectors and random streams."""
-    return str(Path(checkpoint).with_suffix(".distiller.pt"))
 
 
 class _StudentPart:

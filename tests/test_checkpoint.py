@@ -165,6 +165,41 @@ def test_a_call_hidden_in_a_checkpoint_is_refused_and_not_made(tmp_path, name, p
 
 @pytest.mark.parametrize(
     ("module", "name"),
+    [("recbole.config.configurator", "Config"), ("yaml.loader", "FullLoader"),
+     ("recbole.model.general_recommender.bpr", "BPR")],
+)  # fmt: skip
+def test_a_class_that_is_only_stored_cannot_be_called(host, tmp_path, module, name):
+    """RecBole's Config passes the strings it is called with through eval."""
+    marker = tmp_path / "made"
+    code = pickled(x=text(f"__import__('os').system('echo > {marker}')"))[2:-1]
+    evil = called(found(module, name), b"N", b"N", b"N", code)
+    path = torch_file(tmp_path / "evil.pth", PLACES["state_dict"](evil))
+    with pytest.raises(CheckpointError, match="calls a class that is only stored"):
+        load_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_a_stored_class_cannot_change_the_real_one(host, tiny_config, tmp_path):
+    from recbole.config import Config
+
+    before = Config._load_cmd_line
+    slots = pickled(_load_cmd_line=text("gone"))[2:-1]
+    evil = found("recbole.config.configurator", "Config") + b"N" + slots + b"\x86b"
+    path = torch_file(tmp_path / "evil.pth", PLACES["state_dict"](evil))
+    with pytest.raises(CheckpointError):
+        load_checkpoint(path)
+    assert Config._load_cmd_line is before
+
+
+def test_a_checkpoint_without_a_config_of_recbole_is_refused(tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save({"config": {"model": "BPR"}, "state_dict": {}}, path)
+    with pytest.raises(CheckpointError, match="holds a dict as its 'config', not a RecBole Config"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
     [
         ("recbole.utils", "get_model"),
         ("torch", "os.FloatStorage"),

@@ -677,3 +677,15 @@ def test_keys_of_a_method_that_is_not_named_are_checked_and_said_to_be_idle(
 def test_a_spectral_rank_is_refused_where_features_are_exact(tiny_config, teacher_recipe):
     with pytest.raises(ConfigError, match="teacher.spectral_rank: only for teachers"):
         tiny_config(trainer="FreqD", teacher={**teacher_recipe, "spectral_rank": 8})
+
+
+@pytest.mark.parametrize(
+    "key", ["fc_dropout", "ffn_dropout", "d_hidden", "kd_beta", "d_beta", "train"]
+)
+def test_keys_of_own_models_are_not_taken_for_misspelt_ones(tiny_config, key):
+    assert tiny_config(**{key: 0.5})[key] == 0.5
+
+
+def test_keys_for_a_trainer_that_nobody_named_are_mentioned(tiny_config, teacher_recipe, caplog):
+    tiny_config(teacher=teacher_recipe, freqd_alpha=0.5)
+    assert "freqd_alpha, teacher: no effect, since no trainer is named." in caplog.text

@@ -94,6 +94,12 @@ def test_bad_coefficients_are_refused(bad):
         PolynomialFilter(bad)
 
 
+def test_whole_numbers_are_filtered_as_real_ones():
+    adjacency = cooccurrence_graph(random_interactions(6), side="item", k=3)
+    x, h = np.arange(20).reshape(10, 2), PolynomialFilter.linear(0.5)
+    np.testing.assert_allclose(h.apply(x, adjacency), h.apply(x.astype(float), adjacency))
+
+
 def test_an_unknown_name_is_refused():
     with pytest.raises(ConfigError, match="filter: got 'cubic'"):
         PolynomialFilter.named("cubic", 0.5)

@@ -37,6 +37,13 @@ def tiny_file(tiny_data, tmp_path, host):
     return str(file)
 
 
+@pytest.fixture
+def without_trainer(tiny_file):
+    """The same file, where the trainer is said to be None as YAML users write it."""
+    Path(tiny_file).write_text(Path(tiny_file).read_text().replace("FreqD", "None"))
+    return tiny_file
+
+
 def script(*arguments):
     return main(["-m", "BPR", "-d", "tiny", *arguments])
 
@@ -88,6 +95,30 @@ def test_the_trainer_can_be_taken_away_then_the_student_trains_alone(tiny_file, 
     assert [row["role"] for row in json.loads(saved.read_text())["rows"]] == ["student_alone"]
 
 
+def test_none_in_a_yaml_file_is_no_trainer_either(without_trainer, tmp_path):
+    assert script("--config_files", without_trainer) == 0
+    assert run_recbole_freqd("BPR", "tiny", [without_trainer])["teacher_test_result"] is None
+
+
+def test_without_a_test_split_the_table_stays_empty_there(tiny_file, tmp_path):
+    split = "--eval_args={'split':{'LS':'valid_only'},'order':'RO','mode':'full'}"
+    assert script("--config_files", tiny_file, split) == 0
+    (saved,) = tmp_path.glob("freqd_runs/*/results.json")
+    assert [row["test"] for row in json.loads(saved.read_text())["rows"]] == [{}, {}, {}]
+
+
+def test_an_own_model_class_goes_through_the_run_function(tiny_file):
+    from recbole.model.general_recommender import BPR
+
+    class MyModel(BPR):
+        pass
+
+    result = run_recbole_freqd(MyModel, "tiny", [tiny_file], {"trainer": None})
+    assert "ndcg@10" in result["test_result"]
+    with pytest.raises(ConfigError, match="No features are known for model 'MyModel'"):
+        run_recbole_freqd(MyModel, "tiny", [tiny_file])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -109,6 +140,13 @@ def test_the_trainer_can_be_taken_away_then_the_student_trains_alone(tiny_file, 
         (["-d", "nowhere"], "RecBole does not accept"),
         (["--config_files", "missing.yaml"], "missing.yaml does not exist"),
         (["--topk=0"], "topk must be a positive integer"),
+        (["--topk=5"], "valid_metric: got 'NDCG@10', which metrics and topk do not compute"),
+        (["--embedding_size=abc"], "embedding_size: got 'abc'; allowed: a number"),
+        (["--learning_rate=abc"], "learning_rate: got 'abc'; allowed: a number"),
+        (["--epochs=0"], "epochs: got 0; allowed: a whole number from 1"),
+        (["--teacher.embedding_size=0"], "teacher.embedding_size: got 0"),
+        (["--teacher.epochs=abc"], "teacher.epochs: got 'abc'"),
+        (["--freqd={'alpha':0.3}"], "freqd: got nested keys"),
     ],
 )
 def test_a_mistake_ends_in_one_message_exit_code_2_and_nothing_half_written(

@@ -123,6 +123,42 @@ def test_a_student_of_ours_can_teach_in_turn(find, teacher_recipe, trained):
     assert find({"checkpoint": path}).features[0].shape == (31, 4)
 
 
+def test_a_checkpoint_teacher_is_evaluated_as_the_student_is(tiny_config, trained, host):
+    from recbole_freqd import runs
+
+    path = trained(embedding_size=6, topk=[3], metrics=["Recall"], valid_metric="Recall@3")
+    run = runs.run(tiny_config(trainer="FreqD", teacher={"checkpoint": path}, topk=[5, 10]))
+    row = runs.teacher_row(run)
+    assert set(row["test"]) == set(run.test_result) and "ndcg@5" in row["test"]
+
+
+def test_how_a_teacher_was_ranked_is_no_other_split(find, trained):
+    path = trained(eval_args={"mode": {"valid": "uni10", "test": "full"}})
+    assert find({"checkpoint": path}).origin == "checkpoint"
+
+
+def test_other_tokens_of_the_same_number_are_refused_by_the_fingerprint(
+    find, teacher_recipe, trained, tiny_data, tmp_path
+):
+    path = trained(trainer="FreqD", teacher=teacher_recipe)
+    text = (tiny_data / "tiny" / "tiny.inter").read_text()
+    (tmp_path / "other" / "tiny").mkdir(parents=True)
+    renamed = text.replace("\ti1\n", "\tother\n")
+    (tmp_path / "other" / "tiny" / "tiny.inter").write_text(renamed)
+    with pytest.raises(TeacherError, match="knows other users or items"):
+        find({"checkpoint": path}, data_path=str(tmp_path / "other"))
+    lines = text.splitlines()
+    lines[1], lines[-1] = lines[-1], lines[1]
+    (tmp_path / "other" / "tiny" / "tiny.inter").write_text("\n".join(lines) + "\n")
+    with pytest.raises(TeacherError, match=r"knows other users or items|other interactions"):
+        find({"checkpoint": path}, data_path=str(tmp_path / "other"))
+
+
+def test_other_metrics_do_not_train_a_recipe_again(find, teacher_recipe):
+    find(teacher_recipe)
+    assert find(teacher_recipe, topk=[5, 10], eval_batch_size=77).origin == "reused"
+
+
 def test_a_missing_checkpoint_names_those_that_are_there(find, trained):
     path = trained()
     with pytest.raises(CheckpointError, match=r"nowhere.pth does not exist.*BPR-"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_freqd.errors import CheckpointError, ConfigError
+from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
 from recbole_freqd.trainer import DistillationTrainer, FreqDTrainer, over, sidecar_path
 from tests.oracles import dense_filter, dense_graph
 
@@ -63,11 +63,12 @@ def assert_equal_states(one, other):
         assert torch.equal(one[name], other[name]), name
 
 
-def test_two_steps_equal_two_steps_written_by_hand(started):
+@pytest.mark.parametrize("learner", ["adam", "sgd"])
+def test_two_steps_equal_two_steps_written_by_hand(started, learner):
     learning_rate, beta, alpha, decay = 0.01, 0.7, 0.4, 0.05
     trainer, train_data, _, _ = started(
         epochs=1, train_batch_size=150, learning_rate=learning_rate, freqd_beta=beta,
-        freqd_alpha=alpha, freqd_weight_decay=decay, **PLAIN,
+        freqd_alpha=alpha, freqd_weight_decay=decay, learner=learner, **PLAIN,
     )  # fmt: skip
     trainer._prepare(train_data, None)
     batches = record_batches(trainer)
@@ -108,6 +109,9 @@ def test_two_steps_equal_two_steps_written_by_hand(started):
         with torch.no_grad():
             for place, (weight, gradient) in enumerate(zip(weights, gradients)):
                 gradient = gradient + (decay * weight if place >= 2 else 0.0)
+                if learner == "sgd":
+                    weight -= learning_rate * gradient
+                    continue
                 first[place] = 0.9 * first[place] + 0.1 * gradient
                 second[place] = 0.999 * second[place] + 0.001 * gradient**2
                 mean, square = first[place] / (1 - 0.9**step), second[place] / (1 - 0.999**step)
@@ -155,21 +159,16 @@ def test_the_same_seed_gives_the_same_student_twice_and_beta_matters(started, mo
 
 
 def test_the_teacher_is_frozen_and_outside_of_everything_that_is_trained(started):
-    trainer, _ = fit(started)
-    before = [
-        tensor.clone() for tensor in trainer.teacher.model(started()[1]._dataset).parameters()
-    ]
+    trainer, train_data, valid_data, _ = started()
+    trainer._prepare(train_data, valid_data)
+    before = [tensor.clone() for tensor in trainer.teacher.features]
+    trainer.fit(train_data, valid_data)
+    for old, new in zip(before, trainer.teacher.features):
+        assert torch.equal(old, new) and not new.requires_grad and new.grad is None
     trained = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
-    assert all(
-        not tensor.requires_grad and tensor.grad is None for tensor in trainer.teacher.features
-    )
-    own = {id(p) for p in trainer.model.parameters()} | {
-        id(p) for p in trainer.distiller.parameters()
-    }
+    own = {id(p) for part in (trainer.model, trainer.distiller) for p in part.parameters()}
     assert trained == own
-    model = trainer.teacher.model(started()[1]._dataset)
-    assert model.training is False
-    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters()))
+    assert trainer.teacher.model(train_data._dataset).training is False
 
 
 def test_the_projectors_learn_with_the_students_rate_and_their_own_weight_decay(started):
@@ -244,9 +243,37 @@ def test_base_and_distillation_loss_are_logged_by_name(started, caplog):
     assert "FD: " in caplog.text and "(weight 0.25)" in caplog.text
 
 
-def test_amp_trains(started):
-    trainer, _ = fit(started, enable_amp=True)
-    assert all(torch.isfinite(value).all() for value in trainer.model.state_dict().values())
+def test_amp_trains_to_nearly_the_same_student(started):
+    half, full = (fit(started, enable_amp=on, freqd_dropout=0.0)[0] for on in (True, False))
+    for name, value in full.model.state_dict().items():
+        torch.testing.assert_close(half.model.state_dict()[name], value, rtol=0.1, atol=0.01)
+
+
+def test_a_loss_that_turns_nan_names_the_term_and_what_is_left(started, monkeypatch):
+    trainer, train_data, valid_data, _ = started()
+    trainer._prepare(train_data, valid_data)
+    loss = trainer.distiller.losses["FreqD"]
+    monkeypatch.setattr(loss, "forward", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    with pytest.raises(TrainingError, match="nan in step 1 of the epoch; not finite: FreqD"):
+        trainer.fit(train_data, valid_data)
+
+
+def test_an_own_override_of_the_students_loss_survives_fit(started):
+    trainer, train_data, valid_data, _ = started()
+    base = trainer.model.calculate_loss
+    trainer.model.calculate_loss = own = lambda interaction: base(interaction)
+    trainer.fit(train_data, valid_data)
+    assert trainer.model.calculate_loss is own
+
+
+def test_a_subclass_of_what_get_trainer_returns_is_itself(started, host):
+    from recbole.utils import ModelType, get_trainer
+
+    class Mine(get_trainer(ModelType.GENERAL, "BPR")):
+        pass
+
+    stock = started(trainer=None)[0]
+    assert type(Mine(stock.config, stock.model)) is Mine
 
 
 # --- checkpoints -----------------------------------------------------------------------------
@@ -285,6 +312,10 @@ def test_resuming_without_the_sidecar_or_with_other_losses_is_refused(started, t
     resumed.resume_checkpoint(first.saved_model_file)
     with pytest.raises(CheckpointError, match=r"holds the projectors of trainer \['FreqD'\]"):
         resumed.fit(train_data, valid_data)
+    narrower, train_data, valid_data, _ = started(freqd_hidden=3)
+    narrower.resume_checkpoint(first.saved_model_file)
+    with pytest.raises(CheckpointError, match="cannot be used.*size mismatch"):
+        narrower.fit(train_data, valid_data)
     (tmp_path / sidecar_path(first.saved_model_file)).unlink()
     with pytest.raises(CheckpointError, match="is missing: the projectors of"):
         started()[0].resume_checkpoint(first.saved_model_file)

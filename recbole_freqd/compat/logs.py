@@ -38,6 +38,8 @@ def fresh_log_handlers() -> None:
     host = sys.modules.get("recbole.utils.logger")
     if host is None:  # never imported: no handler can be its own
         return
+    # init_logger wraps stdout and stderr at every call, one wrapper around the other.
+    sys.modules["colorama"].deinit()
     root = logging.getLogger()
     for handler in root.handlers[:]:
         if _from_init_logger(handler, host):

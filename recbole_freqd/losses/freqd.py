@@ -70,6 +70,10 @@ class FreqDLoss(DistillationLoss):
                 f"{cls.prefix}_alpha={options['alpha']!r}; allowed: one of the two, since "
                 "coefficients say all of h. Remove one from the config."
             )
+        idle = [key for key in ("experts", "hidden", "dropout") if key in options]
+        if options.get("projector") == "linear" and idle:
+            names = ", ".join(f"{cls.prefix}_{key}" for key in idle)
+            logger.warning("%s: no effect with %s_projector: linear.", names, cls.prefix)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         options = self.options
