@@ -194,6 +194,8 @@ def check_host_values(values: dict[str, Any], defaults: dict[str, Any], where: s
             raise ConfigError(f"{where}{key}: got {value!r}; allowed: a number, e.g. {default}.")
         if key in counts and (value < 1 or value != int(value)):
             raise ConfigError(f"{where}{key}: got {value!r}; allowed: a whole number from 1.")
+    if not {"metrics", "topk", "valid_metric"} <= set(values):
+        return
     names, cutoffs = (
         values[key] if isinstance(values[key], (list, tuple)) else [values[key]]
         for key in ("metrics", "topk")
@@ -303,19 +305,22 @@ def general_models() -> list[str]:
     return sorted(name for name in vars(package) if name.lower() in modules and name[0].isupper())
 
 
-def check_model_name(name: Any, key: str) -> None:
+def check_model_name(name: Any, key: str, *, only_general: bool = False) -> None:
     """Raises ConfigError, naming the nearest, where RecBole's own error would mislead.
 
     Args:
         name: What was given; a class (an own model) is left to RecBole, as is a model of another
             kind than the general recommenders.
         key: The config key it came from.
+        only_general: Refuse models of another kind too.
     """
     if not isinstance(name, str) or name in general_models():
         return
     from recbole.utils import get_model
 
     try:
+        if only_general:
+            raise ValueError(name)
         get_model(name)
     except Exception:  # for an unknown name, whatever its last sub-package fails to import
         raise ConfigError(
@@ -368,7 +373,7 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
     """
     from recbole.config import Config
 
-    check_model_name(recipe[RECIPE], "teacher.model")
+    check_model_name(recipe[RECIPE], "teacher.model", only_general=True)
     inherited = _world(student)
     world = {key: value for key, value in inherited.items() if value is not None}
     # Metrics and splits of the student are in their final form already, and fit RecBole's checks.

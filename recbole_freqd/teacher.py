@@ -92,7 +92,7 @@ def _from_checkpoint(config: Any, spec: dict[str, Any], dataset: Any) -> Teacher
     path, trust = str(spec[CHECKPOINT]), bool(spec.get("trust_checkpoint"))
     payload = load_checkpoint(path, map_location=config["device"], trust=trust)
     stored = payload["config"]
-    check_model_name(stored["model"], f"model of {path}")
+    check_model_name(stored["model"], f"model of {path}", only_general=True)
     adapter_for(_model_class(stored))
     _check_same_data(config, stored, bool(spec.get("allow_leakage")), path)
     _check_fingerprint(dataset, path, bool(spec.get("allow_leakage")))

@@ -322,7 +322,7 @@ def test_keys_of_the_mlp_beside_a_linear_projector_are_warned_of(
         tiny_config(
             trainer="FreqD", teacher=teacher_recipe, freqd_projector="linear", freqd_experts=2
         )
-    assert "freqd_experts has no effect with freqd_projector: linear" in caplog.text
+    assert "freqd_experts: no effect with freqd_projector: linear" in caplog.text
 
 
 # --- teacher ---------------------------------------------------------------------------------
