@@ -160,9 +160,7 @@ def final(cell: str) -> None:
     """Five seeds with the frozen config; the only place where the test split is opened."""
     done = {row["seed"] for row in read("final") if row["cell"] == cell}
     keys = yaml.safe_load((HOME / "configs.yaml").read_text())[cell]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=HOME, capture_output=True, text=True
-    ).stdout.strip()
+    commit = committed()
     for seed in SEEDS:
         if seed in done:
             continue
@@ -180,6 +178,23 @@ def final(cell: str) -> None:
             },
         )
         print(cell, seed, result.test_result, flush=True)
+
+
+def committed() -> str:
+    """The commit that the code and the frozen configs are of.
+
+    Raises:
+        SystemExit: The configs are not committed: test is opened after that only.
+    """
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=HOME, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    if git("status", "--porcelain", "--", "configs.yaml"):
+        raise SystemExit("results/ml-100k/configs.yaml has changes: commit it first.")
+    changed = git("status", "--porcelain", "--", "../../recbole_freqd", "../../properties")
+    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
 
 
 def freeze() -> None:
@@ -254,7 +269,8 @@ def report() -> None:
     commits = sorted({row["commit"] for row in read("final")})
     text = (Path(__file__).parent / "ml_100k_preface.md").read_text()
     for pair in PAIRS:
-        if all(len(runs.get(cell_of(role, pair), {})) == len(SEEDS) for role in ("alone", *METHOD)):
+        roles = ("teacher", "alone", *METHOD)
+        if all(len(runs.get(cell_of(role, pair), {})) == len(SEEDS) for role in roles):
             teacher, student = pair.split("-")
             text += f"\n## {teacher} {WIDTHS['teacher']} → {student} {WIDTHS['student']}\n\n"
             text += pair_section(pair, runs) + "\n"
