@@ -1,6 +1,6 @@
 """Maps from the student's feature space to the teacher's. Used in training only, never served."""
 
-from typing import Optional
+from typing import Callable, Optional, Union
 
 import torch
 from torch import nn
@@ -26,6 +26,14 @@ class LinearProjector(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, student_dim) -> (n, teacher_dim)."""
         return x @ self.weight + self.bias
+
+    def then_filter(self, x: torch.Tensor, apply: Callable[..., torch.Tensor]) -> torch.Tensor:
+        """``apply(self(x))`` for a linear ``apply``, computed in the student's width.
+
+        H (x W + 1 bᵀ) = (H x) W + (H 1) bᵀ: a column of ones beside x carries H's row sums.
+        """
+        filtered = apply(torch.cat([x, x.new_ones(len(x), 1)], dim=1))
+        return filtered @ torch.cat([self.weight, self.bias[None]])
 
 
 class MLPProjector(nn.Module):
@@ -67,6 +75,10 @@ class MLPProjector(nn.Module):
         outer = joined @ self.weight_out.reshape(experts * hidden, teacher_dim)
         return outer / experts + self.bias_out.mean(0)
 
+    def then_filter(self, x: torch.Tensor, apply: Callable[..., torch.Tensor]) -> torch.Tensor:
+        """``apply(self(x))``; an MLP does not commute with a filter."""
+        return apply(self(x))
+
     def _drop(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.dropout == 0.0:
             return x
@@ -83,7 +95,7 @@ def make_projector(
     experts: int,
     hidden: Optional[int],
     dropout: float,
-) -> nn.Module:
+) -> Union[LinearProjector, MLPProjector]:
     """The projector of a config: ``"mlp"`` or ``"linear"`` (which has no experts or dropout)."""
     if kind == "linear":
         return LinearProjector(student_dim, teacher_dim, stream)

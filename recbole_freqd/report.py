@@ -49,8 +49,9 @@ def in_words(rows: list[dict[str, Any]], metric: str) -> str:
     """
     by_role = {row["role"]: row for row in rows}
     teacher, alone, student = (by_role.get(role) for role in ROLES)
-    ranked = [row for row in (teacher, student) if row and metric in (row["test"] or {})]
-    if len(ranked) < 2:
+    if teacher is None or student is None:
+        return ""
+    if metric not in (teacher["test"] or {}) or metric not in (student["test"] or {}):
         return ""
     smaller = teacher["size_mb"] / student["size_mb"]
     faster = teacher["latency_ms_per_1k_users"] / student["latency_ms_per_1k_users"]

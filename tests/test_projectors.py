@@ -71,3 +71,21 @@ def test_gradients_are_right():
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ConfigError, match="projector: got 'conv'"):
         make_projector("conv", 2, 3, RandomStream(0), experts=1, hidden=None, dropout=0.0)
+
+
+def test_filtering_after_a_linear_projector_costs_the_students_width_only():
+    projector, mix, widths = LinearProjector(3, 5, RandomStream(0)), torch.randn(4, 6), []
+
+    def apply(values):
+        widths.append(values.shape[1])
+        return mix @ values
+
+    x = torch.randn(6, 3)
+    torch.testing.assert_close(projector.then_filter(x, apply), mix @ projector(x))
+    assert widths == [4]
+
+
+def test_an_mlp_is_filtered_after_projecting():
+    projector, mix = MLPProjector(3, 5, RandomStream(0), experts=2), torch.randn(4, 6)
+    x = torch.randn(6, 3)
+    torch.testing.assert_close(projector.then_filter(x, mix.matmul), mix @ projector(x))

@@ -2,7 +2,7 @@
 
 import logging
 from time import perf_counter
-from typing import Any, Optional, cast
+from typing import Any, Optional, Union, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +14,7 @@ from recbole_freqd.filters import PolynomialFilter
 from recbole_freqd.graph import EntityGraph, cooccurrence_graph
 from recbole_freqd.losses.base import LOSSES, DistillationLoss, Features
 from recbole_freqd.losses.distances import mean_at, row_distance
-from recbole_freqd.projectors import make_projector
+from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
 
 logger = logging.getLogger(__name__)
 
@@ -147,11 +147,14 @@ class FreqDLoss(DistillationLoss):
         keep_prob = self.options.get("keep_prob", 1.0) if self.training else 1.0
         graph = cast(EntityGraph, self.graphs[side])
         hood = graph.neighbourhood(ids, self.filter.degree, keep_prob, self.stream)
-        projected = self.projectors[side](student_emb.index_select(0, hood.nodes))
-        filtered = self.filter.apply(projected, hood.adjacency)
-        student_rows = filtered.index_select(0, hood.rows)
-        teacher_part = teacher_emb.index_select(0, hood.nodes)
-        teacher_rows = self.filter.apply(teacher_part, hood.adjacency).index_select(0, hood.rows)
+
+        def filtered_rows(values: torch.Tensor) -> torch.Tensor:
+            return self.filter.apply(values, hood.adjacency).index_select(0, hood.rows)
+
+        projector = cast(Union[LinearProjector, MLPProjector], self.projectors[side])
+        student_part = student_emb.index_select(0, hood.nodes)
+        student_rows = projector.then_filter(student_part, filtered_rows)
+        teacher_rows = filtered_rows(teacher_emb.index_select(0, hood.nodes))
         return row_distance(student_rows, teacher_rows, self.options["distance"])
 
 
