@@ -261,7 +261,7 @@ def cell_of(role: str, pair: str) -> str:
 
 
 def pair_section(pair: str, runs: dict[str, dict[int, Any]], suffix: str = "") -> str:
-    """Table of a pair, and the ratios paired by seed; a suffix picks a round (not the teacher's)."""
+    """Table of a pair, and the ratios paired by seed; a suffix picks a round of the students."""
     found = {"teacher": runs[cell_of("teacher", pair)]}
     found |= {role: runs[cell_of(role, pair) + suffix] for role in ("alone", *METHOD)}
     head = ["", "valid NDCG@10", *(f"test {name}" for name in METRICS), "epochs", "s / epoch"]
@@ -332,7 +332,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stage", choices=["tune", "freeze", "final", "refine", "report", "cells"])
     parser.add_argument(
-        "--second", action="store_true", help="final: the config of the second round"
+        "--second", action="store_true", help="final: with the config of round two"
     )
     parser.add_argument("cell", nargs="*", help="e.g. FreqD BPR-BPR")
     options = parser.parse_args()
