@@ -70,6 +70,7 @@ class DistillationTrainer:
         self.teacher: Optional[Teacher] = None
         self.distiller: Optional[Distiller] = None
         self._resume_from: Optional[str] = None
+        self._data: dict[str, str] = {}
         self._sums: dict[str, torch.Tensor] = {}
         self._steps = 0
         self._verbose = True
