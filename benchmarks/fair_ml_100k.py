@@ -318,6 +318,13 @@ def report() -> None:
                 text += f"\n## {teacher} {WIDTHS['teacher']} → {student} {WIDTHS['student']}"
                 text += f"{', second round, after test' if suffix else ''}\n\n"
                 text += pair_section(pair, runs, suffix) + "\n"
+            elif not suffix:
+                counts = Counter(row["cell"] for row in read("trials"))
+                state = [f"{cell} {counts[cell]} of {TRIALS}" for cell in needed]
+                text += f"\n## {teacher} {WIDTHS['teacher']} → {student} {WIDTHS['student']}\n\n"
+                text += (
+                    f"Not finished, no test metric computed. Trials so far: {', '.join(state)}.\n"
+                )
     configs = (HOME / "configs.yaml").read_text()
     text += "\n## The frozen configs\n\nFor every cell:\n\n```yaml\n"
     text += yaml.safe_dump(PROTOCOL, sort_keys=False)
@@ -331,9 +338,7 @@ def report() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("stage", choices=["tune", "freeze", "final", "refine", "report", "cells"])
-    parser.add_argument(
-        "--second", action="store_true", help="final: with the config of round two"
-    )
+    parser.add_argument("--second", action="store_true", help="final: with the config of round two")
     parser.add_argument("cell", nargs="*", help="e.g. FreqD BPR-BPR")
     options = parser.parse_args()
     name = " ".join(options.cell)
