@@ -80,4 +80,4 @@ def test_every_file_the_readme_links_to_is_there():
     root = Path(__file__).resolve().parent.parent
     links = re.findall(r"\]\((?!http|#)([^)#]+)\)", README)
     missing = [link for link in links if not (root / link).exists()]
-    assert links and not [link for link in missing if not link.startswith("results/")]
+    assert links and not missing
