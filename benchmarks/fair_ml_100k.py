@@ -289,6 +289,8 @@ def pair_section(pair: str, runs: dict[str, dict[int, Any]], suffix: str = "") -
             + "; ".join(filter(None, (verdict, wins)))
             + " |"
         )
+    best = test["teacher"] / test["alone"]
+    lines += [f"| teacher / alone | {spread(list(best))} | | what there is to gain |"]
     gaps = {
         method: (test[method].mean() - test["alone"].mean())
         / (test["teacher"].mean() - test["alone"].mean())
