@@ -17,6 +17,7 @@ TEACHER = "teacher"
 RECIPE, CHECKPOINT = "model", "checkpoint"
 # Keys of RecBole's properties/overall.yaml that its own lists of arguments forget.
 _ENVIRONMENT = ("worker", "wandb_project", "shuffle", "enable_amp", "enable_scaler", "transform")
+_OF_THE_MLP = ("experts", "hidden", "dropout")
 _INHERITED_CATEGORIES = ("General", "Evaluation", "Dataset")
 logger = logging.getLogger(__name__)
 
@@ -143,12 +144,15 @@ def method_options(config: Any, method: str) -> dict[str, Any]:
         method: A registered name.
 
     Returns:
-        Every option; ``alpha`` is absent where a coefficient list says all of the filter.
+        Every option, but for those without effect: ``alpha`` beside a coefficient list, and what
+        belongs to the mlp beside a linear projector.
     """
     prefix = LOSSES.get(method).prefix
     options = {name[len(prefix) + 1 :]: config[name] for name in method_keys(method)}
     if not isinstance(options.get("filter", ""), str):
         options.pop("alpha", None)
+    if options.get("projector") == "linear":
+        options = {key: value for key, value in options.items() if key not in _OF_THE_MLP}
     return options
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 _TOP = 20
-_REPEATS = 5
+_REPEATS = 7
 
 
 class EpochClock:
@@ -46,34 +46,41 @@ def size_mb(model: torch.nn.Module) -> float:
 
 
 @torch.no_grad()
-def ranking_latency(model: Any, n_users: int, batch_size: int = 256) -> float:
-    """Milliseconds to rank the whole catalogue for 1,000 users: scores and the top 20.
+def ranking_latencies(models: list[Any], batch_size: int = 256) -> list[float]:
+    """Milliseconds each model takes to rank the whole catalogue for 1,000 users: scores, top 20.
 
-    The median of five passes over 1,000 users (the ids in turn, if there are fewer), in eval mode,
-    after a first pass that fills the model's caches.
+    The median of seven passes over 1,000 users (the ids in turn, if there are fewer), in eval mode,
+    after a first pass that fills caches. The models take turns, so that what else the machine does
+    hits all of them.
 
     Args:
-        model: A RecBole model with ``full_sort_predict``.
-        n_users: Number of users, padding included.
+        models: RecBole models with ``full_sort_predict``.
         batch_size: Users scored at once.
     """
+    seconds: list[list[float]] = [[] for _ in models]
+    training = [model.training for model in models]
+    for _ in range(_REPEATS + 1):
+        for model, taken in zip(models, seconds):
+            model.eval()
+            taken.append(_pass(model, batch_size))
+    for model, flag in zip(models, training):
+        model.train(flag)
+    return [float(np.median(taken[1:]) * 1000) for taken in seconds]
+
+
+def _pass(model: Any, batch_size: int) -> float:
+    """Seconds to rank the catalogue for 1,000 users once."""
     from recbole.data.interaction import Interaction
 
     device = next(model.parameters()).device
-    ids = (torch.arange(1000, device=device) % (n_users - 1)) + 1
-    was_training = model.training
-    model.eval()
-    seconds = []
-    for _ in range(_REPEATS + 1):
-        _finish(device)
-        start = perf_counter()
-        for batch in ids.split(batch_size):
-            scores = model.full_sort_predict(Interaction({model.USER_ID: batch}))
-            scores.view(len(batch), -1).topk(min(_TOP, model.n_items), dim=1)
-        _finish(device)
-        seconds.append(perf_counter() - start)
-    model.train(was_training)
-    return float(np.median(seconds[1:]) * 1000)
+    ids = (torch.arange(1000, device=device) % (model.n_users - 1)) + 1
+    _finish(device)
+    start = perf_counter()
+    for batch in ids.split(batch_size):
+        scores = model.full_sort_predict(Interaction({model.USER_ID: batch}))
+        scores.view(len(batch), -1).topk(min(_TOP, model.n_items), dim=1)
+    _finish(device)
+    return perf_counter() - start
 
 
 def _finish(device: torch.device) -> None:

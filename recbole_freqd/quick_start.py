@@ -130,13 +130,9 @@ def _compare_with_alone(options: argparse.Namespace) -> None:
     from recbole_freqd import report, runs
 
     config = _make_config(*_fill_in(options, files))
-    rows = []
-    if config["trainer"]:
-        distilled = runs.run(config)
-        rows = [runs.teacher_row(distilled), runs.student_row(distilled)]
+    distilled = runs.run(config) if config["trainer"] else None
     alone = runs.run(runs.alone_config(config))
-    rows.insert(1, runs.student_row(alone))
-    report_run(report, config, rows, Path(options.output_dir))
+    report_run(report, config, runs.rows_of(distilled, alone), Path(options.output_dir))
 
 
 def _fill_in(

@@ -9,7 +9,7 @@ from recbole_freqd.checkpoint import new_checkpoint_path
 from recbole_freqd.compat import fresh_log_handlers
 from recbole_freqd.config import TEACHER, asking_recbole, no_command_line, trainer_names
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.measure import EpochClock, parameter_count, ranking_latency, size_mb
+from recbole_freqd.measure import EpochClock, parameter_count, ranking_latencies, size_mb
 from recbole_freqd.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
@@ -56,9 +56,9 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
 
     fresh_log_handlers()
     init_seed(config["seed"], config["reproducibility"])
-    init_logger(config)
-    logger.info(config)
     with asking_recbole():
+        init_logger(config)  # makes log/ in the working directory
+        logger.info(config)
         dataset = create_dataset(config)
         logger.info(dataset)
         train_data, valid_data, test_data = data_preparation(config, dataset)
@@ -107,18 +107,31 @@ def evaluate_teacher(run: Run, *splits: int) -> tuple[Any, list[dict[str, float]
     return model, results
 
 
-def teacher_row(run: Run) -> dict[str, Any]:
-    """The ``results.json`` row of a run's teacher."""
+def rows_of(distilled: Optional[Run], alone: Run) -> list[dict[str, Any]]:
+    """The rows of ``results.json``: teacher and distilled student, if any, and student alone."""
+    rows, models = [_student_row(alone)], [alone.model]
+    if distilled is not None:
+        teacher_row, teacher = _teacher_row(distilled)
+        rows = [teacher_row, *rows, _student_row(distilled)]
+        models = [teacher, *models, distilled.model]
+    for row, latency in zip(rows, ranking_latencies(models)):
+        row["latency_ms_per_1k_users"] = latency
+    return rows
+
+
+def _teacher_row(run: Run) -> tuple[dict[str, Any], Any]:
+    """The row of a run's teacher, and its model."""
     teacher = run.trainer.teacher
     model, (valid, test) = evaluate_teacher(run, 1, 2)
-    return _row(
+    row = _row(
         "teacher", teacher.config, model, valid, test,
         teacher.facts.get("seconds_per_epoch"), teacher.checkpoint,
     )  # fmt: skip
+    return row, model
 
 
-def student_row(run: Run) -> dict[str, Any]:
-    """The ``results.json`` row of a run's student."""
+def _student_row(run: Run) -> dict[str, Any]:
+    """The row of a run's student."""
     role = "distilled" if trainer_names(run.config["trainer"]) else "student_alone"
     return _row(
         role, run.config, run.model, run.best_valid_result, run.test_result,
@@ -144,7 +157,7 @@ def _row(
         "size_mb": size_mb(model),
         "valid": valid,
         "test": test,
-        "latency_ms_per_1k_users": ranking_latency(model, model.n_users),
+        "latency_ms_per_1k_users": None,  # measured when all models are there to take turns
         "seconds_per_epoch": seconds_per_epoch,
         "checkpoint": checkpoint,
     }

@@ -106,3 +106,9 @@ def test_the_training_matrix_is_binary_with_an_empty_padding_row_and_column(dist
     assert matrix.shape == (dataset.user_num, dataset.item_num)
     assert set(matrix.data) == {1.0} and matrix.nnz == dataset.inter_num
     assert matrix[[0]].nnz == 0 and matrix[:, [0]].nnz == 0
+
+
+def test_a_linear_projector_is_made_without_a_word_about_keys_nobody_set(distiller, caplog):
+    built, _, _ = distiller(freqd_projector="linear")
+    assert "no effect" not in caplog.text
+    assert sum(1 for _ in built.parameters()) == 4

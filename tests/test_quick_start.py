@@ -56,7 +56,7 @@ def test_the_script_trains_three_models_prints_one_table_and_saves_it(tiny_file,
     results = json.loads(saved[0].read_text())
     assert set(results) == {"dataset", "seed", "version", "config", "rows"}
     assert results["dataset"] == "tiny" and results["seed"] == 2020
-    assert results["config"]["freqd_alpha"] == 0.5  # the defaults that were used are in it too
+    assert results["config"]["freqd_keep_prob"] == 0.5  # the defaults used are in it too
     assert results["config"]["teacher"]["model"] == "LightGCN"
     rows = results["rows"]
     assert [row["role"] for row in rows] == ["teacher", "student_alone", "distilled"]

@@ -128,8 +128,8 @@ def test_a_checkpoint_teacher_is_evaluated_as_the_student_is(tiny_config, traine
 
     path = trained(embedding_size=6, topk=[3], metrics=["Recall"], valid_metric="Recall@3")
     run = runs.run(tiny_config(trainer="FreqD", teacher={"checkpoint": path}, topk=[5, 10]))
-    row = runs.teacher_row(run)
-    assert set(row["test"]) == set(run.test_result) and "ndcg@5" in row["test"]
+    _, (test,) = runs.evaluate_teacher(run, 2)
+    assert set(test) == set(run.test_result) and "ndcg@5" in test
 
 
 def test_how_a_teacher_was_ranked_is_no_other_split(find, trained):
