@@ -22,11 +22,6 @@ _INHERITED_CATEGORIES = ("General", "Evaluation", "Dataset")
 logger = logging.getLogger(__name__)
 
 
-def teacher_keys() -> list[str]:
-    """The reserved keys below ``teacher``; every other one is a RecBole key of its model."""
-    return list(read_keys("teacher.yaml"))
-
-
 def deep_merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
     """``low`` updated by ``high``, where a nested ``teacher`` is merged instead of replaced."""
     merged = {**low, **high}

@@ -141,8 +141,16 @@ def _fill_in(
     """What the user gave, with the script's own defaults below it."""
     import yaml
 
-    from recbole_freqd.config import CHECKPOINT, RECIPE, TEACHER, asking_recbole, read_external
-    from recbole_freqd.settings import properties_folder
+    from recbole_freqd.config import (
+        CHECKPOINT,
+        RECIPE,
+        TEACHER,
+        asking_recbole,
+        read_external,
+        trainer_names,
+    )
+    from recbole_freqd.losses import LOSSES
+    from recbole_freqd.settings import method_keys, properties_folder
 
     text = (properties_folder() / "quick_start.yaml").read_text(encoding="utf-8")
     defaults = yaml.safe_load(text)
@@ -157,6 +165,15 @@ def _fill_in(
         defaults[TEACHER] = {**defaults[TEACHER], **teacher}
     elif teacher is not None:
         del defaults[TEACHER]
+    names = trainer_names(given.get("trainer", defaults["trainer"]))
+    for method in LOSSES.names():  # what the main job sets for FreqD is no default of another job
+        if method not in names:
+            drop = set(method_keys(method))
+        elif not isinstance(given.get(f"{LOSSES.get(method).prefix}_filter", ""), str):
+            drop = {f"{LOSSES.get(method).prefix}_alpha"}  # the user's coefficients say all of h
+        else:
+            drop = set()
+        defaults = {key: value for key, value in defaults.items() if key not in drop}
     low = {key: value for key, value in defaults.items() if key not in given or key == TEACHER}
     return model, dataset, files, low
 

@@ -89,6 +89,31 @@ def test_a_dotted_key_changes_the_default_teacher_and_another_model_replaces_it(
     assert "teacher" not in _fill_in(options, [tiny_file])[3]
 
 
+@pytest.mark.parametrize(
+    ("argument", "gone"),
+    [
+        ("--trainer=FD", {"freqd_alpha", "freqd_beta", "freqd_k", "freqd_projector"}),
+        ("--trainer=None", {"freqd_alpha", "freqd_beta", "freqd_k", "freqd_projector"}),
+        ("--freqd_filter=[1.0,-0.5]", {"freqd_alpha"}),
+        ("--freqd_filter=quadratic", set()),
+        ("--freqd_k=7", {"freqd_k"}),
+    ],
+)
+def test_what_the_main_job_sets_for_freqd_never_meets_another_job(host, argument, gone):
+    from recbole_freqd.quick_start import _fill_in, _parse
+
+    options, _ = _parse([])
+    sys.argv = ["x"]
+    usual = {key for key in _fill_in(options, [])[3] if key.startswith("freqd_")}
+    sys.argv = ["x", argument]
+    low = {key for key in _fill_in(options, [])[3] if key.startswith("freqd_")}
+    assert gone <= usual and low == usual - gone
+
+
+def test_coefficients_on_the_command_line_are_no_contradiction_to_the_scripts_alpha(tiny_file):
+    assert script("--config_files", tiny_file, "--freqd_filter=[1.0,-0.5]") == 0
+
+
 def test_the_trainer_can_be_taken_away_then_the_student_trains_alone(tiny_file, tmp_path):
     assert script("--config_files", tiny_file, "--trainer=None") == 0
     (saved,) = tmp_path.glob("freqd_runs/tiny-BPR-alone-*/results.json")
