@@ -5,6 +5,7 @@ A line is ``key: value  # (type, range) meaning``. Types are ``int``, ``float``,
 of a number is an interval (``[0, 1)``) or a bound (``>= 1``) and may be absent.
 """
 
+import difflib
 import math
 import numbers
 import re
@@ -170,7 +171,5 @@ def resolve(method: str, prefix: str, options: dict[str, Any]) -> dict[str, Any]
 
 def nearest(name: str, known: list[str], cutoff: float = 0.85) -> Optional[str]:
     """The known name that ``name`` is probably a misspelling of, or None."""
-    import difflib
-
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=cutoff)
     return near[0] if near else None

@@ -62,22 +62,27 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def tiny_config(host: Any, tiny_data: Path, tmp_path: Path) -> Callable[..., Any]:
+def tiny_keys(tiny_data: Path, tmp_path: Path) -> dict[str, Any]:
+    """The config_dict of a short run on the tiny dataset."""
+    return {
+        "data_path": str(tiny_data),
+        "checkpoint_dir": str(tmp_path / "saved"),
+        "load_col": {"inter": ["user_id", "item_id"]},
+        "embedding_size": 4,
+        "train_batch_size": 64,
+        "epochs": 2,
+        "show_progress": False,
+        "state": "ERROR",
+    }
+
+
+@pytest.fixture
+def tiny_config(host: Any, tiny_keys: dict[str, Any]) -> Callable[..., Any]:
     """Makes a Config for the tiny dataset: ``tiny_config("BPR", trainer="FreqD", teacher=...)``."""
     from recbole.config import Config
 
     def make(model: str = "BPR", **keys: Any) -> Any:
-        defaults = {
-            "data_path": str(tiny_data),
-            "checkpoint_dir": str(tmp_path / "saved"),
-            "load_col": {"inter": ["user_id", "item_id"]},
-            "embedding_size": 4,
-            "train_batch_size": 64,
-            "epochs": 2,
-            "valid_metric": "NDCG@10",
-            "show_progress": False,
-            "state": "ERROR",
-        }
+        defaults = {**tiny_keys, "valid_metric": "NDCG@10"}
         return Config(model, "tiny", config_dict={**defaults, **keys})
 
     return make

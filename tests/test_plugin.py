@@ -61,20 +61,9 @@ def own_log_handlers():
 
 
 @pytest.fixture
-def keys(tiny_data, tmp_path, teacher_recipe):
+def keys(tiny_keys, teacher_recipe):
     """A config_dict that distils on the tiny dataset."""
-    return {
-        "data_path": str(tiny_data),
-        "checkpoint_dir": str(tmp_path / "saved"),
-        "load_col": {"inter": ["user_id", "item_id"]},
-        "embedding_size": 4,
-        "train_batch_size": 64,
-        "epochs": 2,
-        "show_progress": False,
-        "state": "ERROR",
-        "trainer": "FreqD",
-        "teacher": teacher_recipe,
-    }
+    return {**tiny_keys, "trainer": "FreqD", "teacher": teacher_recipe}
 
 
 # --- in and out ------------------------------------------------------------------------------
