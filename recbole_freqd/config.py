@@ -1,8 +1,11 @@
 """What RecBole's Config does not know: nested teacher keys, our defaults, and the check of keys."""
 
+import contextlib
 import copy
+import inspect
 import logging
 import pkgutil
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -262,11 +265,6 @@ def _check_teacher(teacher: Any, categories: dict[str, list[str]]) -> None:
     for key in specs:
         if key in teacher:
             teacher[key] = specs[key].check(teacher[key])
-    if teacher.get("spectral_rank") is not None:
-        raise ConfigError(
-            "teacher.spectral_rank: only for teachers whose features have to be approximated; "
-            "those of every model supported so far are exact. Remove it."
-        )
     recipe = {key: value for key, value in teacher.items() if key not in specs}
     for key in recipe:
         near = nearest(key, list(specs))
@@ -381,6 +379,7 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
             model=recipe[RECIPE], dataset=student["dataset"], config_dict={**world, **recipe}
         )
     known = set(config.internal_config_dict).union(*config.parameters.values())
+    known |= _keys_read_by(config.model_class)  # some of RecBole's models read more than they list
     for key in recipe:
         if key != RECIPE and key not in known:
             raise ConfigError(
@@ -390,6 +389,18 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
     check_host_values(config.final_config_dict, config.internal_config_dict, f"{TEACHER}.")
     adopt_world(config, student)
     return config
+
+
+def _keys_read_by(model_class: type) -> set[str]:
+    """Keys that the code of a model, or of what it inherits from, asks its Config for."""
+    keys: set[str] = set()
+    for ancestor in model_class.__mro__:
+        if ancestor.__module__.partition(".")[0] not in ("torch", "builtins"):
+            with contextlib.suppress(OSError, TypeError):  # a class typed in at a prompt
+                keys.update(
+                    re.findall(r"""config\[["']([^"']+)["']\]""", inspect.getsource(ancestor))
+                )
+    return keys
 
 
 def _world(student: Any) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from torch import nn
 
 from recbole_freqd.config import method_options
 from recbole_freqd.errors import ConfigError
-from recbole_freqd.features import Features, extract_features
+from recbole_freqd.features import FeatureAdapter
 from recbole_freqd.losses import LOSSES
+from recbole_freqd.ranking import undisturbed
 from recbole_freqd.rng import RandomStream
+from recbole_freqd.rows import FeatureRows, Features
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +83,7 @@ class Distiller(nn.Module):
         config: The student's completed Config.
         methods: Names of the losses.
         model: The student, for the widths of its features.
+        adapter: How its features are read.
         dataset: The RecBole dataset of the training data.
         teacher_features: See :class:`recbole_freqd.teacher.Teacher`.
 
@@ -93,13 +96,13 @@ class Distiller(nn.Module):
         config: Any,
         methods: list[str],
         model: nn.Module,
+        adapter: FeatureAdapter,
         dataset: Any,
         teacher_features: Features,
     ) -> None:
         super().__init__()
         device, seed = config["device"], config["seed"]
-        student = extract_features(model, with_bias=False)
-        widths = student[0].shape[1], student[1].shape[1]
+        widths = _widths(model, adapter)
         self.reader = BatchReader(config, dataset.item_num, RandomStream(seed))
         self.betas: dict[str, float] = {}
         self.weight_decays: dict[str, float] = {}
@@ -114,9 +117,11 @@ class Distiller(nn.Module):
                 continue
             loss = LOSSES.get(method)(user_items, widths, teacher_features, seed=seed, **options)
             self.losses[method] = loss.to(device)
-        self._log_widths(widths, teacher_features)
+        self._log_widths(widths, teacher_features, adapter)
 
-    def _log_widths(self, widths: tuple[int, int], teacher_features: Features) -> None:
+    def _log_widths(
+        self, widths: tuple[int, int], teacher_features: Features, adapter: FeatureAdapter
+    ) -> None:
         for side, width, teacher in zip(("user", "item"), widths, teacher_features):
             logger.info(
                 "Distilling %s features: %d dimensions from %d", side, width, teacher.shape[1]
@@ -124,17 +129,20 @@ class Distiller(nn.Module):
             if teacher.shape[1] <= width:
                 logger.warning(
                     "The teacher's %s features (%d) are not wider than the student's (%d): nothing "
-                    "is made smaller on this side.",
+                    "is made smaller on this side. %s",
                     side,
                     teacher.shape[1],
                     width,
+                    f"The student's width is set by {', '.join(adapter.capacity)}."
+                    if adapter.capacity
+                    else "",
                 )
 
-    def forward(self, features: Features, interaction: Any) -> dict[str, torch.Tensor]:
+    def forward(self, features: FeatureRows, interaction: Any) -> dict[str, torch.Tensor]:
         """The losses of a batch by method, not yet weighted.
 
         Args:
-            features: The student's user and item features with gradient.
+            features: The student's features with gradient.
             interaction: RecBole's batch.
         """
         batch = self.reader.read(interaction)
@@ -161,6 +169,14 @@ class Distiller(nn.Module):
         self.reader.stream.load_state_dict(states["batch"])
         for method, loss in self.losses.items():
             loss.stream.load_state_dict(states[method])
+
+
+def _widths(model: Any, adapter: FeatureAdapter) -> tuple[int, int]:
+    """Widths of a student's user and item features, read off one row of each."""
+    one = torch.ones(1, dtype=torch.int64, device=model.device)
+    with undisturbed(model, adapter.caches):
+        rows = adapter.rows(model)
+        return rows.user(one).shape[1], rows.item(one).shape[1]
 
 
 def training_matrix(dataset: Any) -> sp.csr_array:

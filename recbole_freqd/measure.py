@@ -4,7 +4,11 @@ from time import perf_counter
 from typing import Any, Optional
 
 import numpy as np
+import scipy.sparse as sp
 import torch
+
+from recbole_freqd.features import adapter_of
+from recbole_freqd.ranking import score_users
 
 _TOP = 20
 _REPEATS = 7
@@ -35,14 +39,34 @@ class EpochClock:
 
 
 def parameter_count(model: torch.nn.Module) -> int:
-    """Number of trainable numbers in a model."""
+    """Number of numbers that a model has learned: trained, or computed (EASE, ItemKNN, ...)."""
+    learned = _learned(model)
+    if learned:  # then its parameters are a dummy that RecBole's trainer needs
+        return sum(int(values.nnz if sp.issparse(values) else values.size) for values in learned)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def size_mb(model: torch.nn.Module) -> float:
-    """Size of a model's ``state_dict`` in MB (10⁶ bytes): what has to be kept to serve it."""
+    """Size of what a model has learned in MB (10⁶ bytes): what has to be kept to serve it.
+
+    That is its ``state_dict``, and what is learned outside of it; values and indices of a sparse
+    matrix. The interactions that some models read at serving time are not counted.
+    """
     tensors = [value for value in model.state_dict().values() if isinstance(value, torch.Tensor)]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    for values in _learned(model):
+        if sp.issparse(values):
+            values = sp.csr_array(values)
+            size += values.data.nbytes + values.indices.nbytes + values.indptr.nbytes
+        else:
+            size += values.nbytes
+    return size / 1e6
+
+
+def _learned(model: torch.nn.Module) -> list[Any]:
+    """Arrays and sparse matrices that a model learns outside of its ``state_dict``."""
+    values = [getattr(model, name) for name in adapter_of(model).learned]
+    return [value.cpu().numpy() if isinstance(value, torch.Tensor) else value for value in values]
 
 
 @torch.no_grad()
@@ -54,7 +78,7 @@ def ranking_latencies(models: list[Any], batch_size: int = 256) -> list[float]:
     hits all of them.
 
     Args:
-        models: RecBole models with ``full_sort_predict``.
+        models: RecBole models.
         batch_size: Users scored at once.
     """
     seconds: list[list[float]] = [[] for _ in models]
@@ -70,15 +94,12 @@ def ranking_latencies(models: list[Any], batch_size: int = 256) -> list[float]:
 
 def _pass(model: Any, batch_size: int) -> float:
     """Seconds to rank the catalogue for 1,000 users once."""
-    from recbole.data.interaction import Interaction
-
     device = next(model.parameters()).device
     ids = (torch.arange(1000, device=device) % (model.n_users - 1)) + 1
     _finish(device)
     start = perf_counter()
     for batch in ids.split(batch_size):
-        scores = model.full_sort_predict(Interaction({model.USER_ID: batch}))
-        scores.view(len(batch), -1).topk(min(_TOP, model.n_items), dim=1)
+        score_users(model, batch).topk(min(_TOP, model.n_items), dim=1)
     _finish(device)
     return perf_counter() - start
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -21,7 +22,6 @@ from recbole_freqd.checkpoint import (
 )
 from recbole_freqd.config import (
     CHECKPOINT,
-    RECIPE,
     TEACHER,
     adopt_world,
     asking_recbole,
@@ -29,9 +29,10 @@ from recbole_freqd.config import (
     teacher_config,
 )
 from recbole_freqd.errors import CheckpointError, TeacherError
-from recbole_freqd.features import Features, adapter_for, extract_features
+from recbole_freqd.features import check_teacher, extract_features, registered_adapter
 from recbole_freqd.measure import EpochClock
 from recbole_freqd.rng import rng_untouched
+from recbole_freqd.rows import Features
 from recbole_freqd.settings import read_keys
 
 logger = logging.getLogger(__name__)
@@ -92,15 +93,16 @@ def _from_checkpoint(config: Any, spec: dict[str, Any], dataset: Any) -> Teacher
     path, trust = str(spec[CHECKPOINT]), bool(spec.get("trust_checkpoint"))
     payload = load_checkpoint(path, map_location=config["device"], trust=trust)
     stored = payload["config"]
-    check_model_name(stored["model"], f"model of {path}", only_general=True)
-    adapter_for(_model_class(stored))
+    if not _holds_class(stored):
+        check_model_name(stored["model"], f"model of {path}", only_general=True)
+    registered_adapter(_model_class(stored))
     _check_same_data(config, stored, bool(spec.get("allow_leakage")), path)
     _check_fingerprint(dataset, path, bool(spec.get("allow_leakage")))
     adopt_world(stored, config)
     stored["trust_checkpoint"] = trust
-    model = _load_model(stored, payload, dataset, path)
+    model, rank = _load_model(stored, payload, dataset, path), spec.get("spectral_rank")
     logger.info("Teacher loaded: %s from %s", stored["model"], path)
-    return Teacher(stored, path, extract_features(model, with_bias=False), "checkpoint")
+    return Teacher(stored, path, _features(config, rank, model), "checkpoint")
 
 
 def _check_same_data(config: Any, stored: Any, allow_leakage: bool, path: str) -> None:
@@ -187,13 +189,29 @@ def _model_class(config: Any) -> type:
     """The model's class; in a loaded Config there is only a stand-in, which its name replaces."""
     from recbole.utils import get_model
 
-    held = config.model_class
-    return held if issubclass(held, torch.nn.Module) else get_model(config["model"])
+    return config.model_class if _holds_class(config) else get_model(config["model"])
 
 
-def _load_model(config: Any, payload: dict[str, Any], dataset: Any, path: str) -> torch.nn.Module:
-    with asking_recbole():
-        model = _model_class(config)(config, dataset).to(config["device"])
+def _holds_class(config: Any) -> bool:
+    return issubclass(config.model_class, torch.nn.Module)
+
+
+def _load_model(
+    config: Any,
+    payload: dict[str, Any],
+    dataset: Any,
+    path: str,
+    model: Optional[torch.nn.Module] = None,
+) -> torch.nn.Module:
+    """The model of a checkpoint, in eval mode; ``model`` is one of the kind, if there is one."""
+    from recbole.utils import init_seed
+
+    if model is None:
+        with asking_recbole(), rng_untouched():
+            # RecBole shuffles histories when a model is built, and SimpleX keeps the first 50 only:
+            # with the seed of the training these are the same ones.
+            init_seed(config["seed"], config["reproducibility"])
+            model = _model_class(config)(config, dataset).to(config["device"])
     own, stored = model.state_dict(), payload["state_dict"]
     wrong = [
         f"{name} {tuple(stored[name].shape)} there, {tuple(own[name].shape)} here"
@@ -220,23 +238,41 @@ def _from_recipe(config: Any, spec: dict[str, Any], train_data: Any, valid_data:
     reserved = read_keys("teacher.yaml")
     recipe = {key: value for key, value in spec.items() if key not in reserved}
     own_config = teacher_config(config, recipe)
-    adapter_for(own_config.model_class)  # refuse before anything is trained
+    rank = spec.get("spectral_rank")
+    _one_epoch_if_closed_form(own_config, recipe)  # after a look whether a package is missing
     identity = _identity(own_config, train_data._dataset, valid_data)
-    stem = f"teacher-{recipe[RECIPE]}-{config['dataset']}"
+    stem = f"teacher-{own_config['model']}-{config['dataset']}"
     name = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=6).hexdigest()
     path = Path(config["checkpoint_dir"]) / f"{stem}-{name}.pth"
-    facts_file = path.with_suffix(".json")
+    facts_file, model = path.with_suffix(".json"), None
     if path.is_file() and facts_file.is_file():
         facts, origin = json.loads(facts_file.read_text(encoding="utf-8"))["facts"], "reused"
         logger.info("Teacher reused: %s (recipe, data and versions are unchanged)", path)
     else:
         logger.info("Teacher to be trained: %s", _why_not_reused(path, stem, identity))
-        facts, origin = _train(own_config, train_data, valid_data, path), "trained"
+        (facts, model), origin = _train(own_config, train_data, valid_data, path, rank), "trained"
         write_json(facts_file, {"identity": identity, "facts": facts})
         logger.info("Teacher trained: %s", path)
     payload = load_checkpoint(path, map_location=config["device"])
-    model = _load_model(own_config, payload, train_data._dataset, str(path))
-    return Teacher(own_config, str(path), extract_features(model, False), origin, facts)
+    model = _load_model(own_config, payload, train_data._dataset, str(path), model)
+    return Teacher(own_config, str(path), _features(config, rank, model), origin, facts)
+
+
+def _one_epoch_if_closed_form(config: Any, recipe: dict[str, Any]) -> None:
+    """A model that is computed, not trained, gets one epoch with a validation, which saves it."""
+    from recbole.utils import ModelType
+
+    adapter = registered_adapter(config.model_class)
+    if config["MODEL_TYPE"] == ModelType.TRADITIONAL or (adapter and adapter.student is None):
+        if recipe.get("epochs", 1) != 1:
+            logger.info("%s is computed in one pass: teacher.epochs is 1.", config["model"])
+        config["epochs"] = config["eval_step"] = 1
+
+
+def _features(config: Any, rank: Optional[int], model: torch.nn.Module) -> Features:
+    """The features that are taught: exact ones, or an SVD of the rank that is asked for."""
+    progress = bool(config["show_progress"])
+    return extract_features(model, with_bias=False, rank=rank, progress=progress)
 
 
 def _identity(config: Any, dataset: Any, valid_data: Optional[Any]) -> dict[str, Any]:
@@ -289,8 +325,13 @@ def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
     return f"the nearest stored one, {name}, differs ({'; '.join(changed) or 'its .pth is gone'})"
 
 
-def _train(config: Any, train_data: Any, valid_data: Any, path: Path) -> dict[str, Any]:
+def _train(
+    config: Any, train_data: Any, valid_data: Any, path: Path, rank: Optional[int]
+) -> tuple[dict[str, Any], torch.nn.Module]:
     """Trains a recipe with RecBole's own trainer and keeps its best model at ``path``.
+
+    Returns:
+        What is known of the training, and the model as the last epoch left it.
 
     Raises:
         CheckpointError: ``path`` cannot be written.
@@ -305,6 +346,7 @@ def _train(config: Any, train_data: Any, valid_data: Any, path: Path) -> dict[st
         loader = get_dataloader(config, "train")(
             config, dataset, _train_sampler(config, dataset), shuffle=config["shuffle"]
         )
+        check_teacher(model, rank)
         trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     _log_beside_the_student(trainer, config["model"])
     epochs = EpochClock(trainer)
@@ -312,14 +354,16 @@ def _train(config: Any, train_data: Any, valid_data: Any, path: Path) -> dict[st
     with replacing(path) as temporary:
         trainer.saved_model_file = temporary
         trainer.fit(loader, valid_data, saved=True, show_progress=config["show_progress"])
+        if trainer.saved_model_file != temporary and Path(trainer.saved_model_file).is_file():
+            shutil.copyfile(trainer.saved_model_file, temporary)  # RaCT names its files itself
         if os.path.getsize(temporary) == 0:
             raise CheckpointError(
                 f"The teacher {config['model']} trained but saved no model. RecBole saves one at "
                 f"the first validation: teacher.epochs is {config['epochs']}, teacher.eval_step "
-                f"{config['eval_step']}."
+                f"{config['eval_step']}. (RaCT saves every teacher.save_step epochs.)"
             )
     trainer.tensorboard.close()
-    return {"seconds_per_epoch": epochs.median()}
+    return {"seconds_per_epoch": epochs.median()}, model
 
 
 def _train_sampler(config: Any, dataset: Any) -> Optional[Any]:

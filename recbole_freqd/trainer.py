@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import torch
 from torch.nn.utils import clip_grad_norm_
@@ -14,10 +14,8 @@ from recbole_freqd.checkpoint import new_checkpoint_path, sidecar_path, write_at
 from recbole_freqd.config import complete_in_place, trainer_names
 from recbole_freqd.distiller import Distiller
 from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
-from recbole_freqd.features import adapter_for, shared_features
+from recbole_freqd.features import shared_features, student_adapter
 from recbole_freqd.teacher import Teacher, data_fingerprint, find_teacher
-
-_CLOSED_FORM = ("NCEPLRec",)  # of RecBole's type GENERAL, but solved, not trained
 
 
 class DistillationTrainer:
@@ -36,6 +34,8 @@ class DistillationTrainer:
         model: The student.
 
     Attributes:
+        adapter: How the student's features are read: a
+            :class:`recbole_freqd.features.FeatureAdapter`.
         teacher: The :class:`recbole_freqd.teacher.Teacher`, from ``fit`` on.
         distiller: The :class:`recbole_freqd.distiller.Distiller`, from ``fit`` on.
 
@@ -63,10 +63,13 @@ class DistillationTrainer:
                 f"Distillation runs in one process so far; this is one of {config['world_size']}. "
                 "Between processes the projectors would drift apart. Use nproc=1."
             )
+        self.adapter = student_adapter(model)
+        self._optimizers: list[torch.optim.Optimizer] = []
         super().__init__(config, model)  # type: ignore[call-arg]
         self.methods = trainer_names(config["trainer"])
         stem = f"{config['model']}-{'-'.join(self.methods)}"
         self.saved_model_file = new_checkpoint_path(self.checkpoint_dir, stem)
+        self._stem = str(Path(self.saved_model_file).with_suffix(""))
         self.teacher: Optional[Teacher] = None
         self.distiller: Optional[Distiller] = None
         self._resume_from: Optional[str] = None
@@ -80,25 +83,49 @@ class DistillationTrainer:
         train_data: Any,
         valid_data: Any = None,
         verbose: bool = True,
+        saved: bool = True,
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        """As RecBole's ``fit``, with the teacher found first."""
+        """As RecBole's ``fit``, with the teacher found first.
+
+        Raises:
+            TrainingError: A loss that is not a number, or no model was saved although asked for.
+        """
         self._verbose = verbose
         self._prepare(train_data, valid_data)
         with self._distilling():
-            return super().fit(train_data, valid_data, verbose, *args, **kwargs)  # type: ignore[misc]
+            result = super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)  # type: ignore[misc]
+        if saved and not Path(self.saved_model_file).is_file():
+            raise TrainingError(
+                f"{self.config['model']} trained but saved no model. RecBole saves one at the "
+                f"first validation: eval_step is {self.config['eval_step']}, epochs "
+                f"{self.config['epochs']}. (RaCT saves every save_step epochs: "
+                f"{self.config['save_step']} of pretrain_epochs {self.config['pretrain_epochs']}.)"
+            )
+        return result
+
+    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
+        """As RecBole's; remembers them all, since a host may have several (RecVAE takes turns)."""
+        self._optimizers.append(super()._build_optimizer(**kwargs))  # type: ignore[misc]
+        return self._optimizers[-1]
 
     def _prepare(self, train_data: Any, valid_data: Any) -> None:
         if self.distiller is not None:
             return
         self.teacher = find_teacher(self.config, train_data, valid_data)
         self.distiller = Distiller(
-            self.config, self.methods, self.model, train_data._dataset, self.teacher.features
+            self.config,
+            self.methods,
+            self.model,
+            self.adapter,
+            train_data._dataset,
+            self.teacher.features,
         )
         self._data = data_fingerprint(train_data._dataset)
-        for group in self.distiller.parameter_groups():
-            self.optimizer.add_param_group(group)
+        for optimizer in self._optimizers:
+            for group in self.distiller.parameter_groups():
+                optimizer.add_param_group(group)
         if self._resume_from is not None:
             self._load_sidecar(self._resume_from)
 
@@ -109,21 +136,25 @@ class DistillationTrainer:
         own_override = model.__dict__.get("calculate_loss")
 
         def calculate_loss(*args: Any, **kwargs: Any) -> Any:
-            with shared_features(model) as features:
+            with shared_features(model, self.adapter) as features:
                 base = base_loss(*args, **kwargs)
                 return self._fold(base, self.distiller(features(), args[0]))
 
         # RecBole clips model.parameters() only, and before a GradScaler has unscaled them: clip
         # here instead, where the optimizer is about to step with everything that it trains.
         clip, self.clip_grad_norm = self.clip_grad_norm, None
-        hook = self.optimizer.register_step_pre_hook(lambda *_: self._clip(clip))
+        hooks = [
+            optimizer.register_step_pre_hook(lambda *_: self._clip(clip))
+            for optimizer in self._optimizers
+        ]
         if self.distiller.losses:
             model.calculate_loss = calculate_loss
         self.distiller.train()
         try:
             yield
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
             self.clip_grad_norm = clip
             model.__dict__.pop("calculate_loss", None)
             if own_override is not None:
@@ -145,9 +176,7 @@ class DistillationTrainer:
 
     def _clip(self, arguments: Optional[dict[str, Any]]) -> None:
         if arguments:
-            groups = self.optimizer.param_groups
-            parameters = [parameter for group in groups for parameter in group["params"]]
-            clip_grad_norm_(parameters, **arguments)
+            clip_grad_norm_([*self.model.parameters(), *self.distiller.parameters()], **arguments)
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         self._sums, self._steps = {}, 0
@@ -189,26 +218,38 @@ class DistillationTrainer:
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         path = kwargs.pop("saved_model_file", self.saved_model_file)
+        save = super()._save_checkpoint  # type: ignore[misc]
+        self._save_at(
+            path, lambda temporary: save(epoch, False, saved_model_file=temporary, **kwargs)
+        )
+        if verbose:
+            self.logger.info("Saving current: %s", path)
+
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        """As RecBole's ``PretrainTrainer`` (RaCT), but under the name of this run, and whole."""
+        path = f"{self._stem}-{epoch + 1}.pth"
+        save = super().save_pretrained_model  # type: ignore[misc]
+        self._save_at(path, lambda temporary: save(epoch, temporary))
+        self.saved_model_file = path
+        self.logger.info("It is kept as %s", path)
+
+    def _save_at(self, path: str, save: Callable[[str], Any]) -> None:
+        """Writes the student, as RecBole's ``save`` does, and the sidecar; each whole or not."""
         full = self.optimizer
         self.optimizer = _StudentPart(full)
         try:
-            save = super()._save_checkpoint  # type: ignore[misc]
-            write_atomically(
-                path, lambda temporary: save(epoch, False, saved_model_file=temporary, **kwargs)
-            )
+            write_atomically(path, save)
         finally:
             self.optimizer = full
         if self.distiller is not None:
             write_atomically(sidecar_path(path), self._write_sidecar)
-        if verbose:
-            self.logger.info("Saving current: %s", path)
 
     def _write_sidecar(self, path: str) -> None:
         state = {
             "methods": self.methods,
             "distiller": self.distiller.state_dict(),
             "streams": self.distiller.extra_state(),
-            "optimizer": _distiller_part(self.optimizer),
+            "optimizers": [_distiller_part(optimizer) for optimizer in self._optimizers],
             "data": self._data,
         }
         torch.save(state, path)
@@ -252,9 +293,10 @@ class DistillationTrainer:
             for name, states in state["streams"].items()
         }
         self.distiller.load_extra_state(streams)
-        own = self.optimizer.state_dict()
-        own["state"].update(state["optimizer"]["state"])
-        self.optimizer.load_state_dict(own)
+        for optimizer, stored in zip(self._optimizers, state["optimizers"]):
+            own = optimizer.state_dict()
+            own["state"].update(stored["state"])
+            optimizer.load_state_dict(own)
 
 
 class FreqDTrainer(DistillationTrainer):
@@ -297,11 +339,11 @@ def dispatching(host: type) -> type:
 
 
 def check_student(model_class: type, model_type: Any) -> None:
-    """Raises ConfigError unless a model of this class can be trained and its features read."""
+    """Raises ConfigError unless models of this kind are trained, in RecBole's sense."""
     from recbole.utils import ModelType
 
     name = model_class.__name__
-    if model_type == ModelType.TRADITIONAL or name in _CLOSED_FORM:
+    if model_type == ModelType.TRADITIONAL:
         raise ConfigError(
             f"{name} cannot be a student: it is computed in one pass, there is no training a "
             "teacher could steer. It can be a teacher. Change model to one that is trained, e.g. "
@@ -312,7 +354,6 @@ def check_student(model_class: type, model_type: Any) -> None:
             f"{name} cannot be a student: it is a {model_type.name.lower()} model; allowed: "
             "RecBole's general recommenders. Change model."
         )
-    adapter_for(model_class)
 
 
 class _StudentPart:

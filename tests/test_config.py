@@ -674,11 +674,6 @@ def test_keys_of_a_method_that_is_not_named_are_checked_and_said_to_be_idle(
     assert "fd_beta has no effect: trainer is FreqD." in caplog.text
 
 
-def test_a_spectral_rank_is_refused_where_features_are_exact(tiny_config, teacher_recipe):
-    with pytest.raises(ConfigError, match="teacher.spectral_rank: only for teachers"):
-        tiny_config(trainer="FreqD", teacher={**teacher_recipe, "spectral_rank": 8})
-
-
 @pytest.mark.parametrize(
     "key", ["fc_dropout", "ffn_dropout", "d_hidden", "kd_beta", "d_beta", "train"]
 )

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from recbole_freqd.distiller import BatchReader, Distiller, training_matrix
+from recbole_freqd.features import EmbeddingTables
 from recbole_freqd.rng import RandomStream
 
 FIELDS = {
@@ -70,7 +71,11 @@ def distiller(tiny_config, teacher_recipe):
             torch.randn(dataset.user_num, teacher_dim),
             torch.randn(dataset.item_num, teacher_dim),
         )
-        return Distiller(config, list(methods), model, dataset, teacher), model, dataset
+        return (
+            Distiller(config, list(methods), model, EmbeddingTables(), dataset, teacher),
+            model,
+            dataset,
+        )
 
     return make
 

@@ -139,10 +139,9 @@ def test_an_own_model_class_goes_through_the_run_function(tiny_file):
         pass
 
     # Not saved: a class inside a function cannot be pickled.
-    result = run_recbole_freqd(MyModel, "tiny", [tiny_file], {"trainer": None}, saved=False)
-    assert "ndcg@10" in result["test_result"]
-    with pytest.raises(ConfigError, match="No features are known for model 'MyModel'"):
-        run_recbole_freqd(MyModel, "tiny", [tiny_file])
+    for trainer in (None, "FreqD"):
+        result = run_recbole_freqd(MyModel, "tiny", [tiny_file], {"trainer": trainer}, saved=False)
+        assert "ndcg@10" in result["test_result"]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +161,8 @@ def test_an_own_model_class_goes_through_the_run_function(tiny_file):
         (["--nproc", "0"], "--nproc: got 0; allowed: 1 or more"),
         (["-m", "BRP"], "model: 'BRP' is no general recommender of RecBole. Did you mean 'BPR'?"),
         (["-m", "EASE"], "EASE cannot be a student"),
-        (["-m", "DMF"], "No features are known for model 'DMF'"),
+        (["--teacher.model=EASE", "--teacher.spectral_rank=0"], "spectral_rank: got 0; allowed"),
+        (["--teacher.spectral_rank=8"], "the features of LightGCN are exact"),
         (["-d", "nowhere"], "RecBole does not accept"),
         (["--config_files", "missing.yaml"], "missing.yaml does not exist"),
         (["--topk=[0,10]"], "topk must be a positive integer"),

@@ -358,7 +358,7 @@ def test_by_hand_freqdtrainer_completes_a_config_that_names_no_trainer(tiny_conf
         ("EASE", "EASE cannot be a student: it is computed in one pass"),
         ("ItemKNN", "ItemKNN cannot be a student: it is computed in one pass"),
         ("NCEPLRec", "NCEPLRec cannot be a student: it is computed in one pass"),
-        ("DMF", "No features are known for model 'DMF'"),
+        ("Random", "Random cannot be a student: it is computed in one pass"),
     ],
 )
 def test_a_model_that_cannot_be_a_student_is_refused_with_a_way_out(

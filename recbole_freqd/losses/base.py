@@ -1,6 +1,6 @@
 """What every distillation loss is: a module with options checked against ``properties/``."""
 
-from typing import Any, ClassVar, Optional
+from typing import Any, ClassVar, Optional, Union
 
 import scipy.sparse as sp
 import torch
@@ -9,9 +9,8 @@ from torch import nn
 from recbole_freqd.errors import TeacherError
 from recbole_freqd.registry import Registry
 from recbole_freqd.rng import RandomStream
+from recbole_freqd.rows import FeatureRows, Features
 from recbole_freqd.settings import resolve
-
-Features = tuple[torch.Tensor, torch.Tensor]
 
 
 class DistillationLoss(nn.Module):
@@ -73,7 +72,7 @@ class DistillationLoss(nn.Module):
 
     def forward(
         self,
-        student_features: Features,
+        student_features: Union[Features, FeatureRows],
         user_ids: torch.Tensor,
         positive_item_ids: torch.Tensor,
         negative_item_ids: Optional[torch.Tensor] = None,
@@ -81,7 +80,8 @@ class DistillationLoss(nn.Module):
         """The loss of one batch.
 
         Args:
-            student_features: User features (n_users, d) and item features (n_items, d'), with grad.
+            student_features: User features (n_users, d) and item features (n_items, d'), with grad;
+                or :class:`FeatureRows`, which compute only the rows that a step reads.
             user_ids: (b,) int64, repeats allowed.
             positive_item_ids: (b,) int64, repeats allowed; may be empty.
             negative_item_ids: (b',) int64, or None where the batch knows no such thing: then the

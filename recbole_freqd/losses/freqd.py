@@ -12,9 +12,10 @@ from torch import nn
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.filters import PolynomialFilter
 from recbole_freqd.graph import EntityGraph, cooccurrence_graph
-from recbole_freqd.losses.base import LOSSES, DistillationLoss, Features
+from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.distances import mean_at, row_distance
 from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
+from recbole_freqd.rows import FeatureRows, Features, as_rows
 
 logger = logging.getLogger(__name__)
 
@@ -115,29 +116,29 @@ class FreqDLoss(DistillationLoss):
 
     def forward(
         self,
-        student_features: Features,
+        student_features: Union[Features, FeatureRows],
         user_ids: torch.Tensor,
         positive_item_ids: torch.Tensor,
         negative_item_ids: Optional[torch.Tensor] = None,
     ) -> torch.Tensor:
-        users = torch.unique(user_ids)
-        user_term = mean_at(self.distances("user", student_features[0], users), users, users)
+        student, users = as_rows(student_features), torch.unique(user_ids)
+        user_term = mean_at(self.distances("user", student, users), users, users)
         if negative_item_ids is None:
             items = torch.unique(positive_item_ids)
-            distances = self.distances("item", student_features[1], items)
+            distances = self.distances("item", student, items)
             return user_term + mean_at(distances, items, items)
         items = torch.unique(torch.cat([positive_item_ids, negative_item_ids]))
-        distances = self.distances("item", student_features[1], items)
+        distances = self.distances("item", student, items)
         positives = mean_at(distances, items, positive_item_ids)
         negatives = mean_at(distances, items, negative_item_ids)
         return user_term + 0.5 * (positives + negatives)
 
-    def distances(self, side: str, student_emb: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def distances(self, side: str, student: FeatureRows, ids: torch.Tensor) -> torch.Tensor:
         """Distance between filtered student and filtered teacher rows.
 
         Args:
             side: ``"user"`` or ``"item"``.
-            student_emb: (n, d), all entities of the side; only the rows needed are read.
+            student: Its features; only the rows needed are read.
             ids: (b,) int64, sorted and distinct.
 
         Returns:
@@ -152,8 +153,7 @@ class FreqDLoss(DistillationLoss):
             return self.filter.apply(values, hood.adjacency).index_select(0, hood.rows)
 
         projector = cast(Union[LinearProjector, MLPProjector], self.projectors[side])
-        student_part = student_emb.index_select(0, hood.nodes)
-        student_rows = projector.then_filter(student_part, filtered_rows)
+        student_rows = projector.then_filter(student.of(side, hood.nodes), filtered_rows)
         teacher_rows = filtered_rows(teacher_emb.index_select(0, hood.nodes))
         return row_distance(student_rows, teacher_rows, self.options["distance"])
 

@@ -1,0 +1,27 @@
+"""RecBole model -> (user features, item features): one adapter per model family."""
+
+from recbole_freqd.features import closed_form, encoders, histories, propagated, tables  # noqa: F401
+from recbole_freqd.features.base import ADAPTERS, FeatureAdapter
+from recbole_freqd.features.extract import (
+    adapter_of,
+    check_teacher,
+    extract_features,
+    registered_adapter,
+    shared_features,
+    student_adapter,
+)
+from recbole_freqd.features.propagated import PropagatedEmbeddings
+from recbole_freqd.features.tables import EmbeddingTables
+
+__all__ = [
+    "ADAPTERS",
+    "EmbeddingTables",
+    "FeatureAdapter",
+    "PropagatedEmbeddings",
+    "adapter_of",
+    "check_teacher",
+    "extract_features",
+    "registered_adapter",
+    "shared_features",
+    "student_adapter",
+]

@@ -1,0 +1,83 @@
+"""What an adapter is: how to read the features that a family of models makes its scores of."""
+
+from typing import Any, Callable, Optional
+
+import torch
+from torch import nn
+
+from recbole_freqd.registry import Registry
+from recbole_freqd.rows import FeatureRows
+from recbole_freqd.svd import Scores
+
+Biases = tuple[Optional[torch.Tensor], Optional[torch.Tensor]]
+
+
+class FeatureAdapter:
+    """How to read the features of a family of models.
+
+    Where the adapter is ``exact``, the score of user u and item i is, up to a monotone map, the dot
+    product of their features plus their biases: then the features are taught as they are. Where it
+    is not, a teacher's features come from the truncated SVD of its scores, and ``rows`` (if a model
+    of the family can be trained) are the representation that a student is steered by.
+
+    Attributes:
+        student: What a student's features are, in words; None: it cannot be a student.
+        capacity: RecBole's keys that set the width of a student's features.
+        caches: Attributes that keep scores of earlier weights.
+        learned: Attributes that are learned but are not in the ``state_dict``.
+        random_in_eval: Whether random numbers are drawn where features are read in eval mode.
+        extra: Package that RecBole imports for this model only, and the extra of ours that
+            installs it.
+        note: What a user of the model has to know, in words.
+        shared_forward: A method or submodule that ``calculate_loss`` calls and whose result is, or
+            gives, the features: in training they are then not computed a second time.
+    """
+
+    student: Optional[str] = None
+    capacity: tuple[str, ...] = ()
+    caches: tuple[str, ...] = ("restore_user_e", "restore_item_e")
+    learned: tuple[str, ...] = ()
+    random_in_eval: bool = False
+    extra: Optional[tuple[str, str]] = None
+    note: str = ""
+    shared_forward: Optional[str] = None
+
+    def exact(self, model: nn.Module) -> bool:
+        """Whether dot products of the features, plus biases, rank as the model does."""
+        return True
+
+    def rows(self, model: nn.Module) -> FeatureRows:
+        """The features as they are now, differentiable."""
+        raise NotImplementedError
+
+    def rows_from_calls(self, model: nn.Module, results: list[Any]) -> FeatureRows:
+        """The features, from what ``shared_forward`` returned during one ``calculate_loss``."""
+        return FeatureRows.of_tables(*results[-1][:2])
+
+    def biases(self, model: nn.Module) -> Biases:
+        """Biases (n_users,) and (n_items,) that the scores contain, or None."""
+        return None, None
+
+    def scores(self, model: nn.Module, progress: bool) -> Scores:
+        """The score matrix of a model that is not ``exact``, for the SVD."""
+        from recbole_freqd.ranking import ScoredUsers
+
+        return ScoredUsers(model, progress)
+
+    def check(self, model: nn.Module) -> None:
+        """Raises ConfigError where RecBole would fail later with these keys and data."""
+
+
+ADAPTERS: Registry[FeatureAdapter] = Registry("feature adapter for model")
+"""Adapters by the name of the model class."""
+
+
+def adapts(*names: str) -> Callable[[type[FeatureAdapter]], type[FeatureAdapter]]:
+    """A class decorator: an instance of the class is the adapter of the models named."""
+
+    def register(adapter: type[FeatureAdapter]) -> type[FeatureAdapter]:
+        for name in names:
+            ADAPTERS.register(name)(adapter())
+        return adapter
+
+    return register

@@ -1,0 +1,85 @@
+"""Models that are computed in one pass: teachers, never students."""
+
+from typing import Any, Optional
+
+from torch import nn
+
+from recbole_freqd.features.base import FeatureAdapter, adapts
+from recbole_freqd.ranking import ScoredUsers
+from recbole_freqd.rows import FeatureRows
+from recbole_freqd.svd import FactoredScores, Scores
+
+
+@adapts("NCEPLRec")
+class NCEPLRecFactors(FeatureAdapter):
+    """NCEPLRec: its two factors."""
+
+    learned = ("user_embeddings", "item_embeddings")
+
+    def rows(self, model: nn.Module) -> FeatureRows:
+        return FeatureRows.of_tables(model.user_embeddings.float(), model.item_embeddings.T.float())
+
+
+@adapts("Pop")
+class OnlyScores(FeatureAdapter):
+    """All that is known of the model are its scores; where they are a product, its factors."""
+
+    learned: tuple[str, ...] = ("item_cnt",)
+
+    def exact(self, model: nn.Module) -> bool:
+        return False
+
+    def scores(self, model: nn.Module, progress: bool) -> Scores:
+        factors = self.factors(model)
+        return FactoredScores(factors) if factors else ScoredUsers(model, progress)
+
+    def factors(self, model: Any) -> Optional[list[Any]]:
+        """Matrices whose product is the score matrix, or None."""
+        return None
+
+
+@adapts("Random")
+class RandomScores(OnlyScores):
+    """Random: one draw, the same for every user, stands for all it would draw."""
+
+    learned = ()
+    note = "there is nothing to learn from it"
+
+
+@adapts("EASE", "SLIMElastic")
+class ItemWeights(OnlyScores):
+    """EASE, SLIMElastic: interactions times item-to-item weights."""
+
+    learned = ("item_similarity",)
+
+    def factors(self, model: Any) -> Optional[list[Any]]:
+        return [model.interaction_matrix, model.item_similarity]
+
+
+@adapts("ADMMSLIM")
+class ADMMSLIMWeights(ItemWeights):
+    """ADMMSLIM: as SLIM, unless it centres the columns."""
+
+    def factors(self, model: Any) -> Optional[list[Any]]:
+        return None if model.center_columns else super().factors(model)
+
+
+@adapts("ItemKNN")
+class Neighbours(OnlyScores):
+    """ItemKNN: interactions times similarities, of items or of users."""
+
+    learned = ("w",)
+
+    def factors(self, model: Any) -> Optional[list[Any]]:
+        pair = [model.interaction_matrix, model.w]
+        return pair[::-1] if model.method == "user" else pair
+
+
+@adapts("AsymKNN")
+class NormalisedNeighbours(OnlyScores):
+    """AsymKNN: normalised and raised to a power; the sparse score matrix that it keeps itself."""
+
+    learned = ("w", "pred_mat")
+
+    def factors(self, model: Any) -> Optional[list[Any]]:
+        return [model.pred_mat]

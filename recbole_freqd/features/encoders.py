@@ -1,0 +1,122 @@
+"""Autoencoders and diffusion models: a user is encoded, an item is a row of the last layer."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from recbole_freqd.errors import ConfigError
+from recbole_freqd.features.base import ADAPTERS, Biases, FeatureAdapter, adapts
+from recbole_freqd.ranking import score_users
+from recbole_freqd.rows import FeatureRows
+
+
+class LastLayer(FeatureAdapter):
+    """The user is what the last linear layer reads, the item that layer's weights.
+
+    A student's users are encoded as in evaluation, without dropout or noise: these are the features
+    that it will rank with, and no random number is drawn for them.
+
+    Args:
+        part: The submodule whose last linear layer makes the scores.
+        *capacity: RecBole's keys that set the width of that layer's input.
+    """
+
+    student = "input of the last layer for the user, that layer's weights for the item"
+
+    def __init__(self, part: str, *capacity: str) -> None:
+        self.part, self.capacity = part, capacity
+
+    def rows(self, model: nn.Module) -> FeatureRows:
+        layer = self._layer(model)
+        return FeatureRows(
+            lambda ids: self._encode(model, layer, ids),
+            lambda ids: layer.weight.index_select(0, ids),
+        )
+
+    def biases(self, model: nn.Module) -> Biases:
+        return None, self._layer(model).bias
+
+    def _layer(self, model: nn.Module) -> nn.Linear:
+        modules = model.get_submodule(self.part).modules()
+        return [module for module in modules if isinstance(module, nn.Linear)][-1]
+
+    def _encode(self, model: nn.Module, layer: nn.Linear, users: torch.Tensor) -> torch.Tensor:
+        read: list[torch.Tensor] = []
+        hook = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        try:
+            score_users(model, users)
+        finally:
+            hook.remove()
+        return read[-1]
+
+
+ADAPTERS.register("CDAE")(LastLayer("out_layer", "embedding_size"))
+ADAPTERS.register("MultiDAE")(LastLayer("decoder", "mlp_hidden_size"))
+ADAPTERS.register("MultiVAE")(LastLayer("decoder", "mlp_hidden_size"))
+
+
+@adapts("RaCT")
+class RaCTEncoder(LastLayer):
+    """RaCT: as MultiVAE; trained in stages, each a run of its own."""
+
+    note = "no validation while it pretrains; keeps the model of every `save_step` epochs"
+
+    def __init__(self) -> None:
+        super().__init__("decoder", "mlp_hidden_size")
+
+
+ADAPTERS.register("RecVAE")(LastLayer("decoder", "latent_dimension"))
+
+
+@adapts("DiffRec")
+class DiffRecDenoiser(LastLayer):
+    """DiffRec: the last step of the denoising, whose prediction *is* the score for ``x0``."""
+
+    note = "exact for `mean_type: x0`"
+    random_in_eval = True  # with sampling_steps or sampling_noise
+
+    def __init__(self) -> None:
+        super().__init__("mlp", "dims_dnn")
+
+    def exact(self, model: nn.Module) -> bool:
+        return model.mean_type.name == "START_X"
+
+
+@adapts("LDiffRec")
+class LDiffRecDecoder(LastLayer):
+    """LDiffRec: the decoder of the denoised code; one decoder for all items only."""
+
+    note = "exact, and a student, for `n_cate: 1`"
+    random_in_eval = True
+
+    def __init__(self) -> None:
+        super().__init__("autoencoder.decoder", "in_dims")
+
+    def exact(self, model: nn.Module) -> bool:
+        return model.n_cate == 1
+
+    def rows(self, model: nn.Module) -> FeatureRows:
+        if model.n_cate != 1:
+            raise ConfigError(
+                f"n_cate: got {model.n_cate}; allowed for LDiffRec as a student: 1, since each "
+                "category has a decoder of its own. Change n_cate, or take DiffRec."
+            )
+        return super().rows(model)
+
+
+@adapts("MacridVAE")
+class MacridVAEFacets(FeatureAdapter):
+    """MacridVAE: the user's facets side by side, and the normalised item; log Σ_k is no product."""
+
+    student = "means of the user's facets side by side, normalised `item_embedding`"
+    capacity = ("embedding_size", "kfac")
+    random_in_eval = True  # its gumbel noise is drawn and then multiplied by zero
+
+    def exact(self, model: nn.Module) -> bool:
+        return False
+
+    def rows(self, model: nn.Module) -> FeatureRows:
+        return FeatureRows(
+            lambda ids: torch.cat(model.forward(model.get_rating_matrix(ids))[1], dim=1),
+            lambda ids: F.normalize(model.item_embedding.weight.index_select(0, ids), dim=1),
+        )

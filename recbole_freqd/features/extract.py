@@ -1,0 +1,278 @@
+"""Finding a model's adapter and reading its features: a teacher's once, a student's per step."""
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Callable, Optional
+
+import torch
+from torch import nn
+
+from recbole_freqd.errors import ConfigError, TeacherError
+from recbole_freqd.features.base import ADAPTERS, Biases, FeatureAdapter
+from recbole_freqd.features.closed_form import OnlyScores
+from recbole_freqd.features.own import OwnMethod, by_convention
+from recbole_freqd.ranking import evaluating, score_users, undisturbed, user_blocks
+from recbole_freqd.rng import rng_untouched
+from recbole_freqd.rows import FeatureRows, Features
+from recbole_freqd.settings import read_keys
+from recbole_freqd.svd import low_rank_features
+
+logger = logging.getLogger(__name__)
+
+_SAMPLED_USERS = 8
+_ORDER_TOLERANCE = 1e-3  # of a user's range of scores
+
+
+def adapter_of(model: nn.Module) -> FeatureAdapter:
+    """The adapter of a model: its own method, else a registered one, else what conventions tell.
+
+    In this order: the model has ``user_item_features()``; an adapter is registered under the name
+    of its class or, nearest first, of a class that it inherits from; ``forward()`` without
+    arguments returns the users' and the items' embeddings; it has ``user_embedding`` and
+    ``item_embedding`` tables. Where nothing is found, only its scores are known.
+    """
+    if callable(getattr(model, "user_item_features", None)):
+        return OwnMethod()
+    return registered_adapter(type(model)) or by_convention(model) or OnlyScores()
+
+
+def registered_adapter(model_class: type) -> Optional[FeatureAdapter]:
+    """The adapter registered for a class or the nearest class it inherits from.
+
+    Raises:
+        ConfigError: RecBole needs a package for this model that is not installed.
+    """
+    for name in (ancestor.__name__ for ancestor in model_class.__mro__):
+        if name in ADAPTERS.names():
+            adapter = ADAPTERS.get(name)
+            if adapter.extra and importlib.util.find_spec(adapter.extra[0]) is None:
+                package, extra = adapter.extra
+                raise ConfigError(
+                    f"{model_class.__name__} needs the package {package}, which is not installed: "
+                    f'pip install "recbole_freqd[{extra}]"'
+                )
+            return adapter
+    return None
+
+
+def student_adapter(model: nn.Module) -> FeatureAdapter:
+    """The adapter of a model as a student, checked.
+
+    Raises:
+        ConfigError: The model cannot be a student, or what would be taken for its features does not
+            rank as the model does.
+    """
+    adapter, name = adapter_of(model), type(model).__name__
+    adapter.check(model)
+    if adapter.student is None and registered_adapter(type(model)):
+        raise ConfigError(
+            f"{name} cannot be a student: it is computed in one pass, there is no training a "
+            "teacher could steer. It can be a teacher. Change model to one that is trained, e.g. "
+            "BPR or LightGCN."
+        )
+    if adapter.student is None or not (
+        isinstance(adapter, OwnMethod) or ranks_alike(model, adapter)
+    ):
+        raise ConfigError(
+            f"{name} cannot be a student yet: its features are not known"
+            + (", and its tables alone do not rank as it does. " if adapter.student else ". ")
+            + f"Give {name} a method user_item_features() that returns user and item features, or "
+            f'register an adapter: recbole_freqd.features.ADAPTERS.register("{name}")(...).'
+        )
+    return adapter
+
+
+def extract_features(
+    model: nn.Module,
+    with_bias: bool = True,
+    *,
+    rank: Optional[int] = None,
+    progress: bool = False,
+) -> Features:
+    """The features a model scores with, computed afresh in eval mode and without gradient.
+
+    The model's training flags, cached embeddings and all random streams are left as they were, and
+    cached embeddings are not believed. That the features rank as the model does is checked on some
+    users; where they do not, or where a score is no product of features (NeuMF, ItemKNN, ...), they
+    come from a truncated SVD of the scores: with S ≈ UΣVᵀ, UΣ^½ and VΣ^½. The log says so, and what
+    share of the energy ‖S‖²_F is kept.
+
+    Args:
+        model: A RecBole general recommender, or a model of your own that follows its conventions.
+        with_bias: True: dot products of the rows reproduce the model's scores (up to a monotone
+            map), biases being extra columns. False: without bias columns, as distillation wants.
+        rank: ≥ 1, dimensions of an SVD; None: ``spectral_rank`` of ``properties/teacher.yaml``, or
+            as many as the data allows.
+        progress: Whether to show a bar while scores are computed.
+
+    Returns:
+        ``(user_features, item_features)``: (n_users, d) and (n_items, d), copies on the model's
+        device; row 0 is RecBole's padding.
+
+    Raises:
+        ConfigError: A package is missing; ``rank`` for a model with exact features, or too large.
+        TeacherError: Its scores are NaN or infinite.
+    """
+    adapter = adapter_of(model)
+    check_teacher(model, rank)
+    if adapter.exact(model) and (ranks_alike(model, adapter) or isinstance(adapter, OwnMethod)):
+        with undisturbed(model, adapter.caches):
+            features = _all_rows(model, adapter.rows(model))
+            biases = adapter.biases(model)
+        return _with_columns(features, biases) if with_bias else features
+    if adapter.exact(model):
+        logger.warning(
+            "%s does not rank by the features of %s that it inherits or resembles: approximating "
+            "its scores instead.",
+            type(model).__name__,
+            type(adapter).__name__,
+        )
+    with undisturbed(model, adapter.caches):
+        return _spectral(model, adapter, rank, progress)
+
+
+def check_teacher(model: Any, rank: Optional[int]) -> None:
+    """Refuses, before it is trained, a model whose features could not be had.
+
+    Args:
+        model: The teacher.
+        rank: ``teacher.spectral_rank``, or None where it is not given.
+
+    Raises:
+        ConfigError: Keys that RecBole would fail on later; a rank for exact features, or too high.
+    """
+    adapter = adapter_of(model)
+    adapter.check(model)
+    if rank is not None and adapter.exact(model):
+        raise ConfigError(
+            f"teacher.spectral_rank: got {rank}, but the features of {type(model).__name__} are "
+            "exact and are not approximated. Remove it; the model's own keys set their width."
+        )
+    most = min(model.n_users, model.n_items) - 1  # the padding is one of each
+    if rank is not None and rank > most:
+        raise ConfigError(
+            f"teacher.spectral_rank: got {rank}; allowed: at most {most}, the smaller number of "
+            "users and items."
+        )
+
+
+def _spectral(model: Any, adapter: FeatureAdapter, rank: Optional[int], progress: bool) -> Features:
+    """Low-rank features of a model's scores."""
+    name = type(model).__name__
+    default = read_keys("teacher.yaml")["spectral_rank"].default
+    rank = rank or min(default, model.n_users - 1, model.n_items - 1)
+    try:
+        user_emb, item_emb, share = low_rank_features(adapter.scores(model, progress), rank)
+    except ValueError as error:
+        raise TeacherError(f"{name} cannot teach: {error}. Train it again.") from None
+    logger.info(
+        "Features of %s: truncated SVD of its scores, rank %d, %.1f %% of their energy kept",
+        name,
+        user_emb.shape[1],
+        100 * share,
+    )
+    return tuple(torch.from_numpy(part).to(model.device) for part in (user_emb, item_emb))  # type: ignore[return-value]
+
+
+def _all_rows(model: Any, rows: FeatureRows) -> Features:
+    """Both tables in full, read in blocks."""
+    device = next(model.parameters()).device
+    blocks = (
+        (rows.user, user_blocks(model.n_users, model.n_items, device)),
+        (rows.item, user_blocks(model.n_items, model.n_users, device)),
+    )
+    return tuple(torch.cat([of(ids) for ids in parts]) for of, parts in blocks)  # type: ignore[return-value]
+
+
+def _with_columns(features: Features, biases: Biases) -> Features:
+    """Biases as columns: [U, b_u, 1] and [V, 1, b_i], of those that there are."""
+    columns: list[list[torch.Tensor]] = [[features[0]], [features[1]]]
+    for side, bias in enumerate(biases):
+        if bias is not None:
+            columns[side].append(bias.detach().unsqueeze(1))
+            columns[1 - side].append(features[1 - side].new_ones(len(features[1 - side]), 1))
+    return torch.cat(columns[0], dim=1), torch.cat(columns[1], dim=1)
+
+
+def ranks_alike(model: Any, adapter: FeatureAdapter) -> bool:
+    """Whether an adapter's features order the items of some users as the model's scores do.
+
+    Representations that are not meant to (an adapter that is not ``exact``) pass.
+    """
+    if not adapter.exact(model):
+        return True
+    users = torch.linspace(1, model.n_users - 1, _SAMPLED_USERS, device=model.device).long()
+    with undisturbed(model, adapter.caches):
+        scores = score_users(model, users).to(model.device, torch.float32)
+        torch.manual_seed(0)  # the draws of the scores, where there are any
+        rows, biases = adapter.rows(model), adapter.biases(model)
+        user_rows = rows.user(users)
+        item_rows = _all_rows(model, FeatureRows(lambda ids: ids, rows.item))[1]
+        if user_rows.shape[1] != item_rows.shape[1]:
+            return False
+        products = user_rows @ item_rows.T
+        if biases[1] is not None:
+            products = products + biases[1]  # a user's own bias moves no item
+    scores, products = scores[:, 1:], products[:, 1:]
+    known = torch.isfinite(scores).all(1)  # what is not finite is reported by who uses it
+    ordered = scores.gather(1, products.argsort(dim=1))[known]
+    if len(ordered) == 0:
+        return True
+    fall = (ordered.cummax(1).values - ordered).max(1).values
+    span = ordered.max(1).values - ordered.min(1).values
+    return bool((fall <= _ORDER_TOLERANCE * span).all())
+
+
+@contextmanager
+def shared_features(
+    model: nn.Module, adapter: FeatureAdapter
+) -> Iterator[Callable[[], FeatureRows]]:
+    """Inside, a student's loss is computed; the yielded function then gives its features.
+
+    Where the adapter names a ``shared_forward``, the features are those that the loss was computed
+    from; else, or if the loss did not call it, they are read afterwards, as in evaluation: without
+    dropout, so that no random number is drawn for them.
+    """
+    name = adapter.shared_forward
+    results: list[Any] = []
+    if name is None:
+        yield lambda: _read_in_eval_mode(model, adapter)
+        return
+    before = model.__dict__.get(name)
+    original = getattr(model, name)
+
+    def remember(*args: Any, **kwargs: Any) -> Any:
+        results.append(original(*args, **kwargs))
+        return results[-1]
+
+    model.__dict__[name] = remember
+    try:
+        yield (
+            lambda: (
+                adapter.rows_from_calls(model, results)
+                if results
+                else _read_in_eval_mode(model, adapter)
+            )
+        )
+    finally:
+        if before is None:
+            del model.__dict__[name]
+        else:
+            model.__dict__[name] = before
+
+
+def _read_in_eval_mode(model: nn.Module, adapter: FeatureAdapter) -> FeatureRows:
+    with evaluating(model):
+        rows = adapter.rows(model)
+
+    def wrapped(of: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def read(ids: torch.Tensor) -> torch.Tensor:
+            streams = rng_untouched() if adapter.random_in_eval else nullcontext()
+            with evaluating(model), streams:
+                return of(ids)
+
+        return read
+
+    return FeatureRows(wrapped(rows.user), wrapped(rows.item))

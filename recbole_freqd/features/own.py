@@ -1,0 +1,67 @@
+"""Models of your own: by a method that they have, or by RecBole's conventions."""
+
+from typing import Any, Optional
+
+import torch
+from torch import nn
+
+from recbole_freqd.errors import ConfigError
+from recbole_freqd.features.base import FeatureAdapter
+from recbole_freqd.features.propagated import PropagatedEmbeddings
+from recbole_freqd.features.tables import EmbeddingTables
+from recbole_freqd.ranking import undisturbed
+from recbole_freqd.rows import FeatureRows
+
+
+class OwnMethod(FeatureAdapter):
+    """The model says itself: ``user_item_features()`` returns the features of all users and items.
+
+    They are (n_users, d) and (n_items, d'), row 0 for the padding, differentiable where the model
+    is to be a student.
+    """
+
+    student = "what its `user_item_features()` returns"
+
+    def rows(self, model: Any) -> FeatureRows:
+        returned = model.user_item_features()
+        if not _is_pair(returned, model) or len(returned) != 2:
+            raise ConfigError(
+                f"{type(model).__name__}.user_item_features() returned {_shapes(returned)}; "
+                f"allowed: two tensors with {model.n_users} and {model.n_items} rows (all users, "
+                "all items, padding included)."
+            )
+        return FeatureRows.of_tables(*returned)
+
+
+def by_convention(model: nn.Module) -> Optional[FeatureAdapter]:
+    """The adapter that fits a model RecBole does not contain, by how its models are written."""
+    with undisturbed(model):
+        try:
+            returned = model.forward()
+        except Exception:  # it wants arguments, or is no such model
+            returned = None
+    if _is_pair(returned, model):
+        return PropagatedEmbeddings()
+    for name, count in (("user_embedding", "n_users"), ("item_embedding", "n_items")):
+        table = getattr(model, name, None)
+        if not isinstance(table, nn.Embedding) or table.num_embeddings != getattr(model, count):
+            return None
+    return EmbeddingTables()
+
+
+def _is_pair(returned: Any, model: Any) -> bool:
+    """Whether something returned begins with the features of all users and of all items."""
+    return (
+        isinstance(returned, (tuple, list))
+        and len(returned) >= 2
+        and all(isinstance(part, torch.Tensor) and part.dim() == 2 for part in returned[:2])
+        and (len(returned[0]), len(returned[1])) == (model.n_users, model.n_items)
+    )
+
+
+def _shapes(returned: Any) -> str:
+    parts = returned if isinstance(returned, (tuple, list)) else [returned]
+    return ", ".join(
+        str(tuple(part.shape)) if isinstance(part, torch.Tensor) else type(part).__name__
+        for part in parts
+    )

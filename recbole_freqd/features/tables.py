@@ -1,0 +1,92 @@
+"""Models whose features are rows of embedding tables."""
+
+import torch
+from torch import nn
+
+from recbole_freqd.features.base import Biases, FeatureAdapter, adapts
+from recbole_freqd.rows import FeatureRows
+
+
+@adapts("BPR")
+class EmbeddingTables(FeatureAdapter):
+    """``user_embedding`` and ``item_embedding`` as they are: BPR."""
+
+    student = "`user_embedding`, `item_embedding`"
+    capacity: tuple[str, ...] = ("embedding_size",)
+
+    def rows(self, model: nn.Module) -> FeatureRows:
+        return FeatureRows.of_tables(model.user_embedding.weight, model.item_embedding.weight)
+
+
+@adapts("LINE")
+class LINETables(EmbeddingTables):
+    """LINE: the same; its context tables are in no score."""
+
+    note = "context embeddings are trained by the base loss only"
+
+
+@adapts("ENMF")
+class ENMFTables(EmbeddingTables):
+    """ENMF: the score is Σ_d h_d u_d v_d, so h goes to the users."""
+
+    student = "`user_embedding` · `H_i`, `item_embedding`"
+
+    def rows(self, model: nn.Module) -> FeatureRows:
+        return FeatureRows(
+            lambda ids: model.user_embedding.weight.index_select(0, ids) * model.H_i.weight,
+            lambda ids: model.item_embedding.weight.index_select(0, ids),
+        )
+
+
+class InputTables(EmbeddingTables):
+    """Tables that a network turns into the score: a representation, not factors of the score."""
+
+    def exact(self, model: nn.Module) -> bool:
+        return False
+
+
+@adapts("ConvNCF")
+class ConvNCFTables(InputTables):
+    """ConvNCF: the two tables that its outer product is made of."""
+
+    capacity = ("embedding_size", "cnn_kernels", "cnn_strides")
+    note = "`embedding_size` is the product of `cnn_strides`"
+
+
+@adapts("NNCF")
+class NNCFTables(InputTables):
+    """NNCF: the two tables beside its neighbourhood convolutions."""
+
+    capacity = ("ui_embedding_size",)
+    note = "neighbourhood embeddings are trained by the base loss only"
+
+
+@adapts("NeuMF")
+class NeuMFTables(FeatureAdapter):
+    """NeuMF: both tables of each side; without its MLP (``mlp_train: False``) it is a product."""
+
+    student = "`*_mf_embedding` beside `*_mlp_embedding`"
+    capacity = ("mf_embedding_size", "mlp_embedding_size")
+    note = "exact where `mlp_train: False`"
+
+    def exact(self, model: nn.Module) -> bool:
+        return not model.mlp_train
+
+    def rows(self, model: nn.Module) -> FeatureRows:
+        return FeatureRows(
+            lambda ids: self._side(model, model.user_mf_embedding, model.user_mlp_embedding, ids),
+            lambda ids: self._side(model, model.item_mf_embedding, model.item_mlp_embedding, ids),
+        )
+
+    def _side(
+        self, model: nn.Module, mf: nn.Embedding, mlp: nn.Embedding, ids: torch.Tensor
+    ) -> torch.Tensor:
+        parts = [mf(ids)] if model.mf_train else []
+        if model.mlp_train:
+            parts.append(mlp(ids))
+        elif mf is model.user_mf_embedding:
+            parts[0] = parts[0] * model.predict_layer.weight
+        return torch.cat(parts, dim=1)
+
+    def biases(self, model: nn.Module) -> Biases:
+        return None, model.predict_layer.bias.expand(model.n_items)

@@ -1,0 +1,130 @@
+"""Scoring the whole catalogue: users in blocks under a memory budget, the model left as it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from recbole_freqd.rng import rng_untouched
+from recbole_freqd.svd import Scores
+
+_BUDGET_BYTES = 256 * 2**20
+_COPIES = 4  # a model's own intermediate arrays of the size of the scores
+_MOST_USERS = 1024
+_PAIRS = 4096  # scored at once by predict: RecBole's default eval_batch_size
+
+
+def user_blocks(n_users: int, n_items: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """The ids of all users, 0 included, in blocks whose scores fit the memory budget."""
+    size = _BUDGET_BYTES // (4 * _COPIES * n_items)
+    yield from torch.arange(n_users, device=device).split(max(1, min(size, _MOST_USERS)))
+
+
+def score_users(model: Any, users: torch.Tensor) -> torch.Tensor:
+    """(b, n_items), the scores of users (b,) as the model itself ranks them.
+
+    Through ``full_sort_predict`` or, where a model has none, ``predict`` over all pairs.
+    """
+    from recbole.data.interaction import Interaction
+
+    try:
+        scores = model.full_sort_predict(Interaction({model.USER_ID: users}))
+    except NotImplementedError:
+        items = torch.arange(model.n_items, device=users.device)
+        pairs = users.repeat_interleave(model.n_items), items.repeat(len(users))
+        parts = [
+            model.predict(Interaction({model.USER_ID: some_users, model.ITEM_ID: some_items}))
+            for some_users, some_items in zip(*(ids.split(_PAIRS) for ids in pairs))
+        ]
+        scores = torch.cat([part.view(-1) for part in parts])
+    return scores.view(len(users), -1)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside, every module's training flag is off; then they are as before.
+
+    Not by ``model.eval()``: some models rebuild their graphs in ``train(mode)``.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in flags:
+            module.training = False
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@contextmanager
+def undisturbed(model: nn.Module, caches: tuple[str, ...] = ()) -> Iterator[None]:
+    """Inside, a model is read in eval mode and without gradient; nothing of it is left changed.
+
+    Training flags, attributes (so cached embeddings too) and all random streams are put back. What
+    is drawn inside is the same every time.
+
+    Args:
+        model: The model.
+        caches: Attributes that hold scores of earlier weights; they are None inside.
+    """
+    attributes = dict(vars(model))
+    try:
+        with evaluating(model), torch.no_grad(), rng_untouched():
+            torch.manual_seed(0)
+            np.random.seed(0)
+            for name in caches:
+                if name in attributes:
+                    setattr(model, name, None)
+            yield
+    finally:
+        vars(model).clear()
+        vars(model).update(attributes)
+
+
+class ScoredUsers(Scores):
+    """The scores of a model, computed anew in blocks of users at each pass.
+
+    A model that draws random numbers when it scores (RecBole's Random, the tie-breaking noise of
+    ADMMSLIM) draws the same ones for every block, so the matrix stays the same from pass to pass.
+    The padding user and item score 0.
+
+    Args:
+        model: A RecBole model, inside :func:`undisturbed`.
+        progress: Whether to show a progress bar.
+    """
+
+    def __init__(self, model: Any, progress: bool = False) -> None:
+        self.model, self.progress = model, progress
+        self.shape = (model.n_users, model.n_items)
+
+    def gram(self, basis: np.ndarray) -> np.ndarray:
+        columns = self._to_device(basis)
+        product = torch.zeros_like(columns)
+        for scores in self._blocks():
+            product += scores.T @ (scores @ columns)
+        return product.cpu().numpy()
+
+    def project(self, basis: np.ndarray) -> tuple[np.ndarray, float]:
+        columns, energy, parts = self._to_device(basis), 0.0, []
+        for scores in self._blocks():
+            energy += float(scores.double().square().sum())
+            parts.append((scores @ columns).cpu().numpy())
+        return np.concatenate(parts), energy
+
+    def _to_device(self, basis: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(basis).to(self.model.device)
+
+    def _blocks(self) -> Iterator[torch.Tensor]:
+        from tqdm import tqdm
+
+        blocks = list(user_blocks(*self.shape, self.model.device))
+        for users in tqdm(blocks, desc="Scoring users", ncols=100, disable=not self.progress):
+            torch.manual_seed(0)
+            np.random.seed(0)
+            scores = score_users(self.model, users).to(self.model.device, torch.float32)
+            scores[:, 0] = 0
+            scores[users == 0] = 0
+            yield scores
