@@ -1,13 +1,15 @@
 """The numbers of results/ml-100k.md: equal budgets, validation chooses, test is opened once.
 
     python benchmarks/fair_ml_100k.py tune CELL      # N random trials on validation, resumable
+    python benchmarks/fair_ml_100k.py decide CELL    # the best trials on more seeds (students of 16)
     python benchmarks/fair_ml_100k.py freeze         # best trial of every cell -> configs.yaml
-    python benchmarks/fair_ml_100k.py final CELL     # five seeds with the frozen config, with test
+    python benchmarks/fair_ml_100k.py final CELL     # all seeds with the frozen config, with test
     python benchmarks/fair_ml_100k.py refine CELL    # a second round, see results/ml-100k.md
     python benchmarks/fair_ml_100k.py report         # results/ml-100k.md
 
 A cell is one thing that is compared, on one pair of models: ``teacher BPR``, ``alone LightGCN``,
-``FreqD LightGCN-BPR`` (teacher-student). Cells of students wait for the config of their teacher.
+``FreqD LightGCN-BPR`` (teacher-student). BPR is a student of 8 dimensions, BPR16 one of 16. Cells
+of students wait for the config of their teacher.
 RecBole writes log/ and saved/ into the working directory: run it from a scratch folder.
 """
 
@@ -24,13 +26,18 @@ import numpy as np
 import yaml
 
 HOME = Path(__file__).resolve().parent.parent / "results" / "ml-100k"
-TRIALS, SEEDS, TUNING_SEED = 12, (2020, 2021, 2022, 2023, 2024), 2020
+TRIALS, TUNING_SEED = 12, 2020
 # The second round: more trials, whose common keys are the same for every cell of a student, and the
 # three best of all on two more seeds.
 MORE_TRIALS, FINALISTS, MORE_SEEDS = 8, 3, (2021, 2022)
 SECOND = " (second round)"
-PAIRS = ("BPR-BPR", "LightGCN-BPR", "LightGCN-LightGCN")
-WIDTHS = {"teacher": 64, "student": 8}
+PAIRS = ("BPR-BPR", "LightGCN-BPR", "LightGCN-LightGCN", "EASE-BPR16", "MultiVAE-BPR16")
+STUDENTS = {"BPR": ("BPR", 8), "LightGCN": ("LightGCN", 8), "BPR16": ("BPR", 16)}
+TEACHERS = {"BPR": 64, "LightGCN": 64, "EASE": None, "MultiVAE": None}  # embedding_size
+# Where a student of 16 is meant: 10 trials on one seed, the two best also on two more, the best mean
+# wins; then three seeds with test.
+LATER = ("teacher EASE", "teacher MultiVAE")
+LATER_TRIALS, LATER_FINALISTS = 10, 2
 PROTOCOL = {  # the same for everything that is compared
     "epochs": 150,
     "eval_step": 2,
@@ -47,6 +54,16 @@ COMMON = {
 }
 MODEL = {
     "BPR": {},
+    "BPR16": {"weight_decay": ("choice", 1e-6, 1e-5, 3e-5, 1e-4)},
+    "EASE": {"reg_weight": ("log", 30.0, 3000.0)},
+    "MultiVAE": {
+        "learning_rate": ("log", 3e-4, 5e-3),
+        "weight_decay": ("choice", 0.0, 1e-6, 1e-5),
+        "train_batch_size": ("choice", 64, 256),
+        "mlp_hidden_size": ("choice", [200], [600]),
+        "latent_dimension": ("choice", 64, 128, 256),
+        "anneal_cap": ("choice", 0.1, 0.2, 0.5),
+    },
     # One layer was best in the exploration, and is the one that the machine affords.
     "LightGCN": {"n_layers": ("choice", 1), "reg_weight": ("choice", 1e-5, 1e-4, 1e-3)},
 }
@@ -63,8 +80,7 @@ METHOD = {  # the projector is linear for both: the cheap one, and no worse on v
 
 def cells() -> list[str]:
     """Every cell, teachers first."""
-    models = sorted(MODEL)
-    names = [f"{role} {model}" for role in ("teacher", "alone") for model in models]
+    names = [f"teacher {model}" for model in TEACHERS] + [f"alone {name}" for name in STUDENTS]
     return names + [f"{method} {pair}" for pair in PAIRS for method in METHOD]
 
 
@@ -72,9 +88,24 @@ def student_of(cell: str) -> str:
     return cell.split()[1].split("-")[-1]
 
 
+def is_later(cell: str) -> bool:
+    return cell in LATER or cell.endswith("BPR16")
+
+
+def trials_of(cell: str) -> int:
+    return LATER_TRIALS if is_later(cell) else TRIALS
+
+
+def seeds_of(cell: str) -> tuple[int, ...]:
+    return (2020, 2021, 2022) if is_later(cell) else (2020, 2021, 2022, 2023, 2024)
+
+
 def draw(cell: str, trial: int) -> dict[str, Any]:
     """The keys of one trial: a function of the names, so that a stopped search goes on."""
-    space = {**COMMON, **MODEL[student_of(cell)], **METHOD.get(cell.split()[0], {})}
+    common = {} if cell == "teacher EASE" else COMMON  # solved, not trained
+    space = {**common, **MODEL[student_of(cell)], **METHOD.get(cell.split()[0], {})}
+    if "EASE-" in cell:
+        space["teacher.spectral_rank"] = ("choice", 32, 64, 128)
     source = random.Random(f"{cell} {trial}")
     keys = {}
     for name, (kind, *limits) in space.items():
@@ -96,14 +127,18 @@ def draw_paired(cell: str, trial: int) -> dict[str, Any]:
 def config_of(cell: str, keys: dict[str, Any], seed: int) -> dict[str, Any]:
     """The whole config_dict of a run of a cell."""
     role, pair = cell.split()
-    width = WIDTHS["teacher" if role == "teacher" else "student"]
-    config = {**PROTOCOL, "seed": seed, "embedding_size": width, **keys}
+    width = TEACHERS[pair] if role == "teacher" else STUDENTS[student_of(cell)][1]
+    config = {**PROTOCOL, "seed": seed, **keys}
+    config |= {"embedding_size": width} if width else {}
+    if pair == "EASE":
+        config |= {"epochs": 1, "eval_step": 1}
     if role in METHOD:
         teacher = pair.split("-")[0]
         recipe = {key: PROTOCOL[key] for key in ("epochs", "eval_step", "stopping_step")}
-        recipe.update(
-            model=teacher, embedding_size=WIDTHS["teacher"], **frozen(f"teacher {teacher}")
-        )
+        recipe |= {"embedding_size": TEACHERS[teacher]} if TEACHERS[teacher] else {}
+        recipe.update(model=teacher, **frozen(f"teacher {teacher}"))
+        if "teacher.spectral_rank" in keys:
+            recipe["spectral_rank"] = config.pop("teacher.spectral_rank")
         config.update({"trainer": role, "teacher": recipe, f"{role.lower()}_projector": "linear"})
     return config
 
@@ -115,10 +150,43 @@ def frozen(cell: str) -> dict[str, Any]:
         chosen = yaml.safe_load(file.read_text())
         if cell in chosen:
             return chosen[cell]
+    done = finished(cell)
+    if not is_later(cell):
+        return done[0]["keys"]
+    scores = [[row["valid_ndcg@10"], *on_more_seeds(cell, row["keys"])] for row in done]
+    if sum(len(values) > len(MORE_SEEDS) for values in scores) < LATER_FINALISTS:
+        raise SystemExit(f"{cell} has its trials: decide between the best first.")
+    decided = [
+        (np.mean(values), row["keys"])
+        for values, row in zip(scores, done)
+        if len(values) > len(MORE_SEEDS)
+    ]
+    return max(decided, key=lambda pair: pair[0])[1]
+
+
+def finished(cell: str) -> list[dict[str, Any]]:
+    """The trials of a cell that has them all, best first."""
     done = [row for row in read("trials") if row["cell"] == cell]
-    if len(done) < TRIALS:
-        raise SystemExit(f"{cell} has {len(done)} of {TRIALS} trials: tune it first.")
-    return max(done, key=lambda row: row["valid_ndcg@10"])["keys"]
+    if len(done) < trials_of(cell):
+        raise SystemExit(f"{cell} has {len(done)} of {trials_of(cell)} trials: tune it first.")
+    return sorted(done, key=lambda row: -row["valid_ndcg@10"])
+
+
+def on_more_seeds(cell: str, keys: dict[str, Any]) -> list[float]:
+    """Validation of a config on the further seeds, as far as it has been run."""
+    rows = [row for row in read("refined") if (row["cell"], row["keys"]) == (cell, keys)]
+    return [row["valid_ndcg@10"] for row in rows if row["seed"] in MORE_SEEDS]
+
+
+def decide(cell: str) -> None:
+    """The best trials of a cell on more seeds; validation only."""
+    for row in finished(cell)[:LATER_FINALISTS]:
+        for seed in MORE_SEEDS[len(on_more_seeds(cell, row["keys"])) :]:
+            result = run(cell, row["keys"], seed, test=False)
+            found = {"cell": cell, "seed": seed, "keys": row["keys"]}
+            found |= {"valid_ndcg@10": result.best_valid_score}
+            append("refined", {**found, "seconds_per_epoch": result.seconds_per_epoch})
+            print(found, flush=True)
 
 
 def read(name: str) -> list[dict[str, Any]]:
@@ -141,14 +209,16 @@ def run(cell: str, keys: dict[str, Any], seed: int, test: bool) -> Any:
     from recbole_freqd.config import no_command_line
 
     with no_command_line():
-        config = Config(student_of(cell), "ml-100k", config_dict=config_of(cell, keys, seed))
+        name = student_of(cell)
+        model = name if cell.startswith("teacher") else STUDENTS[name][0]
+        config = Config(model, "ml-100k", config_dict=config_of(cell, keys, seed))
     return runs.run(config, saved=test, test=test)
 
 
 def tune(cell: str) -> None:
     """Random search on the validation split of one seed; no test metric is ever computed."""
     done = {row["trial"] for row in read("trials") if row["cell"] == cell}
-    for trial in range(TRIALS):
+    for trial in range(trials_of(cell)):
         if trial in done:
             continue
         keys = draw(cell, trial)
@@ -197,11 +267,11 @@ def refine(cell: str) -> None:
 
 
 def final(cell: str, suffix: str = "") -> None:
-    """Five seeds with the frozen config; the only place where the test split is opened."""
+    """All seeds with the frozen config; the only place where the test split is opened."""
     done = {row["seed"] for row in read("final") if row["cell"] == cell + suffix}
     keys = yaml.safe_load((HOME / "configs.yaml").read_text())[cell + suffix]
     commit = committed()
-    for seed in SEEDS:
+    for seed in seeds_of(cell):
         if seed in done:
             continue
         result = run(cell, keys, seed, test=True)
@@ -242,10 +312,12 @@ def freeze() -> None:
     counts = Counter(row["cell"] for row in read("trials"))
     file = HOME / "configs.yaml"
     chosen = yaml.safe_load(file.read_text()) if file.is_file() else {}
-    chosen.update({cell: frozen(cell) for cell in cells() if counts[cell] == TRIALS})
+    done = [cell for cell in cells() if counts[cell] == trials_of(cell)]
+    chosen.update({cell: frozen(cell) for cell in done})
     (HOME / "configs.yaml").write_text(yaml.safe_dump(chosen, sort_keys=False))
 
 
+STAGES = ("tune", "decide", "final", "refine")
 METRICS = ("ndcg@10", "ndcg@20", "recall@10", "recall@20")
 AIMS = {"alone": 1.05, "teacher": 0.97}
 
@@ -262,28 +334,28 @@ def cell_of(role: str, pair: str) -> str:
 
 def pair_section(pair: str, runs: dict[str, dict[int, Any]], suffix: str = "") -> str:
     """Table of a pair, and the ratios paired by seed; a suffix picks a round of the students."""
-    found = {"teacher": runs[cell_of("teacher", pair)]}
+    found, seeds = {"teacher": runs[cell_of("teacher", pair)]}, seeds_of(pair)
     found |= {role: runs[cell_of(role, pair) + suffix] for role in ("alone", *METHOD)}
     head = ["", "valid NDCG@10", *(f"test {name}" for name in METRICS), "epochs", "s / epoch"]
     lines = ["| " + " | ".join(head) + " |", "| --- " + "| ---: " * (len(head) - 1) + "|"]
     for role, by_seed in found.items():
-        rows = [by_seed[seed] for seed in SEEDS]
+        rows = [by_seed[seed] for seed in seeds]
         cells = [spread([row["valid"]["ndcg@10"] for row in rows])]
         cells += [spread([row["test"][name] for row in rows]) for name in METRICS]
         cells += [f"{np.mean([row['epochs'] for row in rows]):.0f}"]
         cells += [f"{np.median([row['seconds_per_epoch'] for row in rows]):.2f}"]
         lines.append(f"| {role} | " + " | ".join(cells) + " |")
     test = {
-        role: np.array([by_seed[seed]["test"]["ndcg@10"] for seed in SEEDS])
+        role: np.array([by_seed[seed]["test"]["ndcg@10"] for seed in seeds])
         for role, by_seed in found.items()
     }
-    lines += ["", "Ratios of test NDCG@10, paired by seed (mean ± sd of the five ratios):", ""]
+    lines += ["", "Ratios of test NDCG@10, paired by seed (mean ± sd of the ratios):", ""]
     lines += ["| | | aim | |", "| --- | ---: | ---: | --- |"]
     for other in ("alone", "FD", "teacher"):
         ratio = test["FreqD"] / test[other]
         aim = AIMS.get(other)
         verdict = "" if aim is None else ("reached" if ratio.mean() >= aim else "**missed**")
-        wins = f"above 1 in {(ratio > 1).sum()} of {len(SEEDS)} seeds"
+        wins = f"above 1 in {(ratio > 1).sum()} of {len(seeds)} seeds"
         lines.append(
             f"| FreqD / {other} | {spread(list(ratio))} | {aim or ''} | "
             + "; ".join(filter(None, (verdict, wins)))
@@ -314,23 +386,25 @@ def report() -> None:
     text = (Path(__file__).parent / "ml_100k_preface.md").read_text()
     for pair in PAIRS:
         teacher, student = pair.split("-")
+        width = STUDENTS[student][1]
+        title = f"\n## {teacher} {TEACHERS[teacher] or ''} → {STUDENTS[student][0]} {width}"
         for suffix in ("", SECOND):
             needed = [cell_of(role, pair) + suffix for role in ("alone", *METHOD)]
-            if all(len(runs.get(cell, {})) == len(SEEDS) for cell in needed):
-                text += f"\n## {teacher} {WIDTHS['teacher']} → {student} {WIDTHS['student']}"
+            if all(len(runs.get(cell, {})) == len(seeds_of(cell)) for cell in needed):
+                text += title
                 text += f"{', second round, after test' if suffix else ''}\n\n"
                 text += pair_section(pair, runs, suffix) + "\n"
             elif not suffix:
                 counts = Counter(row["cell"] for row in read("trials"))
-                state = [f"{cell} {counts[cell]} of {TRIALS}" for cell in needed]
-                text += f"\n## {teacher} {WIDTHS['teacher']} → {student} {WIDTHS['student']}\n\n"
+                state = [f"{cell} {counts[cell]} of {trials_of(cell)}" for cell in needed]
+                text += title + "\n\n"
                 text += (
                     f"Not finished, no test metric computed. Trials so far: {', '.join(state)}.\n"
                 )
     configs = (HOME / "configs.yaml").read_text()
     text += "\n## The frozen configs\n\nFor every cell:\n\n```yaml\n"
     text += yaml.safe_dump(PROTOCOL, sort_keys=False)
-    text += "```\n\nand what validation chose (`embedding_size` 64 for teachers, 8 for students; "
+    text += "```\n\nand what validation chose (`embedding_size` as in the headings; "
     text += "projectors `linear`; everything else as in `properties/`):\n\n```yaml\n"
     text += f"{configs}```\n\nCode of the final runs: commit {', '.join(commits)}. "
     text += "All trials: `ml-100k/trials.jsonl`; all final runs: `ml-100k/final.jsonl`.\n"
@@ -339,12 +413,12 @@ def report() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("stage", choices=["tune", "freeze", "final", "refine", "report", "cells"])
+    parser.add_argument("stage", choices=[*STAGES, "freeze", "report", "cells"])
     parser.add_argument("--second", action="store_true", help="final: with the config of round two")
     parser.add_argument("cell", nargs="*", help="e.g. FreqD BPR-BPR")
     options = parser.parse_args()
     name = " ".join(options.cell)
-    if options.stage in ("tune", "final", "refine") and name not in cells():
+    if options.stage in STAGES and name not in cells():
         parser.error(f"cell {name!r}; allowed: {', '.join(cells())}")
     HOME.mkdir(parents=True, exist_ok=True)
     if options.stage == "cells":
@@ -353,6 +427,8 @@ if __name__ == "__main__":
         freeze()
     elif options.stage == "tune":
         tune(name)
+    elif options.stage == "decide":
+        decide(name)
     elif options.stage == "final":
         final(name, SECOND if options.second else "")
     elif options.stage == "refine":
