@@ -1,7 +1,7 @@
 """The numbers of results/ml-100k.md: equal budgets, validation chooses, test is opened once.
 
     python benchmarks/fair_ml_100k.py tune CELL      # N random trials on validation, resumable
-    python benchmarks/fair_ml_100k.py decide CELL    # the best trials on more seeds (students of 16)
+    python benchmarks/fair_ml_100k.py decide CELL    # its best trials on more seeds (students of 16)
     python benchmarks/fair_ml_100k.py freeze         # best trial of every cell -> configs.yaml
     python benchmarks/fair_ml_100k.py final CELL     # all seeds with the frozen config, with test
     python benchmarks/fair_ml_100k.py refine CELL    # a second round, see results/ml-100k.md
