@@ -1,7 +1,7 @@
 PYTHON ?= python
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint test test-all bench wheel clean
+.PHONY: help install lint test test-all bench docs wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,10 @@ bench:  ## every benchmarks/bench_*.py, one after the other
 		found=yes; echo "== $$script"; $(PYTHON) "$$script"; \
 	done; \
 	[ -n "$$found" ] || echo "no benchmarks/bench_*.py here: nothing to run"
+
+docs:  ## the table of docs/models.md, from what the tests of all models find
+	$(PYTHON) -m pytest tests/test_models.py --junitxml=build/models.xml
+	$(PYTHON) docs/make_models.py build/models.xml
 
 wheel:  ## a fresh wheel in dist/
 	rm -rf build dist

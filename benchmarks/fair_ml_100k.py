@@ -387,7 +387,8 @@ def report() -> None:
     for pair in PAIRS:
         teacher, student = pair.split("-")
         width = STUDENTS[student][1]
-        title = f"\n## {teacher} {TEACHERS[teacher] or ''} → {STUDENTS[student][0]} {width}"
+        name = f"{teacher} {TEACHERS[teacher]}" if TEACHERS[teacher] else teacher
+        title = f"\n## {name} → {STUDENTS[student][0]} {width}"
         for suffix in ("", SECOND):
             needed = [cell_of(role, pair) + suffix for role in ("alone", *METHOD)]
             if all(len(runs.get(cell, {})) == len(seeds_of(cell)) for cell in needed):

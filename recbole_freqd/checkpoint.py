@@ -9,7 +9,7 @@ import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Union
+from typing import Any, Callable, Optional, Union
 
 import numpy as np
 import torch
@@ -54,6 +54,8 @@ def _never_called(module: str, name: str) -> type:
 class _RestrictedUnpickler(pickle.Unpickler):
     """Finds only what the checkpoints of RecBole's 33 general recommenders are made of."""
 
+    own: tuple[str, str] = ("", "")  # module and name of a model class that the caller knows
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in (_CONFIG, ("yaml.loader", "FullLoader")):
             return _never_called(module, name)
@@ -61,7 +63,9 @@ class _RestrictedUnpickler(pickle.Unpickler):
             module == "torch" and name.endswith("Storage") and name.isidentifier()
         ):
             return super().find_class(module, name)
-        if module.startswith("recbole.model.") and name.isidentifier():
+        if (module, name) == self.own or (
+            module.startswith("recbole.model.") and name.isidentifier()
+        ):
             # A reference to the model's class: no need to import its module.
             return _never_called(module, name)
         raise CheckpointError(
@@ -81,8 +85,21 @@ class _RestrictedPickle:
         raise CheckpointError("the file is a bare pickle, not a torch checkpoint")
 
 
+def _restricted_pickle(model_class: Optional[type]) -> Any:
+    """The restricted pickle that also accepts a mention, no more, of one class of the user's."""
+    if model_class is None:
+        return _RestrictedPickle
+    own = {"own": (model_class.__module__, model_class.__qualname__)}
+    unpickler = type("_RestrictedUnpickler", (_RestrictedUnpickler,), own)
+    return type("_RestrictedPickle", (_RestrictedPickle,), {"Unpickler": unpickler})
+
+
 def load_checkpoint(
-    path: PathLike, *, map_location: Union[str, torch.device] = "cpu", trust: bool = False
+    path: PathLike,
+    *,
+    map_location: Union[str, torch.device] = "cpu",
+    trust: bool = False,
+    model_class: Optional[type] = None,
 ) -> dict[str, Any]:
     """Reads a checkpoint of RecBole or of this package without running code stored in it.
 
@@ -90,6 +107,8 @@ def load_checkpoint(
         path: The ``.pth`` file.
         map_location: Device that the tensors land on.
         trust: Load whatever is pickled inside. Only for files you made yourself.
+        model_class: A class of your own that the file may mention as its model's; it is not looked
+            up and not called.
 
     Returns:
         RecBole's dict: ``config``, ``epoch``, ``state_dict``, ``other_parameter``, ...
@@ -108,7 +127,7 @@ def load_checkpoint(
             f"Checkpoint {path} is no torch checkpoint (not a zip file), or it is cut off. "
             "Allowed: a .pth file written by RecBole or recbole_freqd with torch 1.6 or later."
         )
-    pickle_module: Any = pickle if trust else _RestrictedPickle
+    pickle_module: Any = pickle if trust else _restricted_pickle(model_class)
     try:
         # torch would hand such a file to torch.jit.load, which runs the code in it.
         if "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():

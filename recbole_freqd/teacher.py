@@ -59,7 +59,12 @@ class Teacher:
     def model(self, dataset: Any) -> torch.nn.Module:
         """Builds the teacher's model again from its checkpoint, in eval mode on its device."""
         trust = bool(self.config["trust_checkpoint"])
-        payload = load_checkpoint(self.checkpoint, map_location=self.config["device"], trust=trust)
+        payload = load_checkpoint(
+            self.checkpoint,
+            map_location=self.config["device"],
+            trust=trust,
+            model_class=self.config.model_class,
+        )
         return _load_model(self.config, payload, dataset, self.checkpoint)
 
 
@@ -253,7 +258,8 @@ def _from_recipe(config: Any, spec: dict[str, Any], train_data: Any, valid_data:
         (facts, model), origin = _train(own_config, train_data, valid_data, path, rank), "trained"
         write_json(facts_file, {"identity": identity, "facts": facts})
         logger.info("Teacher trained: %s", path)
-    payload = load_checkpoint(path, map_location=config["device"])
+    own_class = own_config.model_class
+    payload = load_checkpoint(path, map_location=config["device"], model_class=own_class)
     model = _load_model(own_config, payload, train_data._dataset, str(path), model)
     return Teacher(own_config, str(path), _features(config, rank, model), origin, facts)
 

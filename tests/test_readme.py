@@ -1,4 +1,4 @@
-"""The README's code does what it says, on the tiny data."""
+"""The code in README and docs does what it says, on the tiny data."""
 
 import re
 from pathlib import Path
@@ -6,9 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+from recbole_freqd.config import general_models
+from recbole_freqd.features import ADAPTERS
+
+HOME = Path(__file__).resolve().parent.parent
+README = (HOME / "README.md").read_text(encoding="utf-8")
+MODELS = (HOME / "docs" / "models.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 SMALL = {"epochs": 1, "train_batch_size": 64, "show_progress": False, "state": "ERROR"}
+
+
+@pytest.fixture(autouse=True)
+def registry_as_it_was(monkeypatch):
+    monkeypatch.setattr(ADAPTERS, "_entries", dict(ADAPTERS._entries))
 
 
 def python_block(containing):
@@ -81,3 +91,26 @@ def test_every_file_the_readme_links_to_is_there():
     links = re.findall(r"\]\((?!http|#)([^)#]+)\)", README)
     missing = [link for link in links if not (root / link).exists()]
     assert links and not missing
+
+
+def test_own_models_of_the_docs_run_as_written(tiny_instead_of_ml_100k, tmp_path, monkeypatch):
+    import importlib
+
+    code = re.findall(r"^```python\n(.*?)^```", MODELS, re.MULTILINE | re.DOTALL)
+    # A module, since a checkpoint refers to the classes by where they can be imported from.
+    text = "\n".join(code).replace("ml-100k", "tiny").replace(": 64}", ": 6}")
+    (tmp_path / "own_models_of_the_docs.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("own_models_of_the_docs")
+    assert {"ndcg@10"} <= set(module.result["test_result"]) & set(
+        module.result["teacher_test_result"]
+    )
+
+
+def test_the_table_of_models_has_a_row_for_every_model_and_says_what_the_adapters_say(host):
+    table = MODELS.partition("<!-- table -->")[2].partition("<!-- /table -->")[0]
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.splitlines()]
+    rows = {row[0]: row for row in rows[3:] if row != [""]}
+    assert sorted(rows) == general_models()
+    for name, row in rows.items():
+        assert row[3] == (ADAPTERS.get(name).student or "no (closed form)"), "run `make docs`"

@@ -1,7 +1,7 @@
 """RecBole model -> (user features, item features): one adapter per model family."""
 
 from recbole_freqd.features import closed_form, encoders, histories, propagated, tables  # noqa: F401
-from recbole_freqd.features.base import ADAPTERS, FeatureAdapter
+from recbole_freqd.features.base import ADAPTERS, FeatureAdapter, adapts
 from recbole_freqd.features.extract import (
     adapter_of,
     check_teacher,
@@ -12,13 +12,16 @@ from recbole_freqd.features.extract import (
 )
 from recbole_freqd.features.propagated import PropagatedEmbeddings
 from recbole_freqd.features.tables import EmbeddingTables
+from recbole_freqd.rows import FeatureRows
 
 __all__ = [
     "ADAPTERS",
     "EmbeddingTables",
     "FeatureAdapter",
+    "FeatureRows",
     "PropagatedEmbeddings",
     "adapter_of",
+    "adapts",
     "check_teacher",
     "extract_features",
     "registered_adapter",

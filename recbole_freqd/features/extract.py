@@ -119,7 +119,11 @@ def extract_features(
     check_teacher(model, rank)
     if adapter.exact(model) and (ranks_alike(model, adapter) or isinstance(adapter, OwnMethod)):
         with undisturbed(model, adapter.caches):
-            features = _all_rows(model, adapter.rows(model))
+            rows = adapter.rows(model)
+            features = (
+                _table(rows.user, model.n_users, model),
+                _table(rows.item, model.n_items, model),
+            )
             biases = adapter.biases(model)
         return _with_columns(features, biases) if with_bias else features
     if adapter.exact(model):
@@ -176,14 +180,10 @@ def _spectral(model: Any, adapter: FeatureAdapter, rank: Optional[int], progress
     return tuple(torch.from_numpy(part).to(model.device) for part in (user_emb, item_emb))  # type: ignore[return-value]
 
 
-def _all_rows(model: Any, rows: FeatureRows) -> Features:
-    """Both tables in full, read in blocks."""
-    device = next(model.parameters()).device
-    blocks = (
-        (rows.user, user_blocks(model.n_users, model.n_items, device)),
-        (rows.item, user_blocks(model.n_items, model.n_users, device)),
-    )
-    return tuple(torch.cat([of(ids) for ids in parts]) for of, parts in blocks)  # type: ignore[return-value]
+def _table(of: Callable[[torch.Tensor], torch.Tensor], n_rows: int, model: Any) -> torch.Tensor:
+    """All rows of one side, read in blocks that the wider side of the data would fit."""
+    blocks = user_blocks(n_rows, max(model.n_users, model.n_items), model.device)
+    return torch.cat([of(ids) for ids in blocks])
 
 
 def _with_columns(features: Features, biases: Biases) -> Features:
@@ -209,7 +209,7 @@ def ranks_alike(model: Any, adapter: FeatureAdapter) -> bool:
         torch.manual_seed(0)  # the draws of the scores, where there are any
         rows, biases = adapter.rows(model), adapter.biases(model)
         user_rows = rows.user(users)
-        item_rows = _all_rows(model, FeatureRows(lambda ids: ids, rows.item))[1]
+        item_rows = _table(rows.item, model.n_items, model)
         if user_rows.shape[1] != item_rows.shape[1]:
             return False
         products = user_rows @ item_rows.T

@@ -1,0 +1,68 @@
+"""Writes the table of docs/models.md from what tests/test_models.py found.
+
+python -m pytest tests/test_models.py --junitxml=build/models.xml
+python docs/make_models.py build/models.xml        # both: make docs
+"""
+
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+PAGE = Path(__file__).resolve().parent / "models.md"
+HEAD = (
+    "model",
+    "as teacher",
+    "energy kept",
+    "as student: features",
+    "capacity keys",
+    "RecBole's trainer",
+    "notes",
+)
+
+
+def findings(report: Path) -> dict[str, dict[str, str]]:
+    """What was recorded for every model, over all its tests.
+
+    Raises:
+        SystemExit: A test of the report failed, or none recorded a model.
+    """
+    root = ElementTree.parse(report).getroot()
+    cases = list(root.iter("testcase"))
+    failed = [case.get("name", "") for case in cases if case.find("failure") is not None]
+    if failed:
+        raise SystemExit(f"{report}: these tests failed, so no table: {', '.join(failed)}")
+    found: dict[str, dict[str, str]] = {}
+    for case in cases:
+        properties = {item.get("name"): item.get("value") for item in case.iter("property")}
+        if "model" in properties:
+            found.setdefault(properties["model"], {}).update(properties)
+    if not found:
+        raise SystemExit(f"{report}: no test recorded a model.")
+    return found
+
+
+def row(name: str, found: dict[str, str]) -> str:
+    spectral = found["teacher"] == "spectral"
+    kept = f"{float(found['kept']):.1%}" if spectral else ""
+    keys = ", ".join(f"`{key}`" for key in filter(None, found.get("capacity", "").split(", ")))
+    student = found.get("student") or "no (closed form)"
+    cells = (name, found["teacher"], kept, student, keys, found.get("trainer", ""), found["note"])
+    return f"| {' | '.join(cells)} |"
+
+
+def main(report: str) -> None:
+    found = findings(Path(report))
+    lines = [f"| {' | '.join(HEAD)} |", f"| {' | '.join('---' for _ in HEAD)} |"]
+    lines += [row(name, found[name]) for name in sorted(found, key=str.lower)]
+    table = "<!-- table -->\n" + "\n".join(lines) + "\n<!-- /table -->"
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(
+        re.sub(r"<!-- table -->.*<!-- /table -->", lambda _: table, text, flags=re.DOTALL),
+        encoding="utf-8",
+    )
+    print(f"{PAGE}: {len(found)} models")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
