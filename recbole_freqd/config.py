@@ -187,15 +187,18 @@ def check_host_values(values: dict[str, Any], defaults: dict[str, Any], where: s
         ConfigError: Something that is no number where RecBole's default is one, a count below 1, or
             a ``valid_metric`` that is not computed.
     """
-    counts = ("epochs", "train_batch_size", "eval_batch_size", "embedding_size", "eval_step")
+    least = dict.fromkeys(("epochs", "train_batch_size", "eval_batch_size", "embedding_size"), 1)
+    least["eval_step"] = 0  # RecBole: no validation, every epoch is saved
     for key, default in defaults.items():
         value = values.get(key)
         if isinstance(default, bool) or not isinstance(default, (int, float)) or value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, Real):
             raise ConfigError(f"{where}{key}: got {value!r}; allowed: a number, e.g. {default}.")
-        if key in counts and (value < 1 or value != int(value)):
-            raise ConfigError(f"{where}{key}: got {value!r}; allowed: a whole number from 1.")
+        if key in least and (value < least[key] or value != int(value)):
+            raise ConfigError(
+                f"{where}{key}: got {value!r}; allowed: a whole number from {least[key]}."
+            )
     if not {"metrics", "topk", "valid_metric"} <= set(values):
         return
     names, cutoffs = (

@@ -1,0 +1,92 @@
+"""Training part of an epoch: FreqD against the stock RecBole trainer, BPR 400 -> 20 on CiteULike.
+
+    RECBOLE_FREQD_DATA=... python benchmarks/bench_epoch.py [--epochs 7] [--projectors linear,mlp]
+
+Stock trainer and distillation take turns, epoch by epoch, in one process; the figure is the ratio of
+median epochs. The teacher is BPR after one epoch: its values do not matter for the time. RecBole
+writes log/ and saved/ into the working directory: run it from a scratch folder.
+"""
+
+import argparse
+import os
+from time import perf_counter
+from typing import Any
+
+from common import median, save, with_command_line
+
+TEACHER = {"model": "BPR", "embedding_size": 400, "epochs": 1, "eval_step": 0}
+KEYS: dict[str, Any] = {
+    "embedding_size": 20,
+    "train_batch_size": 2048,
+    "load_col": {"inter": ["user_id", "item_id"]},
+    "benchmark_filename": ["train", "valid", "test"],
+    "valid_metric": "NDCG@10",
+    "show_progress": False,
+    "state": "ERROR",
+}
+
+
+def prepared(dataset: str, keys: dict[str, Any]) -> tuple[Any, Any]:
+    """A trainer that is ready for epochs, and its training data."""
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_trainer, init_seed
+
+    config = Config("BPR", dataset, config_dict={**KEYS, **keys})
+    init_seed(config["seed"], True)
+    train_data, _, _ = data_preparation(config, create_dataset(config))
+    model = config.model_class(config, train_data._dataset).to(config["device"])
+    trainer = get_trainer(config["MODEL_TYPE"], "BPR")(config, model)
+    if keys.get("trainer"):
+        trainer._prepare(train_data, None)
+    return trainer, train_data
+
+
+def epoch(trainer: Any, train_data: Any, number: int) -> float:
+    start = perf_counter()
+    if hasattr(trainer, "distiller"):
+        with trainer._distilling():
+            trainer._train_epoch(train_data, number)
+    else:
+        trainer._train_epoch(train_data, number)
+    return perf_counter() - start
+
+
+def main(options: argparse.Namespace) -> None:
+    import recbole_freqd
+
+    recbole_freqd.register()
+    base = {"data_path": os.environ["RECBOLE_FREQD_DATA"]}
+    variants: dict[str, dict[str, Any]] = {"stock": {}}
+    for projector in options.projectors.split(","):
+        variants[f"FreqD, {projector}"] = {
+            "trainer": "FreqD",
+            "freqd_projector": projector,
+            "teacher": TEACHER,
+        }
+    ready = {name: prepared(options.dataset, {**base, **keys}) for name, keys in variants.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(options.epochs + 1):
+        for name, (trainer, train_data) in ready.items():
+            taken = epoch(trainer, train_data, number)
+            if number:  # the first warms up
+                seconds[name].append(taken)
+    steps = len(ready["stock"][1])
+    rows = [
+        {
+            "variant": name,
+            "seconds per epoch": round(median(values), 3),
+            "ms per step": round(1000 * median(values) / steps, 2),
+            "ratio to stock": round(median(values) / median(seconds["stock"]), 2),
+        }
+        for name, values in seconds.items()
+    ]
+    save("epoch", f"BPR 400 -> 20 on {options.dataset}, batch 2048", rows, vars(options))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", default="citeulike")
+    parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--projectors", default="linear,mlp")
+    with_command_line(main, parser, needs_data=True)
