@@ -138,6 +138,11 @@ class Distiller(nn.Module):
                     else "",
                 )
 
+    def start_epoch(self, epoch: int) -> None:
+        """Tells the losses which epoch begins."""
+        for loss in self.losses.values():
+            loss.start_epoch(epoch)
+
     def forward(self, features: FeatureRows, interaction: Any) -> dict[str, torch.Tensor]:
         """The losses of a batch by method, not yet weighted.
 

@@ -110,5 +110,4 @@ def _as_adjacency(adjacency: Any, like: torch.Tensor) -> Adjacency:
         adjacency = EntityGraph(sp.csr_array(adjacency), dtype=like.dtype).to(like.device)
     if len(adjacency) != len(like):
         raise ConfigError(f"x has {len(like)} rows, the graph {len(adjacency)} vertices.")
-    everyone = torch.arange(len(adjacency), device=like.device)
-    return adjacency.neighbourhood(everyone, hops=1).adjacency
+    return adjacency.adjacency()

@@ -1,6 +1,7 @@
-"""Entity graphs: top-K co-occurrence, normalised, and the rows that a batch needs of them."""
+"""Entity graphs: top-K co-occurrence, normalised, and filters of them as sparse matrices."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional, Union
 
@@ -10,9 +11,10 @@ import torch
 from sparse_dot_topn import sp_matmul_topn
 
 from recbole_freqd.errors import ConfigError
-from recbole_freqd.rng import RandomStream
+from recbole_freqd.rows import WeightedSums
 
 SIDES = ("user", "item")
+_BLOCK = 65_536  # rows of H x made at once
 
 
 def cooccurrence_graph(user_items: sp.csr_array, *, side: str, k: int) -> sp.csr_array:
@@ -108,7 +110,7 @@ def _normalise(weights: sp.csr_array) -> sp.csr_array:
 
 @dataclass(frozen=True)
 class Adjacency:
-    """Â of a graph, or of the part of it a batch needs, in torch.
+    """Â of a graph, or of what edge dropout leaves of it, in torch.
 
     Attributes:
         row, col: (n_edges,) int64, positions of the stored entries.
@@ -139,22 +141,57 @@ class Adjacency:
 
 
 @dataclass(frozen=True)
-class Neighbourhood:
-    """The part of a graph that a polynomial of L needs for some rows.
+class GraphFilter:
+    """H = h(L) of a graph, or of what edge dropout leaves of it, as a sparse matrix in CSR form.
 
     Attributes:
-        nodes: (n_nodes,) int64, sorted ids of the entities in it.
-        rows: (b,) int64, positions in ``nodes`` of the rows asked for.
-        adjacency: Â between the nodes; complete in every row that ``rows`` depends on.
+        indptr: (n + 1,) int64. indices: (n_entries,) int64. weights: (n_entries,) float.
+        totals: (n,) float, the row sums H 1.
+        is_identity: Whether H = I.
     """
 
-    nodes: torch.Tensor
-    rows: torch.Tensor
-    adjacency: Adjacency
+    indptr: torch.Tensor
+    indices: torch.Tensor
+    weights: torch.Tensor
+    totals: torch.Tensor
+    is_identity: bool = False
+
+    @classmethod
+    def of(
+        cls, indptr: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
+    ) -> "GraphFilter":
+        """From the arrays of a CSR matrix; the row sums are taken here."""
+        n = len(indptr) - 1
+        rows = torch.repeat_interleave(torch.arange(n, device=indptr.device), indptr.diff())
+        return cls(indptr, indices, weights, weights.new_zeros(n).index_add_(0, rows, weights))
+
+    @classmethod
+    def identity(cls, n: int, like: torch.Tensor) -> "GraphFilter":
+        """H = I for n entities, weights of the dtype and device of ``like``."""
+        ones, every = like.new_ones(n), torch.arange(n + 1, device=like.device)
+        return cls(every, every[:-1], ones, ones, is_identity=True)
+
+    def rows(self, ids: torch.Tensor) -> WeightedSums:
+        """The rows of H at ids (b,) int64, each as the weighted sum that it is."""
+        start = self.indptr[ids]
+        count = self.indptr[ids + 1] - start
+        offsets = count.cumsum(0) - count
+        owner = torch.repeat_interleave(torch.arange(len(ids), device=ids.device), count)
+        entry = torch.arange(len(owner), device=ids.device) + (start - offsets)[owner]
+        return WeightedSums(owner, offsets, self.indices[entry], self.weights[entry])
+
+    def apply(self, x: torch.Tensor, out: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """H x for x (n, d), block by block; without ``out`` and for H = I, ``x`` itself."""
+        if self.is_identity and out is None:
+            return x
+        out = torch.empty_like(x) if out is None else out
+        for ids in torch.arange(len(x), device=self.indptr.device).split(_BLOCK):
+            out[ids[0] : ids[-1] + 1] = self.rows(ids).of(x)
+        return out
 
 
 class EntityGraph(torch.nn.Module):
-    """Â in CSR form, from which the rows of a batch are cut.
+    """Â in CSR form, from which filters are made.
 
     Args:
         adjacency: Â, (n, n), symmetric, as :func:`cooccurrence_graph` returns it.
@@ -181,56 +218,77 @@ class EntityGraph(torch.nn.Module):
     def __len__(self) -> int:
         return len(self.indptr) - 1
 
-    def edges_of(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The stored entries of some rows.
+    def adjacency(self) -> Adjacency:
+        """Â as row and column positions."""
+        everyone = torch.arange(len(self), device=self.indptr.device)
+        row = torch.repeat_interleave(everyone, self.indptr.diff())
+        return Adjacency(row, self.indices, self.weights, self.indptr.diff() > 0)
+
+    def dropped(self, keep_prob: float, seed: int) -> Adjacency:
+        """What edge dropout leaves: each stored entry stays with ``keep_prob``, divided by it.
+
+        Each direction of an edge falls by itself. J stays that of the whole graph.
 
         Args:
-            ids: (b,) int64.
-
-        Returns:
-            ``(owner, edge)``, both (n_edges,): position in ``ids`` and position in the CSR arrays.
-        """
-        start = self.indptr[ids]
-        count = self.indptr[ids + 1] - start
-        owner = torch.repeat_interleave(torch.arange(len(ids), device=ids.device), count)
-        first = torch.cumsum(count, 0) - count
-        edge = torch.arange(len(owner), device=ids.device) - first[owner] + start[owner]
-        return owner, edge
-
-    def neighbourhood(
-        self,
-        ids: torch.Tensor,
-        hops: int,
-        keep_prob: float = 1.0,
-        stream: Optional[RandomStream] = None,
-    ) -> Neighbourhood:
-        """What a polynomial of degree ``hops`` in L needs to be right in the rows ``ids``.
-
-        Edge dropout: each stored entry (each direction by itself) is kept with ``keep_prob`` and
-        divided by it; one draw serves every power of L.
-
-        Args:
-            ids: (b,) int64, sorted and distinct.
-            hops: Degree of the polynomial, at least 0.
             keep_prob: In (0, 1].
-            stream: Where the mask is drawn from; needed when ``keep_prob`` < 1.
+            seed: Of the mask; the same on every device.
         """
-        owners = ids
-        for _ in range(hops - 1):
-            owners = torch.unique(torch.cat([owners, self.indices[self.edges_of(owners)[1]]]))
-        if hops > 0:
-            owner, edge = self.edges_of(owners)
-        else:
-            owner = edge = torch.empty(0, dtype=torch.int64, device=ids.device)
-        weight = self.weights[edge]
-        if keep_prob < 1.0:
-            if stream is None:
-                raise ConfigError("keep_prob < 1 needs a RandomStream to draw the mask from.")
-            kept = stream.keep((len(edge),), keep_prob, like=weight)
-            owner, edge, weight = owner[kept], edge[kept], weight[kept] / keep_prob
-        nodes, place = torch.unique(torch.cat([owners, self.indices[edge]]), return_inverse=True)
-        place_of_owner, col = place[: len(owners)], place[len(owners) :]
-        rows = torch.searchsorted(nodes, ids)
-        connected = self.indptr[nodes + 1] > self.indptr[nodes]
-        adjacency = Adjacency(place_of_owner[owner], col, weight, connected)
-        return Neighbourhood(nodes, rows, adjacency)
+        whole = self.adjacency()
+        if keep_prob == 1.0:
+            return whole
+        generator = torch.Generator().manual_seed(seed)
+        kept = (torch.rand(len(self.weights), generator=generator) < keep_prob).to(whole.row.device)
+        return Adjacency(
+            whole.row[kept], whole.col[kept], whole.weight[kept] / keep_prob, whole.connected
+        )
+
+
+def graph_filter(adjacency: Adjacency, coefficients: Sequence[float]) -> GraphFilter:
+    """H = Σ_j c_j L^j with L = J - Â, as a sparse matrix.
+
+    Args:
+        adjacency: Â, whose entries are sorted by row.
+        coefficients: c_0, c_1, ...; with m + 1 of them the rows of H reach m hops, and are as wide.
+    """
+    n = len(adjacency.connected)
+    if len(coefficients) == 1:
+        return _scaled(GraphFilter.identity(n, adjacency.weight), coefficients[0])
+    if len(coefficients) == 2:
+        return _linear(adjacency, *coefficients)
+    # Higher powers fill up: SciPy's sparse products, on the CPU.
+    edges = (adjacency.row.cpu().numpy(), adjacency.col.cpu().numpy())
+    links = sp.csr_array((adjacency.weight.cpu().numpy(), edges), shape=(n, n))
+    laplacian = sp.diags_array(adjacency.connected.cpu().numpy().astype(links.dtype)) - links
+    unit = sp.eye_array(n, dtype=links.dtype)
+    matrix = coefficients[-1] * unit
+    for coefficient in reversed(coefficients[:-1]):
+        matrix = matrix @ laplacian + coefficient * unit
+    csr = sp.csr_array(matrix)
+    device = adjacency.weight.device
+    return GraphFilter.of(
+        torch.from_numpy(csr.indptr).to(device, torch.int64),
+        torch.from_numpy(csr.indices).to(device, torch.int64),
+        torch.from_numpy(csr.data).to(device, adjacency.weight.dtype),
+    )
+
+
+def _scaled(identity: GraphFilter, factor: float) -> GraphFilter:
+    if factor == 1.0:
+        return identity
+    return GraphFilter.of(identity.indptr, identity.indices, identity.weights * factor)
+
+
+def _linear(adjacency: Adjacency, constant: float, slope: float) -> GraphFilter:
+    """c_0 + c_1 L: the diagonal before the edges of each row."""
+    n, edges, device = len(adjacency.connected), len(adjacency.row), adjacency.row.device
+    counts = torch.bincount(adjacency.row, minlength=n) + 1
+    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    # Edges are sorted by row, so before edge e lie e edges and the diagonals of its row and above.
+    place = torch.arange(edges, device=device) + adjacency.row + 1
+    indices = torch.empty(n + edges, dtype=torch.int64, device=device)
+    weights = adjacency.weight.new_empty(n + edges)
+    indices[indptr[:-1]] = torch.arange(n, device=device)
+    weights[indptr[:-1]] = constant + slope * adjacency.connected.to(weights.dtype)
+    indices[place] = adjacency.col
+    weights[place] = -slope * adjacency.weight
+    return GraphFilter.of(indptr, indices, weights)

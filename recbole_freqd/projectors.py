@@ -1,6 +1,6 @@
 """Maps from the student's feature space to the teacher's. Used in training only, never served."""
 
-from typing import Callable, Optional, Union
+from typing import Optional, Union
 
 import torch
 from torch import nn
@@ -27,13 +27,13 @@ class LinearProjector(nn.Module):
         """(n, student_dim) -> (n, teacher_dim)."""
         return x @ self.weight + self.bias
 
-    def then_filter(self, x: torch.Tensor, apply: Callable[..., torch.Tensor]) -> torch.Tensor:
-        """``apply(self(x))`` for a linear ``apply``, computed in the student's width.
+    def of_filtered(self, filtered: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
+        """H (x W + 1 bᵀ) = (H x) W + (H 1) bᵀ, from H x (n, student_dim) and H 1 (n,)."""
+        return filtered @ self.weight + totals[:, None] * self.bias
 
-        H (x W + 1 bᵀ) = (H x) W + (H 1) bᵀ: a column of ones beside x carries H's row sums.
-        """
-        filtered = apply(torch.cat([x, x.new_ones(len(x), 1)], dim=1))
-        return filtered @ torch.cat([self.weight, self.bias[None]])
+    def stacked(self) -> torch.Tensor:
+        """(student_dim + 1, teacher_dim): W and, for the column H 1, b."""
+        return torch.cat([self.weight, self.bias[None]])
 
 
 class MLPProjector(nn.Module):
@@ -74,10 +74,6 @@ class MLPProjector(nn.Module):
         joined = self._drop(inner).permute(1, 0, 2).reshape(len(x), experts * hidden)
         outer = joined @ self.weight_out.reshape(experts * hidden, teacher_dim)
         return outer / experts + self.bias_out.mean(0)
-
-    def then_filter(self, x: torch.Tensor, apply: Callable[..., torch.Tensor]) -> torch.Tensor:
-        """``apply(self(x))``; an MLP does not commute with a filter."""
-        return apply(self(x))
 
     def _drop(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training or self.dropout == 0.0:

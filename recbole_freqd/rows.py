@@ -1,12 +1,70 @@
 """Features of users and items, handed out by rows: what losses read, whatever they come from."""
 
 from dataclasses import dataclass
-from typing import Callable, Union
+from typing import Any, Callable, Optional, Union
 
 import torch
+from torch.nn import functional as F
+
+from recbole_freqd.rng import RandomStream
 
 Features = tuple[torch.Tensor, torch.Tensor]
 """User features (n_users, d) and item features (n_items, d'), row 0 being RecBole's padding."""
+
+
+@dataclass(frozen=True)
+class WeightedSums:
+    """Some rows of a sparse matrix: which rows of a table are to be summed, with which weights.
+
+    Attributes:
+        owner: (n_entries,) int64, ascending: the sum that an entry belongs to.
+        offsets: (b,) int64, the first entry of each sum.
+        columns: (n_entries,) int64, rows of the table.
+        weights: (n_entries,) float.
+    """
+
+    owner: torch.Tensor
+    offsets: torch.Tensor
+    columns: torch.Tensor
+    weights: torch.Tensor
+
+    def of(
+        self,
+        table: torch.Tensor,
+        columns: Optional[torch.Tensor] = None,
+        *,
+        in_place: bool = False,
+    ) -> torch.Tensor:
+        """(b, d), the sums over a table (n, d), differentiable once.
+
+        Args:
+            table: (n, d).
+            columns: (n_entries,) int64, rows of *this* table, where they are not the own ones.
+            in_place: See :class:`FeatureRows`; the table is a parameter then.
+        """
+        return _Sums.apply(table, self, self.columns if columns is None else columns, in_place)
+
+    def with_dropout(
+        self, ids: torch.Tensor, keep_prob: float, stream: RandomStream
+    ) -> "WeightedSums":
+        """Edges (entries off the diagonal) kept with ``keep_prob`` and divided by it.
+
+        Args:
+            ids: (b,) int64, the row of the matrix that each sum is.
+            keep_prob: In (0, 1].
+            stream: Where the mask is drawn from.
+        """
+        own = self.columns == ids[self.owner]
+        kept = own | stream.keep((len(own),), keep_prob, like=self.weights)
+        weights = torch.where(own, self.weights, self.weights / keep_prob)[kept]
+        owner = self.owner[kept]
+        counts = torch.bincount(owner, minlength=len(ids))
+        return WeightedSums(owner, counts.cumsum(0) - counts, self.columns[kept], weights)
+
+    def totals(self) -> torch.Tensor:
+        """(b,), the sum of the weights of each."""
+        zeros = self.weights.new_zeros(len(self.offsets))
+        return zeros.index_add_(0, self.owner, self.weights)
 
 
 @dataclass(frozen=True)
@@ -16,23 +74,86 @@ class FeatureRows:
     Attributes:
         user: From user ids (b,) int64 to their features (b, d), differentiable.
         item: From item ids (b,) int64 to their features (b, d'), differentiable.
+        tables: The two tables, where the features are rows of tables; then sums are taken from
+            them directly.
+        in_place: Whether gradients of tables that are parameters are added to the ``.grad`` that
+            the base loss has made anyway, at the end of the backward pass. That spares a second
+            dense gradient of the size of the table, but hides the gradient from
+            ``torch.autograd.grad`` and from hooks of the parameter (DistributedDataParallel's).
     """
 
     user: Callable[[torch.Tensor], torch.Tensor]
     item: Callable[[torch.Tensor], torch.Tensor]
+    tables: Optional[Features] = None
+    in_place: bool = False
 
     @classmethod
-    def of_tables(cls, user_emb: torch.Tensor, item_emb: torch.Tensor) -> "FeatureRows":
+    def of_tables(
+        cls, user_emb: torch.Tensor, item_emb: torch.Tensor, *, in_place: bool = False
+    ) -> "FeatureRows":
         """The rows of two tables, (n_users, d) and (n_items, d')."""
         return cls(
-            lambda ids: user_emb.index_select(0, ids), lambda ids: item_emb.index_select(0, ids)
+            lambda ids: user_emb.index_select(0, ids),
+            lambda ids: item_emb.index_select(0, ids),
+            (user_emb, item_emb),
+            in_place,
         )
 
     def of(self, side: str, ids: torch.Tensor) -> torch.Tensor:
         """The features (b, d) of ids (b,) of a side, ``"user"`` or ``"item"``."""
         return (self.user if side == "user" else self.item)(ids)
 
+    def summed(self, side: str, sums: WeightedSums) -> torch.Tensor:
+        """(b, d), weighted sums of features, at least float32; each entity is computed once."""
+        if self.tables is None:
+            nodes, place = torch.unique(sums.columns, return_inverse=True)
+            return sums.of(_at_least_single(self.of(side, nodes)), place)
+        table = self.tables[0 if side == "user" else 1]
+        in_place = self.in_place and table.is_leaf and table.requires_grad
+        return sums.of(_at_least_single(table), in_place=in_place)
+
 
 def as_rows(features: Union[FeatureRows, Features]) -> FeatureRows:
     """Tables become :class:`FeatureRows`; what is that already stays."""
     return features if isinstance(features, FeatureRows) else FeatureRows.of_tables(*features)
+
+
+def _at_least_single(values: torch.Tensor) -> torch.Tensor:
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+class _Sums(torch.autograd.Function):
+    """Weighted sums of the rows of a table; its backward is faster than that of torch's lookup."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, table: torch.Tensor, sums: WeightedSums, columns: torch.Tensor, in_place: bool
+    ) -> torch.Tensor:
+        ctx.table, ctx.sums, ctx.columns, ctx.in_place = table, sums, columns, in_place
+        weights = sums.weights.to(table.dtype)
+        return F.embedding_bag(
+            columns, table.detach(), sums.offsets, per_sample_weights=weights, mode="sum"
+        )
+
+    @staticmethod
+    def backward(
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[Optional[torch.Tensor], None, None, None]:
+        table = ctx.table
+
+        def add_to(total: torch.Tensor) -> torch.Tensor:
+            spread = gradient.index_select(0, ctx.sums.owner)
+            spread *= ctx.sums.weights.to(gradient.dtype)[:, None]
+            return total.index_add_(0, ctx.columns, spread.to(total.dtype))
+
+        def add_to_grad() -> None:
+            with torch.no_grad():
+                if table.grad is None:
+                    table.grad = torch.zeros_like(table)
+                add_to(table.grad)
+
+        if not ctx.in_place:
+            return add_to(torch.zeros_like(table)), None, None, None
+        # At the end of the pass: then the base loss's dense gradient is there to be added to.
+        torch.autograd.Variable._execution_engine.queue_callback(add_to_grad)
+        return None, None, None, None

@@ -180,6 +180,7 @@ class DistillationTrainer:
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         self._sums, self._steps = {}, 0
+        self.distiller.start_epoch(epoch_idx)
         result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)  # type: ignore[misc]
         parts = {name: float(value) / self._steps for name, value in self._sums.items()}
         if parts:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.filters import PolynomialFilter
-from recbole_freqd.graph import EntityGraph, cooccurrence_graph
+from recbole_freqd.graph import EntityGraph, cooccurrence_graph, graph_filter
 from recbole_freqd.rng import RandomStream
 from tests.oracles import dense_graph, random_interactions
 
@@ -75,34 +75,45 @@ def test_an_unknown_side_is_refused():
 
 
 @pytest.mark.parametrize("hops", [0, 1, 2, 3])
-@pytest.mark.parametrize("ids", [[2], [1, 4, 9], list(range(10))])
-def test_a_neighbourhood_gives_the_same_rows_as_the_whole_graph(hops, ids):
+@pytest.mark.parametrize("ids", [[2], [1, 4, 9], [4, 1, 4], list(range(10)), []])
+def test_rows_of_the_filter_as_a_matrix_are_those_of_the_polynomial(hops, ids):
     adjacency = cooccurrence_graph(random_interactions(5), side="item", k=3)
-    graph = EntityGraph(adjacency, dtype=torch.float64)
     x = torch.randn(10, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    h = PolynomialFilter([0.5, -1.0, 0.25, 2.0][: hops + 1])
-    ids = torch.tensor(ids)
-    hood = graph.neighbourhood(ids, hops)
-    part = h.apply(x[hood.nodes], hood.adjacency)[hood.rows]
-    torch.testing.assert_close(part, h.apply(x, adjacency)[ids], rtol=1e-12, atol=1e-12)
-    assert len(torch.unique(hood.nodes)) == len(hood.nodes)
+    coefficients = [0.5, -1.0, 0.25, 2.0][: hops + 1]
+    graph = EntityGraph(adjacency, dtype=torch.float64)
+    made, ids = graph_filter(graph.adjacency(), coefficients), torch.tensor(ids, dtype=torch.int64)
+    whole = PolynomialFilter(coefficients).apply(x, adjacency)
+    torch.testing.assert_close(made.rows(ids).of(x), whole[ids], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(made.apply(x), whole, rtol=1e-12, atol=1e-12)
+    ones = torch.ones(10, 1, dtype=torch.float64)
+    sums = PolynomialFilter(coefficients).apply(ones, adjacency)[:, 0]
+    torch.testing.assert_close(made.totals, sums, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(made.rows(ids).totals(), sums[ids], rtol=1e-12, atol=1e-12)
 
 
-def test_a_neighbourhood_of_one_hop_holds_the_rows_and_their_kept_neighbours_only():
-    graph = EntityGraph(cooccurrence_graph(random_interactions(5), side="item", k=2))
-    ids = torch.tensor([1, 2])
-    neighbours = graph.indices[graph.edges_of(ids)[1]]
-    hood = graph.neighbourhood(ids, 1)
-    assert set(hood.nodes.tolist()) == set(ids.tolist()) | set(neighbours.tolist())
+def test_a_filter_is_applied_to_all_rows_in_blocks_and_into_given_memory(monkeypatch):
+    graph = EntityGraph(cooccurrence_graph(random_interactions(5), side="item", k=3))
+    made, x = graph_filter(graph.adjacency(), [1.0, -0.5]), torch.randn(10, 4)
+    whole, out = made.apply(x), torch.empty(10, 4)
+    monkeypatch.setattr("recbole_freqd.graph._BLOCK", 3)
+    assert made.apply(x, out) is out and torch.equal(out, whole)
+    identity = graph_filter(graph.adjacency(), [1.0])
+    assert identity.apply(x) is x and torch.equal(identity.apply(x, out), x)
+
+
+def test_a_filter_of_one_hop_reads_the_rows_and_their_neighbours_only():
+    adjacency = cooccurrence_graph(random_interactions(5), side="item", k=2)
+    made = graph_filter(EntityGraph(adjacency).adjacency(), [1.0, -0.5])
+    neighbours = adjacency[[1, 2]].nonzero()[1].tolist()
+    assert set(made.rows(torch.tensor([1, 2])).columns.tolist()) == {1, 2, *neighbours}
 
 
 def test_edge_dropout_keeps_each_direction_with_its_probability_and_rescales():
     adjacency = cooccurrence_graph(sp.csr_array(np.ones((1, 60))), side="item", k=10)
     graph = EntityGraph(adjacency, dtype=torch.float64)
-    everyone, stream = torch.arange(60), RandomStream(3)
     total, kept, one_way = torch.zeros(60, 60, dtype=torch.float64), 0, 0
-    for _ in range(200):
-        part = graph.neighbourhood(everyone, 1, 0.3, stream).adjacency
+    for seed in range(200):
+        part = graph.dropped(0.3, seed)
         dense = torch.zeros(60, 60, dtype=torch.float64)
         dense[part.row, part.col] = part.weight
         total, kept = total + dense, kept + len(part.weight)
@@ -112,23 +123,51 @@ def test_edge_dropout_keeps_each_direction_with_its_probability_and_rescales():
     assert one_way / kept == pytest.approx(0.7, abs=0.02)  # directions fall independently
 
 
+def test_edge_dropout_of_a_step_keeps_the_diagonal_and_rescales_the_edges():
+    adjacency = cooccurrence_graph(sp.csr_array(np.ones((1, 60))), side="item", k=10)
+    made = graph_filter(EntityGraph(adjacency, dtype=torch.float64).adjacency(), [1.0, -0.5])
+    ids, stream = torch.arange(60), RandomStream(3)
+    whole, kept, total = made.rows(ids), 0, torch.zeros(60, dtype=torch.float64)
+    for _ in range(200):
+        part = whole.with_dropout(ids, 0.3, stream)
+        own = part.columns == ids[part.owner]
+        assert own.sum() == 60 and torch.equal(
+            part.weights[own], whole.weights[whole.columns == ids[whole.owner]]
+        )
+        kept, total = kept + int((~own).sum()), total + part.totals()
+        assert torch.equal(
+            part.offsets,
+            torch.bincount(part.owner, minlength=60).cumsum(0)
+            - torch.bincount(part.owner, minlength=60),
+        )
+    assert kept / (200 * adjacency.nnz) == pytest.approx(0.3, abs=0.01)
+    torch.testing.assert_close(total / 200, made.totals, rtol=0, atol=0.05)
+
+
 def test_a_row_that_loses_all_its_edges_is_not_isolated():
-    adjacency = cooccurrence_graph(random_interactions(2), side="user", k=3)
-    graph = EntityGraph(adjacency, dtype=torch.float64)
-    whole = graph.neighbourhood(torch.arange(9), 1).adjacency
-    bare = graph.neighbourhood(torch.arange(9), 1, 1e-9, RandomStream(0)).adjacency
+    graph = EntityGraph(cooccurrence_graph(random_interactions(2), side="user", k=3))
+    bare, whole = graph.dropped(1e-9, 0), graph.dropped(1.0, 0)
     assert len(bare.row) == 0
     assert torch.equal(bare.connected, whole.connected) and bare.connected.any()
-    x = torch.ones(9, 2, dtype=torch.float64)
-    filtered = PolynomialFilter.linear(0.5).apply(x, bare)
-    expected = torch.where(whole.connected, 0.5, 1.0).to(torch.float64)
-    assert torch.equal(filtered[:, 0], expected)
+    filtered = graph_filter(bare, [1.0, -0.5]).apply(torch.ones(9, 2))
+    assert torch.equal(filtered[:, 0], torch.where(whole.connected, 0.5, 1.0))
 
 
-def test_dropout_without_a_stream_is_refused():
-    graph = EntityGraph(cooccurrence_graph(random_interactions(2), side="user", k=3))
-    with pytest.raises(ConfigError, match="RandomStream"):
-        graph.neighbourhood(torch.arange(3), 1, keep_prob=0.5)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_weighted_sums_have_the_gradient_of_the_dense_product(in_place):
+    made = graph_filter(
+        EntityGraph(cooccurrence_graph(random_interactions(5), side="item", k=3)).adjacency(),
+        [0.2, 0.7],
+    )
+    table, ids = torch.randn(10, 4, requires_grad=True), torch.tensor([3, 1, 3])
+    weights = torch.randn(3, 4)
+    dense = table.detach().clone().requires_grad_()
+    rows = made.rows(ids)
+    (rows.of(table, in_place=in_place) * weights).sum().backward()
+    everything = made.rows(torch.arange(10))
+    H = torch.zeros(10, 10).index_put((everything.owner, everything.columns), everything.weights)
+    ((H @ dense)[ids] * weights).sum().backward()
+    torch.testing.assert_close(table.grad, dense.grad)
 
 
 def test_the_graph_is_in_no_state_dict():

@@ -9,7 +9,7 @@ from recbole_freqd.errors import ConfigError, TeacherError
 from recbole_freqd.filters import PolynomialFilter
 from recbole_freqd.graph import cooccurrence_graph
 from recbole_freqd.losses import LOSSES, FDLoss, FreqDLoss
-from recbole_freqd.losses.distances import mean_at, row_distance
+from recbole_freqd.losses.distances import projected_distance, row_distance
 from recbole_freqd.settings import method_keys
 from tests.oracles import dense_filter, dense_laplacian, random_interactions
 
@@ -243,8 +243,8 @@ def test_without_negatives_the_items_are_one_mean_with_weight_1():
     torch.testing.assert_close(loss(student, none, EVERYTHING, none), with_negatives / 2)
 
 
-def test_one_mask_serves_student_and_teacher_positives_and_negatives(monkeypatch):
-    loss = make(**{**PLAIN, "keep_prob": 0.5})
+def test_a_mask_per_step_is_one_for_student_and_teacher_positives_and_negatives(monkeypatch):
+    loss = make(**{**PLAIN, "keep_prob": 0.5, "mask": "step"})
     draws = []
     keep = loss.stream.keep
     monkeypatch.setattr(
@@ -254,8 +254,26 @@ def test_one_mask_serves_student_and_teacher_positives_and_negatives(monkeypatch
     assert len(draws) == 2  # one for users, one for items
 
 
+def test_a_mask_per_epoch_is_the_same_in_every_step_and_again_after_a_restart():
+    options, student = {**PLAIN, "keep_prob": 0.4}, features(D_S, D_S, 2)
+    loss, values = make(**options), []
+    for epoch in (0, 1, 2, 1):
+        loss.start_epoch(epoch)
+        values.append([loss(student, *batch()).item() for _ in range(2)])
+    assert all(first == second for first, second in values)
+    assert values[1] == values[3] and len({value for value, _ in values}) == 3
+    resumed = make(**options)
+    resumed.start_epoch(2)
+    assert resumed(student, *batch()).item() == values[2][0]
+
+
+def test_a_mask_per_step_needs_a_filter_of_one_hop():
+    with pytest.raises(ConfigError, match="freqd_mask: got 'step' with a filter of degree 2"):
+        make(filter="quadratic", mask="step", keep_prob=0.5)
+
+
 def test_masks_and_dropout_are_of_training_only():
-    loss, student = make(keep_prob=0.3), features(D_S, D_S, 2)
+    loss, student = make(keep_prob=0.3, mask="step"), features(D_S, D_S, 2)
     loss.eval()
     assert loss(student, *batch()) == loss(student, *batch())
     loss.train()
@@ -295,7 +313,7 @@ def test_freqd_and_fd_are_related_but_differ_in_keys_by_the_filter_only():
         {key.split("_", 1)[1]: spec.default for key, spec in method_keys(name).items()}
         for name in ("FreqD", "FD")
     )
-    assert set(freqd) - set(fd) == {"alpha", "k", "keep_prob", "filter"}
+    assert set(freqd) - set(fd) == {"alpha", "k", "keep_prob", "mask", "filter"}
     assert {key: freqd[key] for key in fd} == fd
     assert issubclass(FDLoss, FreqDLoss)
 
@@ -323,9 +341,27 @@ def test_half_precision_rows_are_measured_in_single_precision():
     assert row_distance(x, -x, "squared").tolist() == [4 * 600.0**2]
 
 
-def test_the_mean_is_over_distinct_ids():
-    distances, ids = torch.tensor([1.0, 2.0, 4.0]), torch.tensor([3, 5, 9])
-    assert mean_at(distances, ids, torch.tensor([9, 3, 9, 9])) == 2.5
+@pytest.mark.parametrize("distance", ["squared", "cosine"])
+def test_the_narrow_form_equals_the_wide_one_in_value_and_gradient(distance):
+    generator = torch.Generator().manual_seed(0)
+    rows, weight, teacher = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((6, 3), (3, 7), (6, 7))
+    )
+    rows[2], teacher[4] = 0.0, 0.0  # rows without a direction
+    found = []
+    for narrow in (True, False):
+        x, w = rows.clone().requires_grad_(), weight.clone().requires_grad_()
+        norm = teacher.norm(dim=1)
+        value = (
+            projected_distance(x, w, teacher, norm, distance)
+            if narrow
+            else row_distance(x @ w, teacher, distance)
+        )
+        (value * torch.arange(1.0, 7.0)).sum().backward()
+        found.append((value.detach(), x.grad, w.grad))
+    for narrow, wide in zip(*found):
+        torch.testing.assert_close(narrow, wide, rtol=1e-10, atol=1e-12)
 
 
 def test_an_unknown_distance_is_refused():

@@ -73,19 +73,11 @@ def test_an_unknown_kind_is_refused():
         make_projector("conv", 2, 3, RandomStream(0), experts=1, hidden=None, dropout=0.0)
 
 
-def test_filtering_after_a_linear_projector_costs_the_students_width_only():
-    projector, mix, widths = LinearProjector(3, 5, RandomStream(0)), torch.randn(4, 6), []
-
-    def apply(values):
-        widths.append(values.shape[1])
-        return mix @ values
-
-    x = torch.randn(6, 3)
-    torch.testing.assert_close(projector.then_filter(x, apply), mix @ projector(x))
-    assert widths == [4]
-
-
-def test_an_mlp_is_filtered_after_projecting():
-    projector, mix = MLPProjector(3, 5, RandomStream(0), experts=2), torch.randn(4, 6)
-    x = torch.randn(6, 3)
-    torch.testing.assert_close(projector.then_filter(x, mix.matmul), mix @ projector(x))
+def test_a_filter_before_a_linear_projector_is_one_after_it_with_the_bias_times_its_row_sums():
+    projector, mix = LinearProjector(3, 5, RandomStream(0)), torch.randn(4, 6)
+    x, totals = torch.randn(6, 3), mix.sum(1)
+    after = mix @ projector(x)
+    torch.testing.assert_close(projector.of_filtered(mix @ x, totals), after)
+    torch.testing.assert_close(
+        torch.cat([mix @ x, totals[:, None]], 1) @ projector.stacked(), after
+    )

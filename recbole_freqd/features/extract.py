@@ -266,6 +266,8 @@ def shared_features(
 def _read_in_eval_mode(model: nn.Module, adapter: FeatureAdapter) -> FeatureRows:
     with evaluating(model):
         rows = adapter.rows(model)
+    if rows.tables is not None:
+        return rows  # a lookup knows no mode
 
     def wrapped(of: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
         def read(ids: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,8 @@ class EmbeddingTables(FeatureAdapter):
     capacity: tuple[str, ...] = ("embedding_size",)
 
     def rows(self, model: nn.Module) -> FeatureRows:
-        return FeatureRows.of_tables(model.user_embedding.weight, model.item_embedding.weight)
+        tables = model.user_embedding.weight, model.item_embedding.weight
+        return FeatureRows.of_tables(*tables, in_place=True)
 
 
 @adapts("LINE")

@@ -70,6 +70,9 @@ class DistillationLoss(nn.Module):
         """Makes graphs, projectors, lists: all that depends on data and widths."""
         raise NotImplementedError
 
+    def start_epoch(self, epoch: int) -> None:
+        """Told at the start of every epoch, counted from 0; what is drawn per epoch changes."""
+
     def forward(
         self,
         student_features: Union[Features, FeatureRows],

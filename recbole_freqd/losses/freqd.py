@@ -1,6 +1,7 @@
 """FreqD, and FD, which is FreqD with H = I."""
 
 import logging
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Optional, Union, cast
 
@@ -11,9 +12,15 @@ from torch import nn
 
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.filters import PolynomialFilter
-from recbole_freqd.graph import EntityGraph, cooccurrence_graph
+from recbole_freqd.graph import (
+    SIDES,
+    EntityGraph,
+    GraphFilter,
+    cooccurrence_graph,
+    graph_filter,
+)
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
-from recbole_freqd.losses.distances import mean_at, row_distance
+from recbole_freqd.losses.distances import mean_or_zero, projected_distance, row_distance
 from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
 from recbole_freqd.rows import FeatureRows, Features, as_rows
 
@@ -34,11 +41,15 @@ class FreqDLoss(DistillationLoss):
     the number of rows, per side (Theorem 1 with weights). Cosine distance, dropout and batches are
     heuristics built on it.
 
-    A batch costs the projection of the rows B and their kept neighbours, never of all N entities.
+    A batch costs the rows B and their kept neighbours, never all N entities; with the linear
+    projector all but one product with the teacher's rows is in the student's width. The edge mask
+    is drawn anew for every epoch (:meth:`start_epoch`), and H T made once for it, or, with
+    ``mask="step"``, for every batch.
 
     Args and errors are those of :class:`DistillationLoss`; the options:
         alpha: [0, 1], strength of the filter. beta: weight, applied by the trainer.
-        k: neighbours per entity. keep_prob: (0, 1], edge dropout. filter: ``"linear"``,
+        k: neighbours per entity. keep_prob: (0, 1], edge dropout. mask: ``"epoch"`` or ``"step"``,
+        how often the mask is drawn. filter: ``"linear"``,
         ``"quadratic"`` or coefficients c_j (then without ``alpha``). distance: ``"cosine"`` or
         ``"squared"``. projector: ``"mlp"`` or ``"linear"``. experts, hidden, dropout: of the mlp.
         weight_decay: of the projectors, applied by the trainer.
@@ -79,10 +90,18 @@ class FreqDLoss(DistillationLoss):
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         options = self.options
         self.filter = self._make_filter()
+        if self._masks_per_step() and self.filter.degree > 1:
+            raise ConfigError(
+                f"{self.prefix}_mask: got 'step' with a filter of degree {self.filter.degree}; "
+                "allowed: epoch, since powers of a masked graph are made once per epoch."
+            )
         self.graphs, self.projectors = nn.ModuleDict(), nn.ModuleDict()
+        self._epoch = 0
+        self._filtered: dict[str, _Filtered] = {}
         teachers = self.teacher_user_emb, self.teacher_item_emb
-        for side, width, teacher_emb in zip(("user", "item"), student_dims, teachers):
-            self.graphs[side] = self._make_graph(user_items, side, teacher_emb.dtype)
+        for side, width, teacher_emb in zip(SIDES, student_dims, teachers):
+            dtype = torch.promote_types(teacher_emb.dtype, torch.float32)
+            self.graphs[side] = self._make_graph(user_items, side, dtype)
             self.projectors[side] = make_projector(
                 options["projector"],
                 width,
@@ -91,9 +110,12 @@ class FreqDLoss(DistillationLoss):
                 experts=options["experts"],
                 hidden=options["hidden"],
                 dropout=options["dropout"],
-            ).to(teacher_emb.dtype)
+            ).to(dtype)
         # The projectors start the same on every device, since they are drawn on the CPU.
         self.to(self.teacher_user_emb.device)
+
+    def start_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
 
     def _make_filter(self) -> PolynomialFilter:
         return PolynomialFilter.named(self.options["filter"], self.options["alpha"])
@@ -122,16 +144,12 @@ class FreqDLoss(DistillationLoss):
         negative_item_ids: Optional[torch.Tensor] = None,
     ) -> torch.Tensor:
         student, users = as_rows(student_features), torch.unique(user_ids)
-        user_term = mean_at(self.distances("user", student, users), users, users)
-        if negative_item_ids is None:
-            items = torch.unique(positive_item_ids)
-            distances = self.distances("item", student, items)
-            return user_term + mean_at(distances, items, items)
-        items = torch.unique(torch.cat([positive_item_ids, negative_item_ids]))
-        distances = self.distances("item", student, items)
-        positives = mean_at(distances, items, positive_item_ids)
-        negatives = mean_at(distances, items, negative_item_ids)
-        return user_term + 0.5 * (positives + negatives)
+        kinds = [torch.unique(positive_item_ids)]
+        if negative_item_ids is not None:
+            kinds.append(torch.unique(negative_item_ids))
+        items = self.distances("item", student, torch.cat(kinds))
+        means = [mean_or_zero(part) for part in items.split([len(kind) for kind in kinds])]
+        return mean_or_zero(self.distances("user", student, users)) + sum(means) / len(means)
 
     def distances(self, side: str, student: FeatureRows, ids: torch.Tensor) -> torch.Tensor:
         """Distance between filtered student and filtered teacher rows.
@@ -139,23 +157,78 @@ class FreqDLoss(DistillationLoss):
         Args:
             side: ``"user"`` or ``"item"``.
             student: Its features; only the rows needed are read.
-            ids: (b,) int64, sorted and distinct.
+            ids: (b,) int64.
 
         Returns:
             (b,), one distance per id.
         """
-        teacher_emb = self.teacher_user_emb if side == "user" else self.teacher_item_emb
-        keep_prob = self.options.get("keep_prob", 1.0) if self.training else 1.0
-        graph = cast(EntityGraph, self.graphs[side])
-        hood = graph.neighbourhood(ids, self.filter.degree, keep_prob, self.stream)
-
-        def filtered_rows(values: torch.Tensor) -> torch.Tensor:
-            return self.filter.apply(values, hood.adjacency).index_select(0, hood.rows)
-
+        filtered = self._filter_teacher(side)
+        sums, totals = filtered.filter.rows(ids), filtered.filter.totals[ids]
+        if filtered.teacher_emb is None or filtered.teacher_norm is None:
+            sums = sums.with_dropout(ids, self.options["keep_prob"], self.stream)
+            totals, teacher = sums.totals(), sums.of(self._teacher(side))
+            norm = torch.linalg.vector_norm(teacher, dim=1, dtype=sums.weights.dtype)
+        else:
+            teacher, norm = filtered.teacher_emb.index_select(0, ids), filtered.teacher_norm[ids]
         projector = cast(Union[LinearProjector, MLPProjector], self.projectors[side])
-        student_rows = projector.then_filter(student.of(side, hood.nodes), filtered_rows)
-        teacher_rows = filtered_rows(teacher_emb.index_select(0, hood.nodes))
-        return row_distance(student_rows, teacher_rows, self.options["distance"])
+        distance = self.options["distance"]
+        if isinstance(projector, MLPProjector):  # which does not commute with a filter
+            nodes, place = torch.unique(sums.columns, return_inverse=True)
+            projected = projector(student.of(side, nodes))
+            return row_distance(sums.of(projected.to(totals.dtype), place), teacher, distance)
+        rows = student.summed(side, sums)
+        if rows.shape[1] < teacher.shape[1]:
+            rows = torch.cat([rows, totals[:, None]], dim=1)
+            return projected_distance(rows, projector.stacked(), teacher, norm, distance)
+        return row_distance(projector.of_filtered(rows, totals), teacher, distance)
+
+    def _teacher(self, side: str) -> torch.Tensor:
+        return self.teacher_user_emb if side == "user" else self.teacher_item_emb
+
+    def _masks_per_step(self) -> bool:
+        return self.options.get("mask") == "step" and self.options["keep_prob"] < 1.0
+
+    def _filter_teacher(self, side: str) -> "_Filtered":
+        """The filter of now and what it makes of the teacher; made when mask or mode change."""
+        masked = self.training and self.options.get("keep_prob", 1.0) < 1.0
+        per_step = masked and self._masks_per_step()
+        key = "step" if per_step else self._epoch if masked else "whole"
+        if side not in self._filtered or self._filtered[side].key != key:
+            self._filtered.pop(side, None)  # its memory first
+            keep_prob = self.options["keep_prob"] if masked and not per_step else 1.0
+            # Sides and epochs have masks of their own, whatever else was drawn before.
+            seed = hash((self.stream.seed, self._epoch, SIDES.index(side))) % 2**63
+            kept = cast(EntityGraph, self.graphs[side]).dropped(keep_prob, seed)
+            made = graph_filter(kept, self.filter.coefficients)
+            self._filtered[side] = _Filtered.of(
+                key, made, None if per_step else self._teacher(side)
+            )
+        return self._filtered[side]
+
+
+@dataclass(frozen=True)
+class _Filtered:
+    """A filter, and the teacher's features through it.
+
+    Attributes:
+        key: What it is of: an epoch, ``"whole"`` (no mask) or ``"step"`` (the mask is drawn later).
+        filter: H.
+        teacher_emb: H T, (n, d), or None where the mask is drawn per step.
+        teacher_norm: (n,), the lengths of its rows.
+    """
+
+    key: Union[int, str]
+    filter: GraphFilter
+    teacher_emb: Optional[torch.Tensor]
+    teacher_norm: Optional[torch.Tensor]
+
+    @classmethod
+    def of(cls, key: Union[int, str], made: GraphFilter, teacher: Any) -> "_Filtered":
+        if teacher is None:
+            return cls(key, made, None, None)
+        teacher = made.apply(teacher)
+        norm = torch.linalg.vector_norm(teacher, dim=1, dtype=made.weights.dtype)
+        return cls(key, made, teacher, norm)
 
 
 @LOSSES.register("FD")
@@ -163,7 +236,7 @@ class FDLoss(FreqDLoss):
     """Plain feature distillation: :class:`FreqDLoss` with H = I, so without a graph.
 
     The "regular feature distillation" of the paper: every knowledge weighs the same (Theorem 1).
-    Options: those of FreqD but alpha, k, keep_prob and filter.
+    Options: those of FreqD but alpha, k, keep_prob, mask and filter.
 
     Source: Zhu & Zhang, KDD 2025 (arXiv 2411.10676), §3; the idea is that of FitNets (ICLR 2015).
     """
