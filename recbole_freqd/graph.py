@@ -173,12 +173,14 @@ class GraphFilter:
 
     def rows(self, ids: torch.Tensor) -> WeightedSums:
         """The rows of H at ids (b,) int64, each as the weighted sum that it is."""
-        start = self.indptr[ids]
-        count = self.indptr[ids + 1] - start
+        start = self.indptr.index_select(0, ids)
+        count = self.indptr.index_select(0, ids + 1) - start
         offsets = count.cumsum(0) - count
-        owner = torch.repeat_interleave(torch.arange(len(ids), device=ids.device), count)
-        entry = torch.arange(len(owner), device=ids.device) + (start - offsets)[owner]
-        return WeightedSums(owner, offsets, self.indices[entry], self.weights[entry])
+        owner = torch.repeat_interleave(count)  # 0 for each entry of the first row, then 1, ...
+        entry = torch.arange(len(owner), device=ids.device)
+        entry += (start - offsets).index_select(0, owner)
+        columns, weights = (part.index_select(0, entry) for part in (self.indices, self.weights))
+        return WeightedSums(owner, offsets, columns, weights)
 
     def apply(self, x: torch.Tensor, out: Optional[torch.Tensor] = None) -> torch.Tensor:
         """H x for x (n, d), block by block; without ``out`` and for H = I, ``x`` itself."""

@@ -1,7 +1,7 @@
 """FreqD, and FD, which is FreqD with H = I."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, Optional, Union, cast
 
@@ -193,17 +193,18 @@ class FreqDLoss(DistillationLoss):
         masked = self.training and self.options.get("keep_prob", 1.0) < 1.0
         per_step = masked and self._masks_per_step()
         key = "step" if per_step else self._epoch if masked else "whole"
-        if side not in self._filtered or self._filtered[side].key != key:
-            self._filtered.pop(side, None)  # its memory first
-            keep_prob = self.options["keep_prob"] if masked and not per_step else 1.0
-            # Sides and epochs have masks of their own, whatever else was drawn before.
-            seed = hash((self.stream.seed, self._epoch, SIDES.index(side))) % 2**63
-            kept = cast(EntityGraph, self.graphs[side]).dropped(keep_prob, seed)
-            made = graph_filter(kept, self.filter.coefficients)
-            self._filtered[side] = _Filtered.of(
-                key, made, None if per_step else self._teacher(side)
-            )
-        return self._filtered[side]
+        before = self._filtered.get(side)
+        if before is not None and before.key == key:
+            return before
+        keep_prob = self.options["keep_prob"] if masked and not per_step else 1.0
+        # Sides and epochs have masks of their own, whatever else was drawn before.
+        seed = hash((self.stream.seed, self._epoch, SIDES.index(side))) % 2**63
+        kept = cast(EntityGraph, self.graphs[side]).dropped(keep_prob, seed)
+        now = _Filtered(key, graph_filter(kept, self.filter.coefficients))
+        if not per_step:
+            now = now.with_teacher(self._teacher(side), before.memory if before else None)
+        self._filtered[side] = now
+        return now
 
 
 @dataclass(frozen=True)
@@ -219,16 +220,19 @@ class _Filtered:
 
     key: Union[int, str]
     filter: GraphFilter
-    teacher_emb: Optional[torch.Tensor]
-    teacher_norm: Optional[torch.Tensor]
+    teacher_emb: Optional[torch.Tensor] = None
+    teacher_norm: Optional[torch.Tensor] = None
 
-    @classmethod
-    def of(cls, key: Union[int, str], made: GraphFilter, teacher: Any) -> "_Filtered":
-        if teacher is None:
-            return cls(key, made, None, None)
-        teacher = made.apply(teacher)
-        norm = torch.linalg.vector_norm(teacher, dim=1, dtype=made.weights.dtype)
-        return cls(key, made, teacher, norm)
+    @property
+    def memory(self) -> Optional[torch.Tensor]:
+        """What the next H T may be written into: the one of now, unless it is T itself."""
+        return None if self.filter.is_identity else self.teacher_emb
+
+    def with_teacher(self, teacher: torch.Tensor, memory: Optional[torch.Tensor]) -> "_Filtered":
+        """The same with H T, made in ``memory`` if there is any."""
+        made = self.filter.apply(teacher, None if self.filter.is_identity else memory)
+        norm = torch.linalg.vector_norm(made, dim=1, dtype=self.filter.weights.dtype)
+        return replace(self, teacher_emb=made, teacher_norm=norm)
 
 
 @LOSSES.register("FD")
