@@ -29,8 +29,8 @@ bench:  ## every benchmarks/bench_*.py, one after the other
 	[ -n "$$found" ] || echo "no benchmarks/bench_*.py here: nothing to run"
 
 docs:  ## the table of docs/models.md, from what the tests of all models find
-	$(PYTHON) -m pytest tests/test_models.py --junitxml=build/models.xml
-	$(PYTHON) docs/make_models.py build/models.xml
+	$(PYTHON) -m pytest tests/test_models.py -o junit_family=xunit1 --junitxml=build/models.xml
+	PYTHONPATH=. $(PYTHON) docs/make_models.py build/models.xml
 
 wheel:  ## a fresh wheel in dist/
 	rm -rf build dist

@@ -52,8 +52,8 @@ INSTALL_REQUIRES = [
     *RECBOLE,
 ]
 
-# setuptools and wheel: the tests build the wheel without network.
-TEST = ["pytest", "hypothesis", "setuptools>=61", "wheel"]
+# setuptools and wheel: the tests build the wheel without network. faiss: RecBole's NCL needs it.
+TEST = ["pytest", "hypothesis", "setuptools>=61", "wheel", "faiss-cpu"]
 EXTRAS_REQUIRE = {
     "test": TEST,
     "dev": ["ruff", "mypy", *TEST],

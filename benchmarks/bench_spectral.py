@@ -11,33 +11,10 @@ comparison. RecBole writes log/ and saved/ into the working directory: run it fr
 import argparse
 import json
 import os
-import threading
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any, Callable
 
-import psutil
-
-MB = 2**20
-
-
-class Peak:
-    """Highest resident memory of this process while open, sampled every 5 ms."""
-
-    def __enter__(self) -> "Peak":
-        self._process, self._stop = psutil.Process(), threading.Event()
-        self.base = self.highest = self._process.memory_info().rss
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._stop.is_set():
-            self.highest = max(self.highest, self._process.memory_info().rss)
-            sleep(0.005)
-
-    def __exit__(self, *_: Any) -> None:
-        self._stop.set()
-        self._thread.join()
+from common import MB, Peak, save, with_command_line
 
 
 def build(model: str, dataset: str, keys: dict[str, Any]) -> Any:
@@ -81,23 +58,11 @@ def measure(model: Any, name: str, scores: Callable[[], Any], rank: int) -> dict
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="ItemKNN")
-    parser.add_argument("--dataset", default="gowalla")
-    parser.add_argument("--rank", type=int, default=64)
-    parser.add_argument("--keys", type=json.loads, default={}, help="RecBole keys, as JSON")
-    options = parser.parse_args()
-    if "RECBOLE_FREQD_DATA" not in os.environ:
-        print("skipped: RECBOLE_FREQD_DATA names no folder of datasets")
-        return
+def main(options: argparse.Namespace) -> None:
     start = perf_counter()
     model = build(options.model, options.dataset, options.keys)
-    print(
-        f"{options.model} on {options.dataset}: {model.n_users} users, {model.n_items} items, built "
-        f"in {perf_counter() - start:.0f} s",
-        flush=True,
-    )
+    title = f"{options.model} on {options.dataset}: {model.n_users} users, {model.n_items} items"
+    print(f"{title}, built in {perf_counter() - start:.0f} s", flush=True)
     from recbole_freqd.features import adapter_of
     from recbole_freqd.ranking import ScoredUsers
 
@@ -105,9 +70,14 @@ def main() -> None:
         "adapter": lambda: adapter_of(model).scores(model, True),
         "blocks of users": lambda: ScoredUsers(model, True),
     }
-    for name, scores in ways.items():
-        print(json.dumps(measure(model, name, scores, options.rank)), flush=True)
+    rows = [measure(model, name, scores, options.rank) for name, scores in ways.items()]
+    save("spectral", f"Low-rank features, {title}", rows, vars(options))
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="ItemKNN")
+    parser.add_argument("--dataset", default="gowalla")
+    parser.add_argument("--rank", type=int, default=64)
+    parser.add_argument("--keys", type=json.loads, default={}, help="RecBole keys, as JSON")
+    with_command_line(main, parser, needs_data=True)

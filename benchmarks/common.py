@@ -6,11 +6,37 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from statistics import median
+from time import sleep
 from typing import Any, Callable
 
-__all__ = ["median", "save", "with_command_line"]
+import psutil
+
+__all__ = ["MB", "Peak", "median", "save", "with_command_line"]
+
+MB = 2**20
+
+
+class Peak:
+    """Highest resident memory of this process while open, sampled every 5 ms."""
+
+    def __enter__(self) -> "Peak":
+        self._process, self._stop = psutil.Process(), threading.Event()
+        self.base = self.highest = self._process.memory_info().rss
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            self.highest = max(self.highest, self._process.memory_info().rss)
+            sleep(0.005)
+
+    def __exit__(self, *_: Any) -> None:
+        self._stop.set()
+        self._thread.join()
 
 
 def with_command_line(

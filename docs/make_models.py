@@ -9,6 +9,8 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from recbole_freqd.model_classes import general_models
+
 PAGE = Path(__file__).resolve().parent / "models.md"
 HEAD = (
     "model",
@@ -37,8 +39,9 @@ def findings(report: Path) -> dict[str, dict[str, str]]:
         properties = {item.get("name"): item.get("value") for item in case.iter("property")}
         if "model" in properties:
             found.setdefault(properties["model"], {}).update(properties)
-    if not found:
-        raise SystemExit(f"{report}: no test recorded a model.")
+    missing = sorted(set(general_models()) - set(found))
+    if missing:
+        raise SystemExit(f"{report}: nothing was recorded of {', '.join(missing)} (faiss missing?)")
     return found
 
 

@@ -1,11 +1,7 @@
 """What RecBole's Config does not know: nested teacher keys, our defaults, and the check of keys."""
 
-import contextlib
 import copy
-import inspect
 import logging
-import pkgutil
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +10,12 @@ from typing import Any, Optional, Union
 
 from recbole_freqd.errors import ConfigError, FreqDError, did_you_mean
 from recbole_freqd.losses import LOSSES
+from recbole_freqd.model_classes import (
+    check_model_name,
+    class_or_name,
+    keys_read_by,
+    name_of_class,
+)
 from recbole_freqd.settings import method_keys, nearest, read_keys
 
 TEACHER = "teacher"
@@ -268,6 +270,9 @@ def _check_teacher(teacher: Any, categories: dict[str, list[str]]) -> None:
     for key in specs:
         if key in teacher:
             teacher[key] = specs[key].check(teacher[key])
+    if isinstance(teacher.get(RECIPE), type):
+        # By name: a student's checkpoint keeps its config, and must not need the teacher's class.
+        teacher[RECIPE] = name_of_class(teacher[RECIPE])
     recipe = {key: value for key, value in teacher.items() if key not in specs}
     for key in recipe:
         near = nearest(key, list(specs))
@@ -295,38 +300,6 @@ def _check_teacher(teacher: Any, categories: dict[str, list[str]]) -> None:
 def inherited_keys(categories: dict[str, list[str]]) -> set[str]:
     """RecBole's keys that a teacher always takes from the student."""
     return set(_ENVIRONMENT).union(*(categories[name] for name in _INHERITED_CATEGORIES))
-
-
-def general_models() -> list[str]:
-    """Names of the general recommenders of the RecBole that is installed."""
-    import recbole.model.general_recommender as package
-
-    modules = {name for _, name, _ in pkgutil.iter_modules(package.__path__)}
-    return sorted(name for name in vars(package) if name.lower() in modules and name[0].isupper())
-
-
-def check_model_name(name: Any, key: str, *, only_general: bool = False) -> None:
-    """Raises ConfigError, naming the nearest, where RecBole's own error would mislead.
-
-    Args:
-        name: What was given; a class (an own model) is left to RecBole, as is a model of another
-            kind than the general recommenders.
-        key: The config key it came from.
-        only_general: Refuse models of another kind too.
-    """
-    if not isinstance(name, str) or name in general_models():
-        return
-    from recbole.utils import get_model
-
-    try:
-        if only_general:
-            raise ValueError(name)
-        get_model(name)
-    except Exception:  # for an unknown name, whatever its last sub-package fails to import
-        raise ConfigError(
-            f"{key}: {name!r} is no general recommender of RecBole. "
-            f"{did_you_mean(name, general_models())}"
-        ) from None
 
 
 @contextmanager
@@ -373,16 +346,19 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
     """
     from recbole.config import Config
 
-    check_model_name(recipe[RECIPE], "teacher.model", only_general=True)
+    model = class_or_name(recipe[RECIPE])
+    check_model_name(model, "teacher.model", only_general=True)
     inherited = _world(student)
     world = {key: value for key, value in inherited.items() if value is not None}
     # Metrics and splits of the student are in their final form already, and fit RecBole's checks.
     with no_command_line(), asking_recbole():
         config = Config(
-            model=recipe[RECIPE], dataset=student["dataset"], config_dict={**world, **recipe}
+            model=model,
+            dataset=student["dataset"],
+            config_dict={**world, **{key: recipe[key] for key in recipe if key != RECIPE}},
         )
     known = set(config.internal_config_dict).union(*config.parameters.values())
-    known |= _keys_read_by(config.model_class)  # some of RecBole's models read more than they list
+    known |= keys_read_by(config.model_class)  # some of RecBole's models read more than they list
     for key in recipe:
         if key != RECIPE and key not in known:
             raise ConfigError(
@@ -392,18 +368,6 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
     check_host_values(config.final_config_dict, config.internal_config_dict, f"{TEACHER}.")
     adopt_world(config, student)
     return config
-
-
-def _keys_read_by(model_class: type) -> set[str]:
-    """Keys that the code of a model, or of what it inherits from, asks its Config for."""
-    keys: set[str] = set()
-    for ancestor in model_class.__mro__:
-        if ancestor.__module__.partition(".")[0] not in ("torch", "builtins"):
-            with contextlib.suppress(OSError, TypeError):  # a class typed in at a prompt
-                keys.update(
-                    re.findall(r"""config\[["']([^"']+)["']\]""", inspect.getsource(ancestor))
-                )
-    return keys
 
 
 def _world(student: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Entity graphs: top-K co-occurrence, normalised, and filters of them as sparse matrices."""
 
-import os
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional, Union
 
@@ -9,27 +9,40 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sparse_dot_topn import sp_matmul_topn
+from tqdm import tqdm
 
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.rows import WeightedSums
 
 SIDES = ("user", "item")
 _BLOCK = 65_536  # rows of H x made at once
+_PAIRS_PER_BLOCK = 50_000_000  # counted between two steps of the progress bar
+
+logger = logging.getLogger(__name__)
 
 
-def cooccurrence_graph(user_items: sp.csr_array, *, side: str, k: int) -> sp.csr_array:
+def cooccurrence_graph(
+    user_items: sp.csr_array, *, side: str, k: int, max_pairs: Optional[int] = None
+) -> sp.csr_array:
     """The normalised adjacency of the graph that links entities sharing interactions.
 
     C = R Rᵀ (users) or Rᵀ R (items) with R the binary matrix; its diagonal is left out; a row
     keeps its ``k`` largest non-zero counts, of equal counts the smaller ids; these edges get
     weight 1 (W), A₀ = (W + Wᵀ) / 2, Â = D^(-1/2) A₀ D^(-1/2), with zero rows for degree zero.
-    C is never held: each row is reduced to its top while it is made.
+    C is never held: each row is reduced to its top while it is made, with as many threads as torch
+    uses. The result is the same for any number of threads.
+
+    A *hub*, an item with many users, costs the square of their number and says little about any two
+    of them. With ``max_pairs`` the busiest items are left out of the users' graph (and the busiest
+    users out of the items'), all from a degree on, so that the rest costs that many pairs at most.
+    The log says how many they are and what share of the interactions is theirs.
 
     Args:
         user_items: (n_users, n_items), non-zero where a user interacted with an item. Repeated
             entries count once.
         side: ``"user"`` or ``"item"``.
         k: Neighbours kept per entity, at least 1, before symmetrisation.
+        max_pairs: Σ (degree of the other side)² that may be counted; None: no bound.
 
     Returns:
         Â, (n, n) float64, symmetric, sorted indices, empty diagonal.
@@ -55,7 +68,37 @@ def cooccurrence_graph(user_items: sp.csr_array, *, side: str, k: int) -> sp.csr
     incidence.sum_duplicates()
     if side == "item":
         incidence = sp.csr_array(incidence.T)
+    if max_pairs is not None:
+        incidence = _without_hubs(incidence, side, max_pairs)
     return _normalise(_symmetrise(_top_neighbours(incidence, int(k))))
+
+
+def _without_hubs(incidence: sp.csr_array, side: str, max_pairs: int) -> sp.csr_array:
+    """The same without the busiest columns, so that Σ degree² is ``max_pairs`` at most."""
+    degrees = np.bincount(incidence.indices, minlength=incidence.shape[1])
+    levels, counts = np.unique(degrees, return_counts=True)
+    # In floats: a square of a degree times its count may pass 2⁶³, and no digit of it matters.
+    pairs = np.cumsum(levels.astype(np.float64) ** 2 * counts)
+    if pairs[-1] <= max_pairs:
+        return incidence
+    kept = pairs <= max_pairs
+    bound = int(levels[kept][-1]) if kept.any() else 0
+    hubs = degrees > bound
+    kept_entries = ~hubs[incidence.indices]
+    logger.warning(
+        "%s graph: %d %ss with more than %d interactions are left out, %.1f %% of all "
+        "interactions; with them there would be %.1e pairs to count, max_pairs allows %.1e",
+        side,
+        hubs.sum(),
+        "item" if side == "user" else "user",
+        bound,
+        100 * (1 - kept_entries.mean()),
+        pairs[-1],
+        max_pairs,
+    )
+    rows = np.repeat(np.arange(incidence.shape[0]), np.diff(incidence.indptr))[kept_entries]
+    columns = incidence.indices[kept_entries]
+    return sp.csr_array((incidence.data[kept_entries], (rows, columns)), shape=incidence.shape)
 
 
 def _top_neighbours(incidence: sp.csr_array, k: int) -> sp.csr_array:
@@ -76,21 +119,42 @@ def _top_neighbours(incidence: sp.csr_array, k: int) -> sp.csr_array:
         )
     weighted = incidence.copy()
     weighted.data = scale - np.repeat(np.arange(n, dtype=np.int64), np.diff(incidence.indptr))
-    # One more than k, since an entity is among its own top until it is taken out below.
-    top = sp_matmul_topn(
-        sp.csr_matrix(incidence),
-        sp.csr_matrix(weighted.T),
-        top_n=min(k + 1, n),
-        sort=True,
-        n_threads=os.cpu_count(),
-    )
-    rows = np.repeat(np.arange(n), np.diff(top.indptr))
-    other = top.indices != rows
-    rows, columns = rows[other], top.indices[other]
+    right = sp.csr_matrix(weighted.T)
+    del weighted
+    parts = []
+    for block in _blocks_of_equal_work(incidence):
+        # One more than k, since an entity is among its own top until it is taken out below.
+        top = sp_matmul_topn(
+            sp.csr_matrix(incidence[block]),
+            right,
+            top_n=min(k + 1, n),
+            sort=True,
+            n_threads=torch.get_num_threads(),
+        )
+        rows = np.repeat(np.arange(n)[block], np.diff(top.indptr))
+        other = top.indices != rows
+        parts.append((rows[other], top.indices[other]))
+    rows, columns = (np.concatenate(arrays) for arrays in zip(*parts))
     counts = np.bincount(rows, minlength=n)
     place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     rows, columns = rows[place < k], columns[place < k]
     return sp.csr_array((np.ones(len(rows)), (rows, columns)), shape=(n, n))
+
+
+def _blocks_of_equal_work(incidence: sp.csr_array) -> Iterator[slice]:
+    """Slices of rows, each with about as many pairs to count; with a bar where it takes long."""
+    degrees = np.bincount(incidence.indices, minlength=incidence.shape[1])
+    pairs = np.add.reduceat(
+        np.append(degrees[incidence.indices], 0), incidence.indptr[:-1], dtype=np.float64
+    )
+    pairs[np.diff(incidence.indptr) == 0] = 0
+    wanted = np.arange(0, pairs.sum(), _PAIRS_PER_BLOCK)[1:]
+    cuts = [0, *np.searchsorted(pairs.cumsum(), wanted).tolist(), incidence.shape[0]]
+    with tqdm(total=len(cuts) - 1, desc="Graph", ncols=100, delay=2, disable=None) as bar:
+        for start, end in zip(cuts, cuts[1:]):
+            if end > start:
+                yield slice(start, end)
+            bar.update()
 
 
 def _symmetrise(weights: sp.csr_array) -> sp.csr_array:

@@ -194,9 +194,9 @@ def _make_config(
     from recbole_freqd.config import (
         asking_recbole,
         check_host_values,
-        check_model_name,
         read_external,
     )
+    from recbole_freqd.model_classes import check_model_name
 
     values = dict(values or {})  # RecBole changes it in place
     with asking_recbole():

@@ -1,5 +1,6 @@
 """Scoring the whole catalogue: users in blocks under a memory budget, the model left as it was."""
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -63,25 +64,33 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def undisturbed(model: nn.Module, caches: tuple[str, ...] = ()) -> Iterator[None]:
     """Inside, a model is read in eval mode and without gradient; nothing of it is left changed.
 
-    Training flags, attributes (so cached embeddings too) and all random streams are put back. What
-    is drawn inside is the same every time.
+    Training flags, attributes (so cached embeddings too) and buffers of all its modules, and all
+    random streams are put back. What is drawn inside is the same every time.
 
     Args:
         model: The model.
         caches: Attributes that hold scores of earlier weights; they are None inside.
     """
-    attributes = dict(vars(model))
+    kept = [(module, dict(vars(module)), dict(module._buffers)) for module in model.modules()]
     try:
         with evaluating(model), torch.no_grad(), rng_untouched():
-            torch.manual_seed(0)
-            np.random.seed(0)
+            _seed_all()
             for name in caches:
-                if name in attributes:
+                if name in vars(model):
                     setattr(model, name, None)
             yield
     finally:
-        vars(model).clear()
-        vars(model).update(attributes)
+        for module, attributes, buffers in kept:
+            vars(module).clear()
+            vars(module).update(attributes)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+
+
+def _seed_all() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 class ScoredUsers(Scores):
@@ -122,9 +131,10 @@ class ScoredUsers(Scores):
 
         blocks = list(user_blocks(*self.shape, self.model.device))
         for users in tqdm(blocks, desc="Scoring users", ncols=100, disable=not self.progress):
-            torch.manual_seed(0)
-            np.random.seed(0)
-            scores = score_users(self.model, users).to(self.model.device, torch.float32)
+            _seed_all()
+            scores = score_users(self.model, users)
+            # A copy: some models hand out what they keep.
+            scores = scores.to(self.model.device, torch.float32, copy=True)
             scores[:, 0] = 0
             scores[users == 0] = 0
             yield scores

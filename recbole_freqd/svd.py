@@ -54,6 +54,13 @@ class FactoredScores(Scores):
     def project(self, basis: np.ndarray) -> tuple[np.ndarray, float]:
         return self._times(basis), sum(self._squares())
 
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """(b, n_items), the scores of users (b,) multiplied out."""
+        product = self.factors[0][ids]
+        for factor in self.factors[1:]:
+            product = product @ factor
+        return product.toarray() if sp.issparse(product) else product
+
     def _times(self, basis: np.ndarray) -> np.ndarray:
         for factor in reversed(self.factors):
             basis = factor @ basis

@@ -25,12 +25,12 @@ from recbole_freqd.config import (
     TEACHER,
     adopt_world,
     asking_recbole,
-    check_model_name,
     teacher_config,
 )
 from recbole_freqd.errors import CheckpointError, TeacherError
 from recbole_freqd.features import check_teacher, extract_features, registered_adapter
 from recbole_freqd.measure import EpochClock
+from recbole_freqd.model_classes import check_model_name, class_fingerprint
 from recbole_freqd.rng import rng_untouched
 from recbole_freqd.rows import Features
 from recbole_freqd.settings import read_keys
@@ -87,7 +87,6 @@ def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Tea
             teacher = _from_checkpoint(config, spec, train_data._dataset)
         else:
             teacher = _from_recipe(config, spec, train_data, valid_data)
-    _check_features(teacher)
     return teacher
 
 
@@ -298,6 +297,8 @@ def _identity(config: Any, dataset: Any, valid_data: Optional[Any]) -> dict[str,
     if valid_data is not None:
         data["valid"] = fingerprint(_pairs(valid_data._dataset))
     versions = {"recbole": recbole.__version__, "recbole_freqd": __version__}
+    if not config.model_class.__module__.startswith("recbole."):
+        versions["model"] = class_fingerprint(config.model_class)
     return {"config": values, "data": data, "versions": versions}
 
 
@@ -394,14 +395,3 @@ def _log_beside_the_student(trainer: Any, model: str) -> None:
     folder = trainer.tensorboard.log_dir
     trainer.tensorboard.close()
     trainer.tensorboard = SummaryWriter(f"{folder}-teacher-{model}")
-
-
-def _check_features(teacher: Teacher) -> None:
-    """Raises where the features are not numbers; a teacher is never silently wrong."""
-    for side, features in zip(("user", "item"), teacher.features):
-        bad = ~torch.isfinite(features).all(dim=1)
-        if bad.any():
-            raise TeacherError(
-                f"Teacher {teacher.checkpoint}: {int(bad.sum())} of {len(features)} {side} rows "
-                "hold NaN or infinite numbers. Train it again, with a smaller learning rate."
-            )

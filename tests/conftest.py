@@ -95,3 +95,18 @@ TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 2, "train_batch_size":
 def teacher_recipe() -> dict[str, Any]:
     """A recipe that trains in a moment."""
     return dict(TEACHER)
+
+
+@pytest.fixture
+def built(tiny_config: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes a model on the tiny data, and the loaders it goes with: ``built("BPR", epochs=1)``."""
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import init_seed
+
+    def build(model: Any = "BPR", **keys: Any) -> Any:
+        config = tiny_config(model, **keys)
+        init_seed(config["seed"], True)
+        loaders = data_preparation(config, create_dataset(config))
+        return config.model_class(config, loaders[0]._dataset), loaders
+
+    return build

@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 
 from recbole_freqd import compat
 from recbole_freqd.config import (
-    check_model_name,
     complete,
     complete_in_place,
     deep_merge,
     fold_dotted,
-    general_models,
     inherited_keys,
     method_options,
     no_command_line,
@@ -30,6 +28,7 @@ from recbole_freqd.config import (
 )
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.losses import LOSSES
+from recbole_freqd.model_classes import check_model_name, general_models
 from recbole_freqd.settings import method_keys
 
 random_inputs = settings(deadline=None, database=None)

@@ -313,7 +313,7 @@ def test_freqd_and_fd_are_related_but_differ_in_keys_by_the_filter_only():
         {key.split("_", 1)[1]: spec.default for key, spec in method_keys(name).items()}
         for name in ("FreqD", "FD")
     )
-    assert set(freqd) - set(fd) == {"alpha", "k", "keep_prob", "mask", "filter"}
+    assert set(freqd) - set(fd) == {"alpha", "k", "max_pairs", "keep_prob", "mask", "filter"}
     assert {key: freqd[key] for key in fd} == fd
     assert issubclass(FDLoss, FreqDLoss)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from recbole_freqd.config import general_models
 from recbole_freqd.features import ADAPTERS
+from recbole_freqd.model_classes import general_models
 
 HOME = Path(__file__).resolve().parent.parent
 README = (HOME / "README.md").read_text(encoding="utf-8")

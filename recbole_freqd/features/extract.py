@@ -1,11 +1,13 @@
 """Finding a model's adapter and reading its features: a teacher's once, a student's per step."""
 
+import copy
 import importlib.util
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Callable, Optional
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,14 +15,21 @@ from recbole_freqd.errors import ConfigError, TeacherError
 from recbole_freqd.features.base import ADAPTERS, Biases, FeatureAdapter
 from recbole_freqd.features.closed_form import OnlyScores
 from recbole_freqd.features.own import OwnMethod, by_convention
-from recbole_freqd.ranking import evaluating, score_users, undisturbed, user_blocks
+from recbole_freqd.ranking import (
+    ScoredUsers,
+    evaluating,
+    score_users,
+    undisturbed,
+    user_blocks,
+)
 from recbole_freqd.rng import rng_untouched
 from recbole_freqd.rows import FeatureRows, Features
 from recbole_freqd.settings import read_keys
-from recbole_freqd.svd import low_rank_features
+from recbole_freqd.svd import FactoredScores, Scores, low_rank_features
 
 logger = logging.getLogger(__name__)
 
+_BUILT_IN = frozenset(ADAPTERS.names())
 _SAMPLED_USERS = 8
 _ORDER_TOLERANCE = 1e-3  # of a user's range of scores
 
@@ -29,13 +38,19 @@ def adapter_of(model: nn.Module) -> FeatureAdapter:
     """The adapter of a model: its own method, else a registered one, else what conventions tell.
 
     In this order: the model has ``user_item_features()``; an adapter is registered under the name
-    of its class or, nearest first, of a class that it inherits from; ``forward()`` without
+    of its class or, nearest first, of a class that it inherits from (ours are for RecBole's classes
+    only, not for others of the same name); ``forward()`` without
     arguments returns the users' and the items' embeddings; it has ``user_embedding`` and
     ``item_embedding`` tables. Where nothing is found, only its scores are known.
     """
     if callable(getattr(model, "user_item_features", None)):
         return OwnMethod()
-    return registered_adapter(type(model)) or by_convention(model) or OnlyScores()
+    adapter = registered_adapter(type(model)) or by_convention(model) or OnlyScores()
+    if adapter.shared_forward and not _is_registered(type(model)):
+        # Who knows what else the loss of another class calls: its features are read by themselves.
+        adapter = copy.copy(adapter)
+        adapter.shared_forward = None
+    return adapter
 
 
 def registered_adapter(model_class: type) -> Optional[FeatureAdapter]:
@@ -44,9 +59,9 @@ def registered_adapter(model_class: type) -> Optional[FeatureAdapter]:
     Raises:
         ConfigError: RecBole needs a package for this model that is not installed.
     """
-    for name in (ancestor.__name__ for ancestor in model_class.__mro__):
-        if name in ADAPTERS.names():
-            adapter = ADAPTERS.get(name)
+    for ancestor in model_class.__mro__:
+        if _is_registered(ancestor):
+            adapter = ADAPTERS.get(ancestor.__name__)
             if adapter.extra and importlib.util.find_spec(adapter.extra[0]) is None:
                 package, extra = adapter.extra
                 raise ConfigError(
@@ -55,6 +70,12 @@ def registered_adapter(model_class: type) -> Optional[FeatureAdapter]:
                 )
             return adapter
     return None
+
+
+def _is_registered(model_class: type) -> bool:
+    """Whether a class itself has an adapter; ours are not for namesakes of RecBole's classes."""
+    name, of_recbole = model_class.__name__, model_class.__module__.startswith("recbole.model.")
+    return name in ADAPTERS.names() and (of_recbole or name not in _BUILT_IN)
 
 
 def student_adapter(model: nn.Module) -> FeatureAdapter:
@@ -72,16 +93,28 @@ def student_adapter(model: nn.Module) -> FeatureAdapter:
             "teacher could steer. It can be a teacher. Change model to one that is trained, e.g. "
             "BPR or LightGCN."
         )
-    if adapter.student is None or not (
-        isinstance(adapter, OwnMethod) or ranks_alike(model, adapter)
-    ):
+    if adapter.student is None or (adapter.exact(model) and not _are_exact(model, adapter)):
         raise ConfigError(
             f"{name} cannot be a student yet: its features are not known"
             + (", and its tables alone do not rank as it does. " if adapter.student else ". ")
             + f"Give {name} a method user_item_features() that returns user and item features, or "
             f'register an adapter: recbole_freqd.features.ADAPTERS.register("{name}")(...).'
         )
+    if not _is_trained(model, adapter):
+        raise ConfigError(
+            f"{name} cannot be a student as it is configured: nothing that its features are made "
+            "of is trained (RaCT's train_stage critic_pretrain, frozen embeddings, no_grad). "
+            "Distil a stage that trains it."
+        )
     return adapter
+
+
+def _is_trained(model: Any, adapter: FeatureAdapter) -> bool:
+    """Whether a gradient would reach anything through the features of a user or an item."""
+    one = torch.ones(1, dtype=torch.int64, device=model.device)
+    with undisturbed(model, adapter.caches), torch.enable_grad():
+        rows = adapter.rows(model)
+        return rows.user(one).requires_grad or rows.item(one).requires_grad
 
 
 def extract_features(
@@ -113,11 +146,11 @@ def extract_features(
 
     Raises:
         ConfigError: A package is missing; ``rank`` for a model with exact features, or too large.
-        TeacherError: Its scores are NaN or infinite.
+        TeacherError: Its features, or the scores that they come from, are NaN or infinite.
     """
     adapter = adapter_of(model)
     check_teacher(model, rank)
-    if adapter.exact(model) and (ranks_alike(model, adapter) or isinstance(adapter, OwnMethod)):
+    if _are_exact(model, adapter):
         with undisturbed(model, adapter.caches):
             rows = adapter.rows(model)
             features = (
@@ -125,6 +158,7 @@ def extract_features(
                 _table(rows.item, model.n_items, model),
             )
             biases = adapter.biases(model)
+        _check_finite(model, features)
         return _with_columns(features, biases) if with_bias else features
     if adapter.exact(model):
         logger.warning(
@@ -145,11 +179,15 @@ def check_teacher(model: Any, rank: Optional[int]) -> None:
         rank: ``teacher.spectral_rank``, or None where it is not given.
 
     Raises:
-        ConfigError: Keys that RecBole would fail on later; a rank for exact features, or too high.
+        ConfigError: Keys that RecBole would fail on later; features of wrong shapes; a rank for
+            exact features, or too high.
     """
     adapter = adapter_of(model)
     adapter.check(model)
-    if rank is not None and adapter.exact(model):
+    if isinstance(adapter, OwnMethod):
+        with undisturbed(model):
+            adapter.rows(model)  # looks at the shapes
+    if rank is not None and _are_exact(model, adapter):
         raise ConfigError(
             f"teacher.spectral_rank: got {rank}, but the features of {type(model).__name__} are "
             "exact and are not approximated. Remove it; the model's own keys set their width."
@@ -168,7 +206,7 @@ def _spectral(model: Any, adapter: FeatureAdapter, rank: Optional[int], progress
     default = read_keys("teacher.yaml")["spectral_rank"].default
     rank = rank or min(default, model.n_users - 1, model.n_items - 1)
     try:
-        user_emb, item_emb, share = low_rank_features(adapter.scores(model, progress), rank)
+        user_emb, item_emb, share = low_rank_features(_scores(model, adapter, progress), rank)
     except ValueError as error:
         raise TeacherError(f"{name} cannot teach: {error}. Train it again.") from None
     logger.info(
@@ -178,6 +216,29 @@ def _spectral(model: Any, adapter: FeatureAdapter, rank: Optional[int], progress
         100 * share,
     )
     return tuple(torch.from_numpy(part).to(model.device) for part in (user_emb, item_emb))  # type: ignore[return-value]
+
+
+def _scores(model: Any, adapter: FeatureAdapter, progress: bool) -> Scores:
+    """The score matrix; factors are believed only where they give what the model scores."""
+    scores = adapter.scores(model, progress)
+    if isinstance(scores, FactoredScores):
+        users = _some_users(model)
+        own = score_users(model, users).cpu().numpy()
+        wrong = np.abs(scores.rows(users.cpu().numpy()) - own)[:, 1:].max()
+        if wrong > _ORDER_TOLERANCE * np.abs(own[:, 1:]).max():
+            return ScoredUsers(model, progress)
+    return scores
+
+
+def _check_finite(model: Any, features: Features) -> None:
+    """Raises where features are not numbers; a teacher is never silently wrong."""
+    for side, values in zip(("user", "item"), features):
+        bad = ~torch.isfinite(values).all(dim=1)
+        if bad.any():
+            raise TeacherError(
+                f"{type(model).__name__} cannot teach: {int(bad.sum())} of {len(values)} {side} "
+                "rows hold NaN or infinite numbers. Train it again, with a smaller learning rate."
+            )
 
 
 def _table(of: Callable[[torch.Tensor], torch.Tensor], n_rows: int, model: Any) -> torch.Tensor:
@@ -196,14 +257,18 @@ def _with_columns(features: Features, biases: Biases) -> Features:
     return torch.cat(columns[0], dim=1), torch.cat(columns[1], dim=1)
 
 
-def ranks_alike(model: Any, adapter: FeatureAdapter) -> bool:
-    """Whether an adapter's features order the items of some users as the model's scores do.
+def _are_exact(model: Any, adapter: FeatureAdapter) -> bool:
+    """Whether features are the model's own: it says so itself, or they rank as it does."""
+    return adapter.exact(model) and (isinstance(adapter, OwnMethod) or ranks_alike(model, adapter))
 
-    Representations that are not meant to (an adapter that is not ``exact``) pass.
-    """
-    if not adapter.exact(model):
-        return True
-    users = torch.linspace(1, model.n_users - 1, _SAMPLED_USERS, device=model.device).long()
+
+def _some_users(model: Any) -> torch.Tensor:
+    return torch.linspace(1, model.n_users - 1, _SAMPLED_USERS, device=model.device).long()
+
+
+def ranks_alike(model: Any, adapter: FeatureAdapter) -> bool:
+    """Whether an adapter's features order the items of some users as the model's scores do."""
+    users = _some_users(model)
     with undisturbed(model, adapter.caches):
         scores = score_users(model, users).to(model.device, torch.float32)
         torch.manual_seed(0)  # the draws of the scores, where there are any

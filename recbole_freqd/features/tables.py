@@ -50,7 +50,7 @@ class InputTables(EmbeddingTables):
 class ConvNCFTables(InputTables):
     """ConvNCF: the two tables that its outer product is made of."""
 
-    capacity = ("embedding_size", "cnn_kernels", "cnn_strides")
+    capacity = ("embedding_size", "cnn_strides")
     note = "`embedding_size` is the product of `cnn_strides`"
 
 

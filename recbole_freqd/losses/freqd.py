@@ -48,8 +48,9 @@ class FreqDLoss(DistillationLoss):
 
     Args and errors are those of :class:`DistillationLoss`; the options:
         alpha: [0, 1], strength of the filter. beta: weight, applied by the trainer.
-        k: neighbours per entity. keep_prob: (0, 1], edge dropout. mask: ``"epoch"`` or ``"step"``,
-        how often the mask is drawn. filter: ``"linear"``,
+        k: neighbours per entity. max_pairs: budget of co-occurrences, see
+        :func:`recbole_freqd.graph.cooccurrence_graph`. keep_prob: (0, 1], edge dropout. mask:
+        ``"epoch"`` or ``"step"``, how often the mask is drawn. filter: ``"linear"``,
         ``"quadratic"`` or coefficients c_j (then without ``alpha``). distance: ``"cosine"`` or
         ``"squared"``. projector: ``"mlp"`` or ``"linear"``. experts, hidden, dropout: of the mlp.
         weight_decay: of the projectors, applied by the trainer.
@@ -125,7 +126,9 @@ class FreqDLoss(DistillationLoss):
             n = user_items.shape[0 if side == "user" else 1]
             return EntityGraph(sp.csr_array((n, n)), dtype)
         start = perf_counter()
-        adjacency = cooccurrence_graph(user_items, side=side, k=self.options["k"])
+        adjacency = cooccurrence_graph(
+            user_items, side=side, k=self.options["k"], max_pairs=self.options["max_pairs"]
+        )
         logger.info(
             "%s graph: %d entities, %d edges, %d entities without a neighbour, %.1f s",
             side,

@@ -1,0 +1,107 @@
+"""Models by name and by class: RecBole's, which go by name, and your own, which it cannot find."""
+
+import contextlib
+import hashlib
+import importlib
+import inspect
+import pkgutil
+import re
+from typing import Any, Union
+
+from recbole_freqd.errors import ConfigError, did_you_mean
+
+_KEY_READ = re.compile(r"""config\[\s*["']([^"']+)["']\s*\]""")
+_own: dict[str, type] = {}
+
+
+def general_models() -> list[str]:
+    """Names of the general recommenders of the RecBole that is installed."""
+    import recbole.model.general_recommender as package
+
+    modules = {name for _, name, _ in pkgutil.iter_modules(package.__path__)}
+    return sorted(name for name in vars(package) if name.lower() in modules and name[0].isupper())
+
+
+def check_model_name(name: Any, key: str, *, only_general: bool = False) -> None:
+    """Raises ConfigError, naming the nearest, where RecBole's own error would mislead.
+
+    Args:
+        name: What was given; a class (an own model) is left to RecBole, as is a model of another
+            kind than the general recommenders.
+        key: The config key it came from.
+        only_general: Refuse models of another kind too.
+    """
+    if not isinstance(name, str) or name in general_models():
+        return
+    from recbole.utils import get_model
+
+    try:
+        if only_general:
+            raise ValueError(name)
+        get_model(name)
+    except Exception:  # for an unknown name, whatever its last sub-package fails to import
+        raise ConfigError(
+            f"{key}: {name!r} is no general recommender of RecBole. "
+            f"{did_you_mean(name, general_models())}"
+        ) from None
+
+
+def name_of_class(model_class: type) -> str:
+    """The dotted name under which a class of your own is kept in configs and found again."""
+    name = f"{model_class.__module__}.{model_class.__qualname__}"
+    _own[name] = model_class
+    return name
+
+
+def class_or_name(name: Union[str, type]) -> Union[str, type]:
+    """What RecBole's Config takes for a model: a name of its own, or a class.
+
+    Args:
+        name: A model of RecBole, or the dotted name of a class of yours, ``package.module.Class``;
+            a class stays what it is.
+
+    Raises:
+        ConfigError: No such class.
+    """
+    if isinstance(name, type) or "." not in name:
+        return name
+    if name not in _own:
+        module, _, attribute = name.rpartition(".")
+        try:
+            _own[name] = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"teacher.model: {name!r} cannot be imported ({error}). Allowed: a model of "
+                "RecBole, or a class of your own as package.module.Class, or in Python the class "
+                "itself."
+            ) from None
+    return _own[name]
+
+
+def class_fingerprint(model_class: type) -> str:
+    """What a class of your own is called and says; changes with its source, or its parents'."""
+    sources = [source for source in map(_source, _own_ancestors(model_class)) if source]
+    digest = hashlib.blake2b("".join(sources).encode(), digest_size=8).hexdigest()
+    return f"{model_class.__module__}.{model_class.__qualname__} {digest}"
+
+
+def keys_read_by(model_class: type) -> set[str]:
+    """Keys that the code of a model, or of what it inherits from, asks its Config for."""
+    return {key for ancestor in model_class.__mro__ for key in _KEY_READ.findall(_source(ancestor))}
+
+
+def _own_ancestors(model_class: type) -> list[type]:
+    """A class and what it inherits from, as far as it is neither RecBole's nor torch's."""
+    foreign = ("recbole", "torch", "builtins", "abc")
+    return [
+        ancestor
+        for ancestor in model_class.__mro__
+        if ancestor.__module__.partition(".")[0] not in foreign
+    ]
+
+
+def _source(model_class: type) -> str:
+    """The source of a class, or nothing for one that was typed in at a prompt."""
+    with contextlib.suppress(OSError, TypeError):
+        return inspect.getsource(model_class)
+    return ""
