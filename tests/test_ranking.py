@@ -77,7 +77,7 @@ def blocks_of(model):
 # --- blocks ----------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, database=None)
 @given(
     n_users=st.integers(1, 300),
     n_items=st.integers(1, 400),

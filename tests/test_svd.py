@@ -271,7 +271,7 @@ def test_scores_are_an_interface():
             call(np.ones((2, 1)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, database=None)
 @given(
     n_users=st.integers(1, 45),
     n_items=st.integers(1, 45),
