@@ -2,8 +2,8 @@
 
     RECBOLE_FREQD_DATA=... python benchmarks/bench_epoch.py [--epochs 7] [--projectors linear,mlp]
 
-Stock trainer and distillation take turns, epoch by epoch, in one process; the figure is the ratio of
-median epochs. The teacher is BPR after one epoch: its values do not matter for the time. RecBole
+Stock trainer and distillation take turns, epoch by epoch, in one process; the figure is the ratio
+of median epochs. The teacher is BPR after one epoch: its values do not matter for the time. RecBole
 writes log/ and saved/ into the working directory: run it from a scratch folder.
 """
 

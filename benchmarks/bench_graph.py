@@ -2,8 +2,8 @@
 
     python benchmarks/bench_graph.py [--users 2000000 --items 2000000 --interactions 15000000]
 
-Synthetic heavy-tailed interactions, and gowalla where RECBOLE_FREQD_DATA names a folder with it. On
-gowalla the bound on pairs does not bind; it is made to, and the edges are compared with all of them.
+Synthetic heavy-tailed interactions, and gowalla where RECBOLE_FREQD_DATA names a folder with it.
+On gowalla the bound on pairs does not bind; it is made to, and the edges are compared with all.
 """
 
 import argparse

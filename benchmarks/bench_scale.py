@@ -4,9 +4,9 @@
 
 The student is BPR with 20 dimensions and dense Adam, written out here in plain torch, so that no
 data loader hides what a step costs; the teacher is random, 64 dimensions; 7.5 interactions a user.
-First the time that FreqD adds to a step of 2,048, as the numbers of users and items grow together on
-uniform interactions (the same average degree). Then, on heavy-tailed interactions, 200 steps of 2,048
-and one epoch in batches of 65,536, with and without FreqD by turns, and the peak memory of each.
+First the time that FreqD adds to a step of 2,048, as the numbers of users and items grow together
+on uniform interactions (the same average degree). Then, on heavy-tailed interactions, 200 steps of
+2,048 and one epoch in batches of 65,536, without and with FreqD, and the peak memory of each.
 """
 
 import argparse

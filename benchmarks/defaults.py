@@ -3,8 +3,8 @@
     python benchmarks/defaults.py run [--dataset ml-100k] [--variant "linear, epoch"]   # resumable
     python benchmarks/defaults.py report                                     # results/defaults.md
 
-Every variant has the same trials: its weight on a grid, on the first seed; the best weight then runs
-on all five. Student and teacher are BPR; no test metric is computed. CiteULike needs
+Every variant has the same trials: its weight on a grid, on the first seed; the best weight then
+runs on all five. Student and teacher are BPR; no test metric is computed. CiteULike needs
 RECBOLE_FREQD_DATA. RecBole writes log/ and saved/ into the working directory: run it from a scratch
 folder.
 """
@@ -108,10 +108,10 @@ def report() -> None:
     lines = [
         "# Defaults: projector and mask",
         "",
-        "Validation NDCG@10, mean ± sd over five seeds, of FreqD from BPR with 64 dimensions to BPR "
-        "with 8 (ml-100k) and 20 (CiteULike); no test metric was computed. Each variant had its "
-        f"weight tried at {', '.join(map(str, WEIGHTS))} on the first seed. Differences to `linear, "
-        "epoch` are paired by seed. Keys: `benchmarks/defaults.py`; all runs: `defaults.jsonl`.",
+        "Validation NDCG@10, mean ± sd over five seeds, of FreqD from BPR with 64 dimensions to "
+        "BPR with 8 (ml-100k) and 20 (CiteULike); no test metric was computed. Each variant had "
+        f"its weight tried at {', '.join(map(str, WEIGHTS))} on the first seed. Differences to "
+        "`linear, epoch` are paired by seed. Keys: `benchmarks/defaults.py`; all runs: `defaults.jsonl`.",
         "",
         "| dataset | variant | weight | valid NDCG@10 | difference to linear, epoch | s / epoch |",
         "| --- | --- | ---: | ---: | ---: | ---: |",

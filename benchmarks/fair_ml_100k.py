@@ -1,7 +1,7 @@
 """The numbers of results/ml-100k.md: equal budgets, validation chooses, test is opened once.
 
     python benchmarks/fair_ml_100k.py tune CELL      # N random trials on validation, resumable
-    python benchmarks/fair_ml_100k.py decide CELL    # its best trials on more seeds (students of 16)
+    python benchmarks/fair_ml_100k.py decide CELL    # the best on more seeds (students of 16)
     python benchmarks/fair_ml_100k.py freeze         # best trial of every cell -> configs.yaml
     python benchmarks/fair_ml_100k.py final CELL     # all seeds with the frozen config, with test
     python benchmarks/fair_ml_100k.py refine CELL    # a second round, see results/ml-100k.md
@@ -34,8 +34,8 @@ SECOND = " (second round)"
 PAIRS = ("BPR-BPR", "LightGCN-BPR", "LightGCN-LightGCN", "EASE-BPR16", "MultiVAE-BPR16")
 STUDENTS = {"BPR": ("BPR", 8), "LightGCN": ("LightGCN", 8), "BPR16": ("BPR", 16)}
 TEACHERS = {"BPR": 64, "LightGCN": 64, "EASE": None, "MultiVAE": None}  # embedding_size
-# Where a student of 16 is meant: 10 trials on one seed, the two best also on two more, the best mean
-# wins; then three seeds with test.
+# For students of 16: 10 trials on one seed, the two best also on two more, the best mean wins; then
+# three seeds with test.
 LATER = ("teacher EASE", "teacher MultiVAE")
 LATER_TRIALS, LATER_FINALISTS = 10, 2
 PROTOCOL = {  # the same for everything that is compared

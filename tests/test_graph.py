@@ -173,3 +173,50 @@ def test_weighted_sums_have_the_gradient_of_the_dense_product(in_place):
 def test_the_graph_is_in_no_state_dict():
     graph = EntityGraph(cooccurrence_graph(random_interactions(2), side="user", k=3))
     assert graph.state_dict() == {}
+
+
+def hubs_and_all(k=4, max_pairs=None, side="user"):
+    """30 users, 12 items; item 1 is everybody's, item 2 that of half of them."""
+    dense = (np.random.default_rng(3).random((30, 12)) < 0.2).astype(float)
+    dense[:, 1], dense[::2, 2], dense[0], dense[:, 0] = 1.0, 1.0, 0.0, 0.0
+    user_items = sp.csr_array(dense)
+    graph = cooccurrence_graph(user_items, side=side, k=k, max_pairs=max_pairs)
+    return dense, user_items, graph
+
+
+def test_a_budget_of_pairs_leaves_out_the_busiest_entities_of_the_other_side(caplog):
+    dense, _, whole = hubs_and_all()
+    degrees = dense.sum(0)
+    budget = int((np.sort(degrees)[:-2] ** 2).sum())  # all but the two hubs
+    _, _, bounded = hubs_and_all(max_pairs=budget)
+    without = dense.copy()
+    without[:, [1, 2]] = 0.0
+    np.testing.assert_allclose(bounded.toarray(), dense_graph(without, "user", 4), atol=1e-12)
+    assert "2 items with more than" in caplog.text and "are left out" in caplog.text
+    assert f"{100 * degrees[[1, 2]].sum() / degrees.sum():.1f} % of all interactions" in caplog.text
+    assert (bounded != whole).nnz > 0
+
+
+def test_a_budget_that_suffices_changes_nothing_and_says_nothing(caplog):
+    dense, _, whole = hubs_and_all()
+    _, _, same = hubs_and_all(max_pairs=int((dense.sum(0) ** 2).sum()))
+    assert (same != whole).nnz == 0 and not caplog.text
+
+
+def test_entities_of_the_same_degree_stay_or_go_together():
+    twins = sp.csr_array(np.kron(np.eye(3), np.ones((4, 1))))  # three items of four users each
+    assert cooccurrence_graph(twins, side="user", k=2, max_pairs=47).nnz == 0
+    assert cooccurrence_graph(twins, side="user", k=2, max_pairs=48).nnz > 0
+
+
+@pytest.mark.parametrize("pairs_per_block", [1, 7, 50, 10**9])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_the_graph_is_the_same_at_any_block_size_and_number_of_threads(
+    monkeypatch, pairs_per_block, threads, side
+):
+    _, user_items, whole = hubs_and_all(side=side)
+    monkeypatch.setattr("recbole_freqd.graph._PAIRS_PER_BLOCK", pairs_per_block)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    blocked = cooccurrence_graph(user_items, side=side, k=4)
+    assert (blocked != whole).nnz == 0
