@@ -12,7 +12,7 @@ from sparse_dot_topn import sp_matmul_topn
 from tqdm import tqdm
 
 from recbole_freqd.errors import ConfigError
-from recbole_freqd.rows import WeightedSums
+from recbole_freqd.rows import WeightedSums, empty_rows, is_mapped
 
 SIDES = ("user", "item")
 _BLOCK = 65_536  # rows of H x made at once
@@ -250,7 +250,8 @@ class GraphFilter:
         """H x for x (n, d), block by block; without ``out`` and for H = I, ``x`` itself."""
         if self.is_identity and out is None:
             return x
-        out = torch.empty_like(x) if out is None else out
+        if out is None:
+            out = empty_rows(len(x), x.shape[1], x.dtype, x.device, mapped=is_mapped(x))
         for ids in torch.arange(len(x), device=self.indptr.device).split(_BLOCK):
             out[ids[0] : ids[-1] + 1] = self.rows(ids).of(x)
         return out

@@ -1,5 +1,6 @@
 """Features of users and items, handed out by rows: what losses read, whatever they come from."""
 
+import tempfile
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Union
 
@@ -10,6 +11,26 @@ from recbole_freqd.rng import RandomStream
 
 Features = tuple[torch.Tensor, torch.Tensor]
 """User features (n_users, d) and item features (n_items, d'), row 0 being RecBole's padding."""
+
+
+def empty_rows(
+    n_rows: int, width: int, dtype: torch.dtype, device: Any, *, mapped: bool = False
+) -> torch.Tensor:
+    """Uninitialised memory (n_rows, width), or with ``mapped`` a file that is paged in and out.
+
+    The file lies where Python puts temporary files (``TMPDIR``) and is gone with the process.
+    """
+    if not mapped:
+        return torch.empty(n_rows, width, dtype=dtype, device=device)
+    with tempfile.NamedTemporaryFile(prefix="recbole_freqd-", suffix=".features") as file:
+        # On POSIX a mapping outlives the name of its file.
+        flat = torch.from_file(file.name, shared=True, size=n_rows * width, dtype=dtype)
+    return flat.view(n_rows, width)
+
+
+def is_mapped(values: torch.Tensor) -> bool:
+    """Whether a tensor lies in a file, as :func:`empty_rows` makes them."""
+    return values.device.type == "cpu" and values.untyped_storage().filename is not None
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from recbole_freqd.config import (
     asking_recbole,
     teacher_config,
 )
-from recbole_freqd.errors import CheckpointError, TeacherError
+from recbole_freqd.errors import CheckpointError, ConfigError, TeacherError
 from recbole_freqd.features import check_teacher, extract_features, registered_adapter
 from recbole_freqd.measure import EpochClock
 from recbole_freqd.model_classes import check_model_name, class_fingerprint
@@ -104,9 +104,9 @@ def _from_checkpoint(config: Any, spec: dict[str, Any], dataset: Any) -> Teacher
     _check_fingerprint(dataset, path, bool(spec.get("allow_leakage")))
     adopt_world(stored, config)
     stored["trust_checkpoint"] = trust
-    model, rank = _load_model(stored, payload, dataset, path), spec.get("spectral_rank")
+    model = _load_model(stored, payload, dataset, path)
     logger.info("Teacher loaded: %s from %s", stored["model"], path)
-    return Teacher(stored, path, _features(config, rank, model), "checkpoint")
+    return Teacher(stored, path, _features(config, spec, model), "checkpoint")
 
 
 def _check_same_data(config: Any, stored: Any, allow_leakage: bool, path: str) -> None:
@@ -260,7 +260,7 @@ def _from_recipe(config: Any, spec: dict[str, Any], train_data: Any, valid_data:
     own_class = own_config.model_class
     payload = load_checkpoint(path, map_location=config["device"], model_class=own_class)
     model = _load_model(own_config, payload, train_data._dataset, str(path), model)
-    return Teacher(own_config, str(path), _features(config, rank, model), origin, facts)
+    return Teacher(own_config, str(path), _features(config, spec, model), origin, facts)
 
 
 def _one_epoch_if_closed_form(config: Any, recipe: dict[str, Any]) -> None:
@@ -274,10 +274,24 @@ def _one_epoch_if_closed_form(config: Any, recipe: dict[str, Any]) -> None:
         config["epochs"] = config["eval_step"] = 1
 
 
-def _features(config: Any, rank: Optional[int], model: torch.nn.Module) -> Features:
-    """The features that are taught: exact ones, or an SVD of the rank that is asked for."""
-    progress = bool(config["show_progress"])
-    return extract_features(model, with_bias=False, rank=rank, progress=progress)
+def _features(config: Any, spec: dict[str, Any], model: torch.nn.Module) -> Features:
+    """The features that are taught, in the form that the reserved keys ask for."""
+    mapped = bool(spec.get("memory_map"))
+    if mapped and torch.device(config["device"]).type != "cpu":
+        raise ConfigError(
+            f"teacher.memory_map: got true on {config['device']}; allowed: on the CPU only, where "
+            "files can be paged in. Use teacher.precision: float16 to save memory of a GPU."
+        )
+    return extract_features(
+        model,
+        with_bias=False,
+        rank=spec.get("spectral_rank"),
+        progress=bool(config["show_progress"]),
+        dtype=getattr(
+            torch, spec.get("precision") or read_keys("teacher.yaml")["precision"].default
+        ),
+        mapped=mapped,
+    )
 
 
 def _identity(config: Any, dataset: Any, valid_data: Optional[Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from recbole_freqd.losses import FreqDLoss
-from recbole_freqd.rows import FeatureRows
+from recbole_freqd.rows import FeatureRows, empty_rows, is_mapped
 from tests.oracles import random_interactions
 
 N_USERS, N_ITEMS, WIDTH, TEACHER = 9, 10, 3, 7
@@ -143,3 +143,32 @@ def test_without_a_filter_the_teacher_is_not_copied():
     loss(parameters(), *BATCH)
     assert loss._filtered["user"].teacher_emb is loss.teacher_user_emb
     assert loss._filtered["user"].memory is None
+
+
+@pytest.mark.parametrize("projector", ["linear", "mlp"])
+@pytest.mark.parametrize("mask", ["epoch", "step"])
+def test_a_teacher_in_half_precision_or_in_a_file_teaches_nearly_the_same(projector, mask):
+    generator = torch.Generator().manual_seed(1)
+    teacher = tuple(torch.randn(n, TEACHER, generator=generator) for n in (N_USERS, N_ITEMS))
+    options = {"projector": projector, "mask": mask, "keep_prob": 0.5}
+    values = []
+    for dtype, mapped in ((torch.float32, False), (torch.float32, True), (torch.float16, True)):
+        kept = [empty_rows(*part.shape, dtype, "cpu", mapped=mapped) for part in teacher]
+        for place, part in zip(kept, teacher):
+            place.copy_(part)
+        loss = FreqDLoss(random_interactions(5), (WIDTH, WIDTH), kept, **options)
+        tables = parameters()
+        values.append(loss(tables, *BATCH))
+        values[-1].backward()
+        assert values[-1].dtype == torch.float32 and is_mapped(kept[0]) == mapped
+        if mask == "epoch":
+            assert loss._filtered["user"].teacher_emb.dtype == dtype
+            assert is_mapped(loss._filtered["user"].teacher_emb) == mapped
+    assert values[0] == values[1]
+    torch.testing.assert_close(values[2], values[0], rtol=2e-3, atol=2e-3)
+
+
+def test_a_file_of_features_has_no_name_left_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    rows = empty_rows(100, 4, torch.float32, "cpu", mapped=True).fill_(2.0)
+    assert is_mapped(rows) and list(tmp_path.iterdir()) == [] and rows.sum() == 800

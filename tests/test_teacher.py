@@ -232,3 +232,15 @@ def test_rng_untouched_restores_after_an_error_too():
         torch.rand(3)
         raise ZeroDivisionError
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("recipe", [{}, {"model": "EASE"}])
+def test_features_are_kept_in_the_precision_and_place_asked_for(find, teacher_recipe, recipe):
+    from recbole_freqd.rows import is_mapped
+
+    keys = {"model": "EASE"} if recipe else teacher_recipe
+    plain = find(teacher=keys)
+    teacher = find(teacher={**keys, "precision": "float16", "memory_map": True})
+    for ours, single in zip(teacher.features, plain.features):
+        assert ours.dtype == torch.float16 and is_mapped(ours) and not is_mapped(single)
+        torch.testing.assert_close(ours.float(), single, rtol=1e-3, atol=1e-3)

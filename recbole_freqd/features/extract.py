@@ -23,7 +23,7 @@ from recbole_freqd.ranking import (
     user_blocks,
 )
 from recbole_freqd.rng import rng_untouched
-from recbole_freqd.rows import FeatureRows, Features
+from recbole_freqd.rows import FeatureRows, Features, empty_rows
 from recbole_freqd.settings import read_keys
 from recbole_freqd.svd import FactoredScores, Scores, low_rank_features
 
@@ -123,6 +123,8 @@ def extract_features(
     *,
     rank: Optional[int] = None,
     progress: bool = False,
+    dtype: torch.dtype = torch.float32,
+    mapped: bool = False,
 ) -> Features:
     """The features a model scores with, computed afresh in eval mode and without gradient.
 
@@ -139,10 +141,13 @@ def extract_features(
         rank: ≥ 1, dimensions of an SVD; None: ``spectral_rank`` of ``properties/teacher.yaml``, or
             as many as the data allows.
         progress: Whether to show a bar while scores are computed.
+        dtype: Of the features; ``torch.float16`` halves their memory.
+        mapped: Whether they are put into a file that is paged in and out, block by block, on the
+            CPU; see :func:`recbole_freqd.rows.empty_rows`.
 
     Returns:
         ``(user_features, item_features)``: (n_users, d) and (n_items, d), copies on the model's
-        device; row 0 is RecBole's padding.
+        device (but for ``mapped``); row 0 is RecBole's padding.
 
     Raises:
         ConfigError: A package is missing; ``rank`` for a model with exact features, or too large.
@@ -154,8 +159,8 @@ def extract_features(
         with undisturbed(model, adapter.caches):
             rows = adapter.rows(model)
             features = (
-                _table(rows.user, model.n_users, model),
-                _table(rows.item, model.n_items, model),
+                _table(rows.user, model.n_users, model, dtype, mapped),
+                _table(rows.item, model.n_items, model, dtype, mapped),
             )
             biases = adapter.biases(model)
         _check_finite(model, features)
@@ -168,7 +173,8 @@ def extract_features(
             type(adapter).__name__,
         )
     with undisturbed(model, adapter.caches):
-        return _spectral(model, adapter, rank, progress)
+        features = _spectral(model, adapter, rank, progress)
+        return tuple(_kept(part, dtype, mapped) for part in features)  # type: ignore[return-value]
 
 
 def check_teacher(model: Any, rank: Optional[int]) -> None:
@@ -241,10 +247,30 @@ def _check_finite(model: Any, features: Features) -> None:
             )
 
 
-def _table(of: Callable[[torch.Tensor], torch.Tensor], n_rows: int, model: Any) -> torch.Tensor:
+def _table(
+    of: Callable[[torch.Tensor], torch.Tensor],
+    n_rows: int,
+    model: Any,
+    dtype: torch.dtype = torch.float32,
+    mapped: bool = False,
+) -> torch.Tensor:
     """All rows of one side, read in blocks that the wider side of the data would fit."""
-    blocks = user_blocks(n_rows, max(model.n_users, model.n_items), model.device)
-    return torch.cat([of(ids) for ids in blocks])
+    table: Optional[torch.Tensor] = None
+    for ids in user_blocks(n_rows, max(model.n_users, model.n_items), model.device):
+        block = of(ids)
+        if table is None:
+            table = empty_rows(n_rows, block.shape[1], dtype, block.device, mapped=mapped)
+        table[ids[0] : ids[-1] + 1] = block
+    assert table is not None  # there is always the padding row
+    return table
+
+
+def _kept(values: torch.Tensor, dtype: torch.dtype, mapped: bool) -> torch.Tensor:
+    """The same values in the form asked for."""
+    if not mapped:
+        return values.to(dtype)
+    n_rows, width = values.shape
+    return empty_rows(n_rows, width, dtype, values.device, mapped=True).copy_(values)
 
 
 def _with_columns(features: Features, biases: Biases) -> Features:

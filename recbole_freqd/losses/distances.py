@@ -21,7 +21,8 @@ def row_distance(student: torch.Tensor, teacher: torch.Tensor, distance: str) ->
         ConfigError: Another name.
     """
     if student.dtype in (torch.float16, torch.bfloat16):
-        student, teacher = student.float(), teacher.float()
+        student = student.float()
+    teacher = teacher.to(student.dtype)
     if distance == "squared":
         return (student - teacher).square().sum(dim=1)
     if distance == "cosine":
