@@ -111,7 +111,8 @@ def report() -> None:
         "Validation NDCG@10, mean ± sd over five seeds, of FreqD from BPR with 64 dimensions to "
         "BPR with 8 (ml-100k) and 20 (CiteULike); no test metric was computed. Each variant had "
         f"its weight tried at {', '.join(map(str, WEIGHTS))} on the first seed. Differences to "
-        "`linear, epoch` are paired by seed. Keys: `benchmarks/defaults.py`; all runs: `defaults.jsonl`.",
+        "`linear, epoch` are paired by seed. Keys: `benchmarks/defaults.py`; all runs: "
+        "`defaults.jsonl`.",
         "",
         "| dataset | variant | weight | valid NDCG@10 | difference to linear, epoch | s / epoch |",
         "| --- | --- | ---: | ---: | ---: | ---: |",

@@ -196,13 +196,15 @@ class FreqDLoss(DistillationLoss):
         masked = self.training and self.options.get("keep_prob", 1.0) < 1.0
         per_step = masked and self._masks_per_step()
         key = "step" if per_step else self._epoch if masked else "whole"
-        before = self._filtered.get(side)
+        graph, before = cast(EntityGraph, self.graphs[side]), self._filtered.get(side)
+        if before is not None and before.filter.weights.device != graph.weights.device:
+            before = None  # the loss was moved
         if before is not None and before.key == key:
             return before
         keep_prob = self.options["keep_prob"] if masked and not per_step else 1.0
         # Sides and epochs have masks of their own, whatever else was drawn before.
         seed = hash((self.stream.seed, self._epoch, SIDES.index(side))) % 2**63
-        kept = cast(EntityGraph, self.graphs[side]).dropped(keep_prob, seed)
+        kept = graph.dropped(keep_prob, seed)
         now = _Filtered(key, graph_filter(kept, self.filter.coefficients))
         if not per_step:
             now = now.with_teacher(self._teacher(side), before.memory if before else None)
