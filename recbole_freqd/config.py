@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Real
 from typing import Any, Optional, Union
 
@@ -22,6 +23,8 @@ TEACHER = "teacher"
 RECIPE, CHECKPOINT = "model", "checkpoint"
 # Keys of RecBole's properties/overall.yaml that its own lists of arguments forget.
 _ENVIRONMENT = ("worker", "wandb_project", "shuffle", "enable_amp", "enable_scaler", "transform")
+# Reserved teacher keys whose names can mean nothing else at the top level.
+_ONLY_OF_TEACHERS = ("spectral_rank", "trust_checkpoint", "allow_leakage", "memory_map")
 _OF_THE_MLP = ("experts", "hidden", "dropout")
 _INHERITED_CATEGORIES = ("General", "Evaluation", "Dataset")
 logger = logging.getLogger(__name__)
@@ -241,6 +244,11 @@ def _refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
                     f"Unknown key {key!r} of trainer {name}. "
                     f"{did_you_mean(key, method_keys(name))} Correct it where you set it."
                 )
+        if key in _ONLY_OF_TEACHERS:
+            raise ConfigError(
+                f"Unknown key {key!r}; did you mean '{TEACHER}.{key}'? RecBole would ignore it "
+                "silently: correct or remove it where you set it."
+            )
         near = nearest(key, ours) or nearest(key.partition(".")[0], ours)
         if near:
             raise ConfigError(
@@ -269,7 +277,8 @@ def _check_teacher(teacher: Any, categories: dict[str, list[str]]) -> None:
     specs = read_keys("teacher.yaml")
     for key in specs:
         if key in teacher:
-            teacher[key] = specs[key].check(teacher[key])
+            spec = replace(specs[key], name=f"{TEACHER}.{key}")
+            teacher[key] = spec.check(teacher[key])
     if isinstance(teacher.get(RECIPE), type):
         # By name: a student's checkpoint keeps its config, and must not need the teacher's class.
         teacher[RECIPE] = name_of_class(teacher[RECIPE])

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 _OVERSAMPLING = 16
 _ITERATIONS = 2
 _NEGLIGIBLE = 1e-6  # of the largest singular value: float32 knows no better
-_BLOCK = 4096
+_BLOCK_BYTES = 256 * 2**20
 
 
 class Scores:
@@ -68,8 +68,9 @@ class FactoredScores(Scores):
 
     def _squares(self) -> Iterator[float]:
         """Squared norms of blocks of rows; no more than a block is multiplied out."""
-        for start in range(0, self.shape[0], _BLOCK):
-            product = self.factors[0][start : start + _BLOCK]
+        size = max(1, _BLOCK_BYTES // (12 * self.shape[1]))  # values and their squares in double
+        for start in range(0, self.shape[0], size):
+            product = self.factors[0][start : start + size]
             for factor in self.factors[1:]:
                 product = product @ factor
             values = product.data if sp.issparse(product) else product

@@ -243,7 +243,10 @@ def _from_recipe(config: Any, spec: dict[str, Any], train_data: Any, valid_data:
     recipe = {key: value for key, value in spec.items() if key not in reserved}
     own_config = teacher_config(config, recipe)
     rank = spec.get("spectral_rank")
-    _one_epoch_if_closed_form(own_config, recipe)  # after a look whether a package is missing
+    if _is_closed_form(own_config):
+        if recipe.get("epochs", 1) != 1:
+            logger.info("%s is computed in one pass: teacher.epochs is 1.", own_config["model"])
+        own_config["epochs"] = own_config["eval_step"] = 1  # a validation is what saves it
     identity = _identity(own_config, train_data._dataset, valid_data)
     stem = f"teacher-{own_config['model']}-{config['dataset']}"
     name = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=6).hexdigest()
@@ -263,15 +266,17 @@ def _from_recipe(config: Any, spec: dict[str, Any], train_data: Any, valid_data:
     return Teacher(own_config, str(path), _features(config, spec, model), origin, facts)
 
 
-def _one_epoch_if_closed_form(config: Any, recipe: dict[str, Any]) -> None:
-    """A model that is computed, not trained, gets one epoch with a validation, which saves it."""
+def _is_closed_form(config: Any) -> bool:
+    """Whether a teacher is computed, not trained.
+
+    Raises:
+        ConfigError: RecBole needs a package for it that is not installed.
+    """
     from recbole.utils import ModelType
 
     adapter = registered_adapter(config.model_class)
-    if config["MODEL_TYPE"] == ModelType.TRADITIONAL or (adapter and adapter.student is None):
-        if recipe.get("epochs", 1) != 1:
-            logger.info("%s is computed in one pass: teacher.epochs is 1.", config["model"])
-        config["epochs"] = config["eval_step"] = 1
+    traditional = config["MODEL_TYPE"] == ModelType.TRADITIONAL
+    return traditional or (adapter is not None and adapter.student is None)
 
 
 def _features(config: Any, spec: dict[str, Any], model: torch.nn.Module) -> Features:
@@ -384,6 +389,8 @@ def _train(
                 f"{config['eval_step']}. (RaCT saves every teacher.save_step epochs.)"
             )
     trainer.tensorboard.close()
+    if _is_closed_form(config):
+        return {}, model  # an epoch is RecBole's idle pass over the data, the work was before it
     return {"seconds_per_epoch": epochs.median()}, model
 
 

@@ -14,7 +14,7 @@ from recbole_freqd.checkpoint import new_checkpoint_path, sidecar_path, write_at
 from recbole_freqd.config import complete_in_place, trainer_names
 from recbole_freqd.distiller import Distiller
 from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
-from recbole_freqd.features import shared_features, student_adapter
+from recbole_freqd.features import closed_form_error, shared_features, student_adapter
 from recbole_freqd.teacher import Teacher, data_fingerprint, find_teacher
 
 
@@ -267,7 +267,14 @@ class DistillationTrainer:
                 f"{sidecar_path(resume_file)} is missing: the projectors of {resume_file} are in "
                 "it. Put it back beside the checkpoint, or train without resuming."
             )
-        super().resume_checkpoint(resume_file)  # type: ignore[misc]
+        try:
+            super().resume_checkpoint(resume_file)  # type: ignore[misc]
+        except ValueError as error:
+            raise CheckpointError(
+                f"RecBole cannot resume {self.config['model']} from {resume_file}: {error}. A "
+                "model with several optimizers (RecVAE) is saved with one of them only; train it "
+                "anew."
+            ) from error
         self._resume_from = sidecar_path(resume_file)
 
     def _load_sidecar(self, path: str) -> None:
@@ -345,11 +352,7 @@ def check_student(model_class: type, model_type: Any) -> None:
 
     name = model_class.__name__
     if model_type == ModelType.TRADITIONAL:
-        raise ConfigError(
-            f"{name} cannot be a student: it is computed in one pass, there is no training a "
-            "teacher could steer. It can be a teacher. Change model to one that is trained, e.g. "
-            "BPR or LightGCN."
-        )
+        raise closed_form_error(name)
     if model_type != ModelType.GENERAL:
         raise ConfigError(
             f"{name} cannot be a student: it is a {model_type.name.lower()} model; allowed: "

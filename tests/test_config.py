@@ -683,3 +683,18 @@ def test_keys_of_own_models_are_not_taken_for_misspelt_ones(tiny_config, key):
 def test_keys_for_a_trainer_that_nobody_named_are_mentioned(tiny_config, teacher_recipe, caplog):
     tiny_config(teacher=teacher_recipe, freqd_alpha=0.5)
     assert "freqd_alpha, teacher: no effect, since no trainer is named." in caplog.text
+
+
+@pytest.mark.parametrize(
+    "key", ["spectral_rank", "trust_checkpoint", "allow_leakage", "memory_map"]
+)
+def test_a_reserved_teacher_key_at_the_top_level_is_no_silent_nothing(tiny_config, key):
+    with pytest.raises(ConfigError, match=f"Unknown key '{key}'; did you mean 'teacher.{key}'"):
+        tiny_config(**{key: 2})
+
+
+def test_a_wrong_reserved_key_is_named_with_its_prefix(tiny_config, teacher_recipe):
+    with pytest.raises(
+        ConfigError, match=r"teacher.spectral_rank: got 0.*--teacher.spectral_rank="
+    ):
+        tiny_config(trainer="FreqD", teacher={**teacher_recipe, "spectral_rank": 0})

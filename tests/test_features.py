@@ -23,7 +23,7 @@ from recbole_freqd.features import (
     shared_features,
     student_adapter,
 )
-from recbole_freqd.ranking import score_users, undisturbed
+from recbole_freqd.ranking import evaluating, score_users, undisturbed
 from recbole_freqd.settings import read_keys
 
 # One model or more of each family: (its keys, whether its scores are the sigmoid of the products).
@@ -573,3 +573,15 @@ def test_rows_are_encoded_for_the_users_asked_for_only(stirred):
     model.get_rating_matrix = lambda users: asked.append(users.tolist()) or get_rating_matrix(users)
     adapter_of(model).rows(model).user(torch.tensor([5, 2]))
     assert asked == [[5, 2]]
+
+
+@pytest.mark.parametrize("name", ["MultiVAE", "DiffRec", "LDiffRec"])
+def test_users_are_encoded_without_making_their_scores(built, name):
+    model, _ = built(name, **(SMALL_VAE if name == "MultiVAE" else EXACT[name][0]))
+    adapter, made = adapter_of(model), []
+    layer = adapter._layer(model)
+    layer.register_forward_hook(lambda *_: made.append(1))
+    with evaluating(model):
+        adapter.rows(model).user(torch.tensor([1, 2]))
+    assert len(made) == adapter.calls(model) - 1  # earlier steps of a diffusion need theirs
+    assert len(layer._forward_pre_hooks) == 0

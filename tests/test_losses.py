@@ -377,3 +377,26 @@ def test_isolated_vertices_keep_their_whole_error():
     value = identity_projectors(loss)(student, EVERYONE, torch.empty(0, dtype=torch.int64))
     assert value.item() == pytest.approx(D_T, rel=1e-5)
     assert PolynomialFilter.linear(0.9).response(0.0) == 1.0
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_cosine_of_one_dimension_teaches_nothing_and_is_refused(side):
+    teacher = list(features(D_T, D_T, 1))
+    teacher[side] = teacher[side][:, :1]
+    with pytest.raises(ConfigError, match="freqd_distance: got cosine.*one dimension.*squared"):
+        make(teacher=tuple(teacher))
+    loss, student = (
+        make(teacher=tuple(teacher), distance="squared"),
+        features(D_S, D_S, 2, grad=True),
+    )
+    loss(student, *batch()).backward()
+    assert student[side].grad.abs().max() > 1e-3
+
+
+def test_with_a_mask_per_step_an_entity_has_one_mask_however_often_it_occurs():
+    loss = make(keep_prob=0.3, mask="step", projector="linear")
+    ids = torch.tensor([5, 6, 7, 5, 6, 7])
+    from recbole_freqd.rows import as_rows
+
+    distances = loss.distances("item", as_rows(features(D_S, D_S, 2)), ids)
+    assert torch.equal(distances[:3], distances[3:])

@@ -25,6 +25,7 @@ KEYS = {
     "NCEPLRec": {"rank": 20},
     "RaCT": {"pretrain_epochs": 1, "save_step": 1},
 }
+ONE_DIMENSION = ("Pop", "Random")  # of features, where a cosine teaches nothing
 TAUGHT, TEACHING = {"embedding_size": 8}, {"model": "BPR", "embedding_size": 16, "epochs": 1}
 RANK = 8  # of the approximation that the share of energy is recorded for
 
@@ -110,7 +111,8 @@ def teaching(configured, shelf):
         key = ("teacher", name, str(keys))
         if key not in shelf:
             teacher = {"model": name, "epochs": 1, **KEYS.get(name, {}), **keys}
-            config = configured("BPR", **TAUGHT, trainer="FreqD", teacher=teacher)
+            keys = {"freqd_distance": "squared"} if name in ONE_DIMENSION else {}
+            config = configured("BPR", **TAUGHT, **keys, trainer="FreqD", teacher=teacher)
             shelf[key] = runs.run(config, test=False)
         return shelf[key]
 

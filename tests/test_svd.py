@@ -64,10 +64,10 @@ FACTORS = {
 }
 
 
-@pytest.mark.parametrize("block", [4096, 3], ids=["in-one-block", "in-blocks"])
+@pytest.mark.parametrize("block", [2**28, 400], ids=["in-one-block", "in-blocks"])
 @pytest.mark.parametrize("factors", FACTORS.values(), ids=FACTORS)
 def test_a_product_of_factors_acts_as_the_dense_matrix_does(factors, block, monkeypatch):
-    monkeypatch.setattr(svd, "_BLOCK", block)
+    monkeypatch.setattr(svd, "_BLOCK_BYTES", block)
     dense = np.eye(7)
     for factor in factors:
         dense = dense @ np.asarray(factor.todense() if sp.issparse(factor) else factor)

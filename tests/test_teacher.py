@@ -244,3 +244,8 @@ def test_features_are_kept_in_the_precision_and_place_asked_for(find, teacher_re
     for ours, single in zip(teacher.features, plain.features):
         assert ours.dtype == torch.float16 and is_mapped(ours) and not is_mapped(single)
         torch.testing.assert_close(ours.float(), single, rtol=1e-3, atol=1e-3)
+
+
+def test_a_computed_teacher_has_no_time_per_epoch(find, teacher_recipe):
+    assert find(teacher={"model": "EASE"}).facts == {}
+    assert find(teacher=teacher_recipe).facts["seconds_per_epoch"] > 0

@@ -5,6 +5,7 @@ from recbole_freqd.features.base import ADAPTERS, FeatureAdapter, adapts
 from recbole_freqd.features.extract import (
     adapter_of,
     check_teacher,
+    closed_form_error,
     extract_features,
     registered_adapter,
     shared_features,
@@ -23,6 +24,7 @@ __all__ = [
     "adapter_of",
     "adapts",
     "check_teacher",
+    "closed_form_error",
     "extract_features",
     "registered_adapter",
     "shared_features",

@@ -20,11 +20,8 @@ class NCEPLRecFactors(FeatureAdapter):
         return FeatureRows.of_tables(model.user_embeddings.float(), model.item_embeddings.T.float())
 
 
-@adapts("Pop")
 class OnlyScores(FeatureAdapter):
     """All that is known of the model are its scores; where they are a product, its factors."""
-
-    learned: tuple[str, ...] = ("item_cnt",)
 
     def exact(self, model: nn.Module) -> bool:
         return False
@@ -38,12 +35,19 @@ class OnlyScores(FeatureAdapter):
         return None
 
 
+@adapts("Pop")
+class PopularityScores(OnlyScores):
+    """Pop: the same scores for every user, so features of one dimension."""
+
+    learned = ("item_cnt",)
+    note = "one dimension: needs `freqd_distance: squared`"
+
+
 @adapts("Random")
 class RandomScores(OnlyScores):
     """Random: one draw, the same for every user, stands for all it would draw."""
 
-    learned = ()
-    note = "there is nothing to learn from it"
+    note = "one dimension: needs `freqd_distance: squared`; there is nothing to learn from it"
 
 
 @adapts("EASE", "SLIMElastic")
@@ -79,7 +83,7 @@ class Neighbours(OnlyScores):
 class NormalisedNeighbours(OnlyScores):
     """AsymKNN: normalised and raised to a power; the sparse score matrix that it keeps itself."""
 
-    learned = ("w", "pred_mat")
+    learned = ("w",)  # pred_mat is made of it and the interactions
 
     def factors(self, model: Any) -> Optional[list[Any]]:
         return [model.pred_mat]

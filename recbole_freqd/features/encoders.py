@@ -1,5 +1,8 @@
 """Autoencoders and diffusion models: a user is encoded, an item is a row of the last layer."""
 
+import contextlib
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -10,11 +13,17 @@ from recbole_freqd.ranking import score_users
 from recbole_freqd.rows import FeatureRows
 
 
+class _Enough(Exception):
+    """What was to be read has been read."""
+
+
 class LastLayer(FeatureAdapter):
     """The user is what the last linear layer reads, the item that layer's weights.
 
     A student's users are encoded as in evaluation, without dropout or noise: these are the features
-    that it will rank with, and no random number is drawn for them.
+    that it will rank with, and no random number is drawn for them. The layer itself is not run, so
+    that no scores (b, n_items) are made; what the model reads of the catalogue is what it reads in
+    its own loss, here for the batch's users and their neighbours.
 
     Args:
         part: The submodule whose last linear layer makes the scores.
@@ -36,15 +45,26 @@ class LastLayer(FeatureAdapter):
     def biases(self, model: nn.Module) -> Biases:
         return None, self._layer(model).bias
 
+    def calls(self, model: Any) -> int:
+        """How often the last layer is run for one score."""
+        return 1
+
     def _layer(self, model: nn.Module) -> nn.Linear:
         modules = model.get_submodule(self.part).modules()
         return [module for module in modules if isinstance(module, nn.Linear)][-1]
 
     def _encode(self, model: nn.Module, layer: nn.Linear, users: torch.Tensor) -> torch.Tensor:
         read: list[torch.Tensor] = []
-        hook = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+
+        def stop_at_the_last(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            read.append(inputs[0])
+            if len(read) == self.calls(model):
+                raise _Enough
+
+        hook = layer.register_forward_pre_hook(stop_at_the_last)
         try:
-            score_users(model, users)
+            with contextlib.suppress(_Enough):
+                score_users(model, users)
         finally:
             hook.remove()
         return read[-1]
@@ -80,6 +100,9 @@ class DiffRecDenoiser(LastLayer):
 
     def exact(self, model: nn.Module) -> bool:
         return model.mean_type.name == "START_X"
+
+    def calls(self, model: Any) -> int:
+        return model.steps
 
 
 @adapts("LDiffRec")

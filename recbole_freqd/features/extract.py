@@ -78,6 +78,15 @@ def _is_registered(model_class: type) -> bool:
     return name in ADAPTERS.names() and (of_recbole or name not in _BUILT_IN)
 
 
+def closed_form_error(name: str) -> ConfigError:
+    """What to say of a model that is computed, where one to be trained is wanted."""
+    return ConfigError(
+        f"{name} cannot be a student: it is computed in one pass, there is no training a teacher "
+        "could steer. It can be a teacher. Change model to one that is trained, e.g. BPR or "
+        "LightGCN."
+    )
+
+
 def student_adapter(model: nn.Module) -> FeatureAdapter:
     """The adapter of a model as a student, checked.
 
@@ -88,11 +97,7 @@ def student_adapter(model: nn.Module) -> FeatureAdapter:
     adapter, name = adapter_of(model), type(model).__name__
     adapter.check(model)
     if adapter.student is None and registered_adapter(type(model)):
-        raise ConfigError(
-            f"{name} cannot be a student: it is computed in one pass, there is no training a "
-            "teacher could steer. It can be a teacher. Change model to one that is trained, e.g. "
-            "BPR or LightGCN."
-        )
+        raise closed_form_error(name)
     if adapter.student is None or (adapter.exact(model) and not _are_exact(model, adapter)):
         raise ConfigError(
             f"{name} cannot be a student yet: its features are not known"
@@ -155,6 +160,12 @@ def extract_features(
     """
     adapter = adapter_of(model)
     check_teacher(model, rank)
+    if isinstance(adapter, OwnMethod) and not ranks_alike(model, adapter):
+        logger.warning(
+            "What user_item_features() of %s returns does not rank as the model does. It is taken "
+            "as it is: make sure that row i is user (item) i.",
+            type(model).__name__,
+        )
     if _are_exact(model, adapter):
         with undisturbed(model, adapter.caches):
             rows = adapter.rows(model)
@@ -212,16 +223,32 @@ def _spectral(model: Any, adapter: FeatureAdapter, rank: Optional[int], progress
     default = read_keys("teacher.yaml")["spectral_rank"].default
     rank = rank or min(default, model.n_users - 1, model.n_items - 1)
     try:
-        user_emb, item_emb, share = low_rank_features(_scores(model, adapter, progress), rank)
+        scores = _scores(model, adapter, progress)
+        logger.info("Factoring the scores of %s: three passes over all users", name)
+        user_emb, item_emb, share = low_rank_features(scores, rank)
     except ValueError as error:
         raise TeacherError(f"{name} cannot teach: {error}. Train it again.") from None
+    features = tuple(torch.from_numpy(part).to(model.device) for part in (user_emb, item_emb))
     logger.info(
-        "Features of %s: truncated SVD of its scores, rank %d, %.1f %% of their energy kept",
+        "Features of %s: truncated SVD of its scores, rank %d, %.1f %% of their energy kept, and "
+        "%.0f %% of the top 10 of some users",
         name,
         user_emb.shape[1],
         100 * share,
+        100 * _top_kept(model, features),  # type: ignore[arg-type]
     )
-    return tuple(torch.from_numpy(part).to(model.device) for part in (user_emb, item_emb))  # type: ignore[return-value]
+    return features  # type: ignore[return-value]
+
+
+def _top_kept(model: Any, features: Features, top: int = 10) -> float:
+    """Share of the model's best items, for some users, that features rank among the best, too."""
+    users, top = _some_users(model), min(top, model.n_items - 1)
+    own = score_users(model, users).to(model.device, torch.float32)
+    ranked = [
+        scores[:, 1:].topk(top, dim=1).indices
+        for scores in (own, features[0][users] @ features[1].T)
+    ]
+    return float((ranked[0][:, :, None] == ranked[1][:, None, :]).any(2).double().mean())
 
 
 def _scores(model: Any, adapter: FeatureAdapter, progress: bool) -> Scores:

@@ -101,6 +101,12 @@ class FreqDLoss(DistillationLoss):
         self._filtered: dict[str, _Filtered] = {}
         teachers = self.teacher_user_emb, self.teacher_item_emb
         for side, width, teacher_emb in zip(SIDES, student_dims, teachers):
+            if teacher_emb.shape[1] == 1 and options["distance"] == "cosine":
+                raise ConfigError(
+                    f"{self.prefix}_distance: got cosine, but the teacher's {side} features have "
+                    "one dimension, where a cosine is 1 or -1 and teaches nothing (Pop and Random "
+                    f"have no more). Allowed: {self.prefix}_distance: squared; or another teacher."
+                )
             dtype = torch.promote_types(teacher_emb.dtype, torch.float32)
             self.graphs[side] = self._make_graph(user_items, side, dtype)
             self.projectors[side] = make_projector(
@@ -160,12 +166,21 @@ class FreqDLoss(DistillationLoss):
         Args:
             side: ``"user"`` or ``"item"``.
             student: Its features; only the rows needed are read.
-            ids: (b,) int64.
+            ids: (b,) int64, repeats allowed.
 
         Returns:
             (b,), one distance per id.
         """
         filtered = self._filter_teacher(side)
+        if filtered.teacher_emb is None:  # an entity has one mask, however often it occurs
+            distinct, place = torch.unique(ids, return_inverse=True)
+            return self._distances(filtered, side, student, distinct)[place]
+        return self._distances(filtered, side, student, ids)
+
+    def _distances(
+        self, filtered: "_Filtered", side: str, student: FeatureRows, ids: torch.Tensor
+    ) -> torch.Tensor:
+        """:meth:`distances` for ids that are distinct, or whose mask is drawn already."""
         sums, totals = filtered.filter.rows(ids), filtered.filter.totals[ids]
         if filtered.teacher_emb is None or filtered.teacher_norm is None:
             sums = sums.with_dropout(ids, self.options["keep_prob"], self.stream)
