@@ -3,10 +3,10 @@
     python benchmarks/defaults.py run [--dataset ml-100k] [--variant "linear, epoch"]   # resumable
     python benchmarks/defaults.py report                                     # results/defaults.md
 
-Every variant has the same trials: its weight on a grid, on the first three seeds; the weight with the
-best mean then runs on all five. Student and teacher are BPR; no test metric is computed. CiteULike needs
-RECBOLE_FREQD_DATA. RecBole writes log/ and saved/ into the working directory: run it from a scratch
-folder.
+Every variant has the same trials: its weight on a grid, on the first three seeds; the weight with
+the best mean then runs on all five. Student and teacher are BPR; no test metric is computed.
+CiteULike needs RECBOLE_FREQD_DATA. RecBole writes log/ and saved/ into the working directory: run it
+from a scratch folder.
 """
 
 import argparse
@@ -115,8 +115,8 @@ def report() -> None:
         "",
         "Validation NDCG@10, mean ± sd over five seeds, of FreqD from BPR with 64 dimensions to "
         "BPR with 8 (ml-100k) and 20 (CiteULike); no test metric was computed. Each variant had "
-        f"its weight tried at {', '.join(map(str, WEIGHTS))} on the first {CHOOSING} seeds; the best "
-        "mean went on to all five. Differences to "
+        f"its weight tried at {', '.join(map(str, WEIGHTS))} on the first {CHOOSING} seeds; the "
+        "best mean went on to all five. Differences to "
         "`linear, epoch` are paired by seed. Keys: `benchmarks/defaults.py`; all runs: "
         "`defaults.jsonl`.",
         "",
