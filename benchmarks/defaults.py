@@ -5,8 +5,8 @@
 
 Every variant has the same trials: its weight on a grid, on the first three seeds; the weight with
 the best mean then runs on all five. Student and teacher are BPR; no test metric is computed.
-CiteULike needs RECBOLE_FREQD_DATA. RecBole writes log/ and saved/ into the working directory: run it
-from a scratch folder.
+CiteULike needs RECBOLE_FREQD_DATA. RecBole writes log/ and saved/ into the working directory: run
+it from a scratch folder.
 """
 
 import argparse

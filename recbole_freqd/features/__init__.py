@@ -2,16 +2,10 @@
 
 from recbole_freqd.features import closed_form, encoders, histories, propagated, tables  # noqa: F401
 from recbole_freqd.features.base import ADAPTERS, FeatureAdapter, adapts
-from recbole_freqd.features.extract import (
-    adapter_of,
-    check_teacher,
-    closed_form_error,
-    extract_features,
-    registered_adapter,
-    shared_features,
-    student_adapter,
-)
+from recbole_freqd.features.extract import check_teacher, extract_features
+from recbole_freqd.features.find import adapter_of, registered_adapter
 from recbole_freqd.features.propagated import PropagatedEmbeddings
+from recbole_freqd.features.student import closed_form_error, shared_features, student_adapter
 from recbole_freqd.features.tables import EmbeddingTables
 from recbole_freqd.rows import FeatureRows
 

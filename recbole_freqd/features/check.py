@@ -1,0 +1,64 @@
+"""Whether features are what a model ranks by; reading whole tables of them."""
+
+from typing import Any, Callable, Optional
+
+import torch
+
+from recbole_freqd.features.base import FeatureAdapter
+from recbole_freqd.features.own import OwnMethod
+from recbole_freqd.ranking import score_users, undisturbed, user_blocks
+from recbole_freqd.rows import empty_rows
+
+ORDER_TOLERANCE = 1e-3  # of a user's range of scores
+_SAMPLED_USERS = 8
+
+
+def ranks_alike(model: Any, adapter: FeatureAdapter) -> bool:
+    """Whether an adapter's features order the items of some users as the model's scores do."""
+    users = some_users(model)
+    with undisturbed(model, adapter.caches):
+        scores = score_users(model, users).to(model.device, torch.float32)
+        torch.manual_seed(0)  # the draws of the scores, where there are any
+        rows, biases = adapter.rows(model), adapter.biases(model)
+        user_rows = rows.user(users)
+        item_rows = whole_table(rows.item, model.n_items, model)
+        if user_rows.shape[1] != item_rows.shape[1]:
+            return False
+        products = user_rows @ item_rows.T
+        if biases[1] is not None:
+            products = products + biases[1]  # a user's own bias moves no item
+    scores, products = scores[:, 1:], products[:, 1:]
+    known = torch.isfinite(scores).all(1)  # what is not finite is reported by who uses it
+    ordered = scores.gather(1, products.argsort(dim=1))[known]
+    if len(ordered) == 0:
+        return True
+    fall = (ordered.cummax(1).values - ordered).max(1).values
+    span = ordered.max(1).values - ordered.min(1).values
+    return bool((fall <= ORDER_TOLERANCE * span).all())
+
+
+def are_exact(model: Any, adapter: FeatureAdapter) -> bool:
+    """Whether features are the model's own: it says so itself, or they rank as it does."""
+    return adapter.exact(model) and (isinstance(adapter, OwnMethod) or ranks_alike(model, adapter))
+
+
+def some_users(model: Any) -> torch.Tensor:
+    return torch.linspace(1, model.n_users - 1, _SAMPLED_USERS, device=model.device).long()
+
+
+def whole_table(
+    of: Callable[[torch.Tensor], torch.Tensor],
+    n_rows: int,
+    model: Any,
+    dtype: torch.dtype = torch.float32,
+    mapped: bool = False,
+) -> torch.Tensor:
+    """All rows of one side, read in blocks that the wider side of the data would fit."""
+    table: Optional[torch.Tensor] = None
+    for ids in user_blocks(n_rows, max(model.n_users, model.n_items), model.device):
+        block = of(ids)
+        if table is None:
+            table = empty_rows(n_rows, block.shape[1], dtype, block.device, mapped=mapped)
+        table[ids[0] : ids[-1] + 1] = block
+    assert table is not None  # there is always the padding row
+    return table

@@ -1,0 +1,58 @@
+"""Which adapter reads a model: its own method, a registered one, or RecBole's conventions."""
+
+import copy
+import importlib.util
+from typing import Optional
+
+from torch import nn
+
+from recbole_freqd.errors import ConfigError
+from recbole_freqd.features.base import ADAPTERS, FeatureAdapter
+from recbole_freqd.features.closed_form import OnlyScores
+from recbole_freqd.features.own import OwnMethod, by_convention
+
+_BUILT_IN = frozenset(ADAPTERS.names())
+
+
+def adapter_of(model: nn.Module) -> FeatureAdapter:
+    """The adapter of a model: its own method, else a registered one, else what conventions tell.
+
+    In this order: the model has ``user_item_features()``; an adapter is registered under the name
+    of its class or, nearest first, of a class that it inherits from (ours are for RecBole's classes
+    only, not for others of the same name); ``forward()`` without
+    arguments returns the users' and the items' embeddings; it has ``user_embedding`` and
+    ``item_embedding`` tables. Where nothing is found, only its scores are known.
+    """
+    if callable(getattr(model, "user_item_features", None)):
+        return OwnMethod()
+    adapter = registered_adapter(type(model)) or by_convention(model) or OnlyScores()
+    if adapter.shared_forward and not is_registered(type(model)):
+        # Who knows what else the loss of another class calls: its features are read by themselves.
+        adapter = copy.copy(adapter)
+        adapter.shared_forward = None
+    return adapter
+
+
+def registered_adapter(model_class: type) -> Optional[FeatureAdapter]:
+    """The adapter registered for a class or the nearest class it inherits from.
+
+    Raises:
+        ConfigError: RecBole needs a package for this model that is not installed.
+    """
+    for ancestor in model_class.__mro__:
+        if is_registered(ancestor):
+            adapter = ADAPTERS.get(ancestor.__name__)
+            if adapter.extra and importlib.util.find_spec(adapter.extra[0]) is None:
+                package, extra = adapter.extra
+                raise ConfigError(
+                    f"{model_class.__name__} needs the package {package}, which is not installed: "
+                    f'pip install "recbole_freqd[{extra}]"'
+                )
+            return adapter
+    return None
+
+
+def is_registered(model_class: type) -> bool:
+    """Whether a class itself has an adapter; ours are not for namesakes of RecBole's classes."""
+    name, of_recbole = model_class.__name__, model_class.__module__.startswith("recbole.model.")
+    return name in ADAPTERS.names() and (of_recbole or name not in _BUILT_IN)

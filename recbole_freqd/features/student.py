@@ -1,0 +1,115 @@
+"""A student's features: who can be one, and reading them in every step."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Callable
+
+import torch
+from torch import nn
+
+from recbole_freqd.errors import ConfigError
+from recbole_freqd.features.base import FeatureAdapter
+from recbole_freqd.features.check import are_exact
+from recbole_freqd.features.find import adapter_of, registered_adapter
+from recbole_freqd.ranking import evaluating, undisturbed
+from recbole_freqd.rng import rng_untouched
+from recbole_freqd.rows import FeatureRows
+
+
+def closed_form_error(name: str) -> ConfigError:
+    """What to say of a model that is computed, where one to be trained is wanted."""
+    return ConfigError(
+        f"{name} cannot be a student: it is computed in one pass, there is no training a teacher "
+        "could steer. It can be a teacher. Change model to one that is trained, e.g. BPR or "
+        "LightGCN."
+    )
+
+
+def student_adapter(model: nn.Module) -> FeatureAdapter:
+    """The adapter of a model as a student, checked.
+
+    Raises:
+        ConfigError: The model cannot be a student, or what would be taken for its features does not
+            rank as the model does.
+    """
+    adapter, name = adapter_of(model), type(model).__name__
+    adapter.check(model)
+    if adapter.student is None and registered_adapter(type(model)):
+        raise closed_form_error(name)
+    if adapter.student is None or (adapter.exact(model) and not are_exact(model, adapter)):
+        raise ConfigError(
+            f"{name} cannot be a student yet: its features are not known"
+            + (", and its tables alone do not rank as it does. " if adapter.student else ". ")
+            + f"Give {name} a method user_item_features() that returns user and item features, or "
+            f'register an adapter: recbole_freqd.features.ADAPTERS.register("{name}")(...).'
+        )
+    if not _is_trained(model, adapter):
+        raise ConfigError(
+            f"{name} cannot be a student as it is configured: nothing that its features are made "
+            "of is trained (RaCT's train_stage critic_pretrain, frozen embeddings, no_grad). "
+            "Distil a stage that trains it."
+        )
+    return adapter
+
+
+def _is_trained(model: Any, adapter: FeatureAdapter) -> bool:
+    """Whether a gradient would reach anything through the features of a user or an item."""
+    one = torch.ones(1, dtype=torch.int64, device=model.device)
+    with undisturbed(model, adapter.caches), torch.enable_grad():
+        rows = adapter.rows(model)
+        return rows.user(one).requires_grad or rows.item(one).requires_grad
+
+
+@contextmanager
+def shared_features(
+    model: nn.Module, adapter: FeatureAdapter
+) -> Iterator[Callable[[], FeatureRows]]:
+    """Inside, a student's loss is computed; the yielded function then gives its features.
+
+    Where the adapter names a ``shared_forward``, the features are those that the loss was computed
+    from; else, or if the loss did not call it, they are read afterwards, as in evaluation: without
+    dropout, so that no random number is drawn for them.
+    """
+    name = adapter.shared_forward
+    results: list[Any] = []
+    if name is None:
+        yield lambda: _read_in_eval_mode(model, adapter)
+        return
+    before = model.__dict__.get(name)
+    original = getattr(model, name)
+
+    def remember(*args: Any, **kwargs: Any) -> Any:
+        results.append(original(*args, **kwargs))
+        return results[-1]
+
+    model.__dict__[name] = remember
+    try:
+        yield (
+            lambda: (
+                adapter.rows_from_calls(model, results)
+                if results
+                else _read_in_eval_mode(model, adapter)
+            )
+        )
+    finally:
+        if before is None:
+            del model.__dict__[name]
+        else:
+            model.__dict__[name] = before
+
+
+def _read_in_eval_mode(model: nn.Module, adapter: FeatureAdapter) -> FeatureRows:
+    with evaluating(model):
+        rows = adapter.rows(model)
+    if rows.tables is not None:
+        return rows  # a lookup knows no mode
+
+    def wrapped(of: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def read(ids: torch.Tensor) -> torch.Tensor:
+            streams = rng_untouched() if adapter.random_in_eval else nullcontext()
+            with evaluating(model), streams:
+                return of(ids)
+
+        return read
+
+    return FeatureRows(wrapped(rows.user), wrapped(rows.item))
