@@ -5,6 +5,7 @@ from typing import Any, Callable, Optional
 import torch
 from torch import nn
 
+from recbole_freqd.ranking import ScoredUsers
 from recbole_freqd.registry import Registry
 from recbole_freqd.rows import FeatureRows
 from recbole_freqd.svd import Scores
@@ -60,8 +61,6 @@ class FeatureAdapter:
 
     def scores(self, model: nn.Module, progress: bool) -> Scores:
         """The score matrix of a model that is not ``exact``, for the SVD."""
-        from recbole_freqd.ranking import ScoredUsers
-
         return ScoredUsers(model, progress)
 
     def check(self, model: nn.Module) -> None:

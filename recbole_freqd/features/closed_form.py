@@ -5,7 +5,6 @@ from typing import Any, Optional
 from torch import nn
 
 from recbole_freqd.features.base import FeatureAdapter, adapts
-from recbole_freqd.ranking import ScoredUsers
 from recbole_freqd.rows import FeatureRows
 from recbole_freqd.svd import FactoredScores, Scores
 
@@ -28,7 +27,7 @@ class OnlyScores(FeatureAdapter):
 
     def scores(self, model: nn.Module, progress: bool) -> Scores:
         factors = self.factors(model)
-        return FactoredScores(factors) if factors else ScoredUsers(model, progress)
+        return FactoredScores(factors) if factors else super().scores(model, progress)
 
     def factors(self, model: Any) -> Optional[list[Any]]:
         """Matrices whose product is the score matrix, or None."""

@@ -62,15 +62,17 @@ def extract_features(
         ConfigError: A package is missing; ``rank`` for a model with exact features, or too large.
         TeacherError: Its features, or the scores that they come from, are NaN or infinite.
     """
-    adapter = adapter_of(model)
     check_teacher(model, rank)
-    if isinstance(adapter, OwnMethod) and not ranks_alike(model, adapter):
+    adapter = adapter_of(model)
+    promised, own = adapter.exact(model), isinstance(adapter, OwnMethod)
+    alike = promised and ranks_alike(model, adapter)
+    if own and not alike:
         logger.warning(
             "What user_item_features() of %s returns does not rank as the model does. It is taken "
             "as it is: make sure that row i is user (item) i.",
             type(model).__name__,
         )
-    if are_exact(model, adapter):
+    if alike or own:
         with undisturbed(model, adapter.caches):
             rows = adapter.rows(model)
             features = (
@@ -80,7 +82,7 @@ def extract_features(
             biases = adapter.biases(model)
         _check_finite(model, features)
         return _with_columns(features, biases) if with_bias else features
-    if adapter.exact(model):
+    if promised:
         logger.warning(
             "%s does not rank by the features of %s that it inherits or resembles: approximating "
             "its scores instead.",

@@ -19,9 +19,9 @@ def adapter_of(model: nn.Module) -> FeatureAdapter:
 
     In this order: the model has ``user_item_features()``; an adapter is registered under the name
     of its class or, nearest first, of a class that it inherits from (ours are for RecBole's classes
-    only, not for others of the same name); ``forward()`` without
-    arguments returns the users' and the items' embeddings; it has ``user_embedding`` and
-    ``item_embedding`` tables. Where nothing is found, only its scores are known.
+    only, not for others of the same name); ``forward()`` without arguments returns the users' and
+    the items' embeddings; it has ``user_embedding`` and ``item_embedding`` tables. Where nothing is
+    found, only its scores are known.
     """
     if callable(getattr(model, "user_item_features", None)):
         return OwnMethod()
