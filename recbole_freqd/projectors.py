@@ -1,12 +1,13 @@
 """Maps from the student's feature space to the teacher's. Used in training only, never served."""
 
-from typing import Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import torch
 from torch import nn
 
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.rng import RandomStream
+from recbole_freqd.rows import WeightedSums
 
 
 class LinearProjector(nn.Module):
@@ -67,19 +68,68 @@ class MLPProjector(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, student_dim) -> (n, teacher_dim)."""
-        experts, hidden, teacher_dim = self.weight_out.shape
-        inner = self._drop(x.expand(experts, *x.shape))
-        inner = torch.relu(torch.baddbmm(self.bias_in, inner, self.weight_in))
-        # Summing over experts inside one product never builds an (experts, n, teacher_dim) tensor.
-        joined = self._drop(inner).permute(1, 0, 2).reshape(len(x), experts * hidden)
-        outer = joined @ self.weight_out.reshape(experts * hidden, teacher_dim)
-        return outer / experts + self.bias_out.mean(0)
+        return self._through(x, lambda hidden: hidden, torch.ones_like(x[:, 0]))
+
+    def of_filtered(self, x: torch.Tensor, sums: WeightedSums) -> torch.Tensor:
+        """H P(x), where the rows of H at a batch are sums over the rows x (n, student_dim).
+
+        H commutes with the last layer, which so sees the batch only, and not its neighbours.
+
+        Returns:
+            (b, teacher_dim), the dtype of the weights of the sums.
+        """
+        totals = sums.totals()
+        return self._through(x, lambda hidden: sums.of(hidden.to(totals.dtype)), totals)
+
+    def _through(
+        self,
+        x: torch.Tensor,
+        mixed: Callable[[torch.Tensor], torch.Tensor],
+        totals: torch.Tensor,
+    ) -> torch.Tensor:
+        """The experts one after the other, so that one hidden layer at a time is worked on."""
+        kept = 1.0 - self.dropout if self.training else 1.0
+        # A bias as one more row of the weight: adding it for itself would pass over all of memory.
+        first_layers = torch.cat([self.weight_in, self.bias_in], dim=1)
+        always = x.new_full((len(x), 1), kept)
+        outer = totals[:, None] * self.bias_out.mean(0)
+        for first, last in zip(first_layers, self.weight_out):
+            inner = torch.cat([self._drop(x), always], dim=1)
+            hidden = inner @ (first / kept)
+            hidden = _ReluDropped.apply(hidden, self._mask(hidden))
+            outer = outer.addmm_(mixed(hidden), last, alpha=1.0 / (kept * len(self.weight_out)))
+        return outer
 
     def _drop(self, x: torch.Tensor) -> torch.Tensor:
+        """``x`` with zeros for what is dropped; the rest is not scaled yet."""
+        mask = self._mask(x)
+        return x if mask is None else x * mask
+
+    def _mask(self, x: torch.Tensor) -> Optional[torch.Tensor]:
+        """What is kept, as ones of the dtype of ``x`` (a product with those is the fastest)."""
         if not self.training or self.dropout == 0.0:
-            return x
-        keep = 1.0 - self.dropout
-        return x * self.stream.keep(tuple(x.shape), keep, like=x) / keep
+            return None
+        return self.stream.bernoulli(tuple(x.shape), 1.0 - self.dropout, x, x.dtype)
+
+
+class _ReluDropped(torch.autograd.Function):
+    """ReLU, then zeros where the mask has them, in the memory of what comes in.
+
+    Wherever the result is zero the gradient is, so no mask is kept for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, mask: Optional[torch.Tensor]) -> torch.Tensor:
+        ctx.mark_dirty(x)
+        x.relu_()
+        if mask is not None:
+            x.mul_(mask)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return torch.ops.aten.threshold_backward(gradient, ctx.saved_tensors[0], 0.0), None
 
 
 def make_projector(

@@ -1,7 +1,8 @@
 """Features of users and items, handed out by rows: what losses read, whatever they come from."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Callable, Optional, Union
 
 import torch
@@ -42,28 +43,43 @@ class WeightedSums:
         offsets: (b,) int64, the first entry of each sum.
         columns: (n_entries,) int64, rows of the table.
         weights: (n_entries,) float.
+        n_columns: Rows of the table, where it holds those that are summed and no others.
     """
 
     owner: torch.Tensor
     offsets: torch.Tensor
     columns: torch.Tensor
     weights: torch.Tensor
+    n_columns: Optional[int] = None
 
-    def of(
-        self,
-        table: torch.Tensor,
-        columns: Optional[torch.Tensor] = None,
-        *,
-        in_place: bool = False,
-    ) -> torch.Tensor:
+    @classmethod
+    def one_each(cls, ids: torch.Tensor) -> "WeightedSums":
+        """The rows ids (b,) themselves, each as a sum of one entry."""
+        every = torch.arange(len(ids), device=ids.device)
+        return cls(every, every, ids, torch.ones(len(ids), device=ids.device))
+
+    def of(self, table: torch.Tensor, *, in_place: bool = False) -> torch.Tensor:
         """(b, d), the sums over a table (n, d), differentiable once.
 
         Args:
             table: (n, d).
-            columns: (n_entries,) int64, rows of *this* table, where they are not the own ones.
             in_place: See :class:`FeatureRows`; the table is a parameter then.
         """
-        return _Sums.apply(table, self, self.columns if columns is None else columns, in_place)
+        return _Sums.apply(table, self, in_place)
+
+    def compacted(self) -> tuple[torch.Tensor, "WeightedSums"]:
+        """The distinct rows (m,) that are summed, and the same sums over a table of these only."""
+        nodes, place = torch.unique(self.columns, return_inverse=True)
+        return nodes, replace(self, columns=place, n_columns=len(nodes))
+
+    @cached_property
+    def transposed(self) -> "WeightedSums":
+        """Of compacted ones: which sums each row of the table is in, so (m,) sums over (b, d)."""
+        order = self.columns.argsort()
+        counts = torch.bincount(self.columns, minlength=self.n_columns or 0)
+        return WeightedSums(
+            self.columns[order], counts.cumsum(0) - counts, self.owner[order], self.weights[order]
+        )
 
     def with_dropout(
         self, ids: torch.Tensor, keep_prob: float, stream: RandomStream
@@ -76,7 +92,7 @@ class WeightedSums:
             stream: Where the mask is drawn from.
         """
         own = self.columns == ids[self.owner]
-        kept = own | stream.keep((len(own),), keep_prob, like=self.weights)
+        kept = own | stream.bernoulli((len(own),), keep_prob, like=self.weights)
         weights = torch.where(own, self.weights, self.weights / keep_prob)[kept]
         owner = self.owner[kept]
         counts = torch.bincount(owner, minlength=len(ids))
@@ -122,13 +138,15 @@ class FeatureRows:
 
     def of(self, side: str, ids: torch.Tensor) -> torch.Tensor:
         """The features (b, d) of ids (b,) of a side, ``"user"`` or ``"item"``."""
+        if self.in_place and self.tables is not None:
+            return self.summed(side, WeightedSums.one_each(ids))
         return (self.user if side == "user" else self.item)(ids)
 
     def summed(self, side: str, sums: WeightedSums) -> torch.Tensor:
         """(b, d), weighted sums of features, at least float32; each entity is computed once."""
         if self.tables is None:
-            nodes, place = torch.unique(sums.columns, return_inverse=True)
-            return sums.of(_at_least_single(self.of(side, nodes)), place)
+            nodes, sums = sums.compacted()
+            return sums.of(_at_least_single(self.of(side, nodes)))
         table = self.tables[0 if side == "user" else 1]
         in_place = self.in_place and table.is_leaf and table.requires_grad
         return sums.of(_at_least_single(table), in_place=in_place)
@@ -147,25 +165,20 @@ class _Sums(torch.autograd.Function):
     """Weighted sums of the rows of a table; its backward is faster than that of torch's lookup."""
 
     @staticmethod
-    def forward(
-        ctx: Any, table: torch.Tensor, sums: WeightedSums, columns: torch.Tensor, in_place: bool
-    ) -> torch.Tensor:
-        ctx.table, ctx.sums, ctx.columns, ctx.in_place = table, sums, columns, in_place
-        weights = sums.weights.to(table.dtype)
-        return F.embedding_bag(
-            columns, table.detach(), sums.offsets, per_sample_weights=weights, mode="sum"
-        )
+    def forward(ctx: Any, table: torch.Tensor, sums: WeightedSums, in_place: bool) -> torch.Tensor:
+        ctx.table, ctx.sums, ctx.in_place = table, sums, in_place
+        return _bag(table.detach(), sums)
 
     @staticmethod
-    def backward(
-        ctx: Any, gradient: torch.Tensor
-    ) -> tuple[Optional[torch.Tensor], None, None, None]:
-        table = ctx.table
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Optional[torch.Tensor], None, None]:
+        table, sums = ctx.table, ctx.sums
+        if sums.n_columns is not None:  # all rows of the table have a gradient: nothing is added to
+            return _bag(gradient.contiguous(), sums.transposed).to(table.dtype), None, None
 
         def add_to(total: torch.Tensor) -> torch.Tensor:
-            spread = gradient.index_select(0, ctx.sums.owner)
-            spread *= ctx.sums.weights.to(gradient.dtype)[:, None]
-            return total.index_add_(0, ctx.columns, spread.to(total.dtype))
+            spread = gradient.index_select(0, sums.owner)
+            spread *= sums.weights.to(gradient.dtype)[:, None]
+            return total.index_add_(0, sums.columns, spread.to(total.dtype))
 
         def add_to_grad() -> None:
             with torch.no_grad():
@@ -174,7 +187,14 @@ class _Sums(torch.autograd.Function):
                 add_to(table.grad)
 
         if not ctx.in_place:
-            return add_to(torch.zeros_like(table)), None, None, None
+            return add_to(torch.zeros_like(table)), None, None
         # At the end of the pass: then the base loss's dense gradient is there to be added to.
         torch.autograd.Variable._execution_engine.queue_callback(add_to_grad)
-        return None, None, None, None
+        return None, None, None
+
+
+def _bag(table: torch.Tensor, sums: WeightedSums) -> torch.Tensor:
+    weights = sums.weights.to(table.dtype)
+    return F.embedding_bag(
+        sums.columns, table, sums.offsets, per_sample_weights=weights, mode="sum"
+    )

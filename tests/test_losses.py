@@ -246,9 +246,11 @@ def test_without_negatives_the_items_are_one_mean_with_weight_1():
 def test_a_mask_per_step_is_one_for_student_and_teacher_positives_and_negatives(monkeypatch):
     loss = make(**{**PLAIN, "keep_prob": 0.5, "mask": "step"})
     draws = []
-    keep = loss.stream.keep
+    drawn = loss.stream.bernoulli
     monkeypatch.setattr(
-        loss.stream, "keep", lambda shape, p, like: draws.append(shape) or keep(shape, p, like)
+        loss.stream,
+        "bernoulli",
+        lambda shape, p, like: draws.append(shape) or drawn(shape, p, like),
     )
     loss(features(D_S, D_S, 2), *batch())
     assert len(draws) == 2  # one for users, one for items

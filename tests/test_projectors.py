@@ -6,6 +6,7 @@ import torch
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
 from recbole_freqd.rng import RandomStream
+from recbole_freqd.rows import WeightedSums
 
 
 def test_the_mlp_is_the_mean_of_its_experts():
@@ -30,16 +31,46 @@ def test_the_linear_projector_is_affine():
     torch.testing.assert_close(projector(x), x @ projector.weight + projector.bias)
 
 
-def test_dropout_is_off_in_eval_mode_unbiased_in_train_mode_and_differs_between_experts():
+def test_dropout_is_off_in_eval_mode_and_unbiased_in_train_mode():
     projector = MLPProjector(4, 6, RandomStream(0), experts=2, hidden=8, dropout=0.4)
-    x = torch.ones(1, 4)
+    with torch.no_grad():
+        for weight in projector.parameters():
+            weight.abs_()  # where no ReLU cuts, the mean over masks is the value without any
+    x = torch.ones(20_000, 4)
     projector.eval()
-    assert torch.equal(projector(x), projector(x))
+    without = projector(x)
+    assert torch.equal(projector(x), without)
     projector.train()
-    dropped = projector._drop(torch.ones(2, 20000, 4))
-    assert dropped.mean().item() == pytest.approx(1.0, abs=0.02)
-    torch.testing.assert_close(dropped.unique(), torch.tensor([0.0, 1 / 0.6]))
-    assert not torch.equal(dropped[0], dropped[1])
+    torch.testing.assert_close(projector(x).mean(0), without[0], rtol=0.02, atol=0.0)
+    assert projector(x).std(0).min() > 0.1
+
+
+def test_every_expert_draws_masks_of_its_own_for_its_input_and_its_hidden_layer(monkeypatch):
+    projector = MLPProjector(4, 6, RandomStream(0), experts=3, hidden=8, dropout=0.4)
+    drawn, shapes = projector.stream.bernoulli, []
+    monkeypatch.setattr(
+        projector.stream,
+        "bernoulli",
+        lambda shape, *more: shapes.append(shape) or drawn(shape, *more),
+    )
+    projector(torch.ones(5, 4))
+    assert shapes == [(5, 4), (5, 8)] * 3
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_a_filter_before_the_last_layer_is_one_after_it_value_and_gradient(dropout):
+    mix = torch.tensor([[0.5, 0.0, -0.2, 0.0], [0.0, 2.0, 0.0, 0.7], [1.0, 0.0, 0.0, 0.3]])
+    owner, columns = mix.nonzero().T
+    sums = WeightedSums(owner, torch.tensor([0, 2, 4]), columns, mix[owner, columns], 4)
+    results = []
+    for cheap in (False, True):
+        projector = MLPProjector(3, 5, RandomStream(0), experts=2, hidden=7, dropout=dropout)
+        x = torch.linspace(-1, 1, 12).view(4, 3).requires_grad_()
+        made = projector.of_filtered(x, sums) if cheap else mix @ projector(x)
+        made.square().sum().backward()
+        results.append([made, x.grad, *(weight.grad for weight in projector.parameters())])
+    for cheap, plain in zip(*results):
+        torch.testing.assert_close(cheap, plain)
 
 
 def test_neither_making_nor_running_one_touches_torchs_global_stream():

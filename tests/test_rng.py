@@ -26,7 +26,7 @@ def seeded():
 
 def draws(stream):
     like = torch.zeros(1)
-    return stream.keep((50,), 0.5, like), stream.uniform_(torch.empty(50), 2.0)
+    return stream.bernoulli((50,), 0.5, like), stream.uniform_(torch.empty(50), 2.0)
 
 
 # --- streams ---------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def test_a_stream_neither_moves_nor_follows_the_global_ones(seeded):
 
 @pytest.mark.parametrize("probability", [0.0, 0.2, 0.5, 1.0])
 def test_a_mask_keeps_with_the_probability_asked_for(probability):
-    mask = RandomStream(0).keep((200, 100), probability, torch.zeros(1))
+    mask = RandomStream(0).bernoulli((200, 100), probability, torch.zeros(1))
     assert (mask.dtype, mask.shape) == (torch.bool, (200, 100))
     # 5 standard deviations of a mean of 20,000
     tolerance = 5 * (probability * (1 - probability) / 20_000) ** 0.5
@@ -95,13 +95,13 @@ def test_a_device_has_one_stream_whether_named_by_a_word_or_an_object():
 @pytest.mark.gpu
 def test_a_stream_on_a_gpu_is_its_own_and_its_state_can_be_restored():
     stream, like = RandomStream(5), torch.zeros(1, device="cuda")
-    stream.keep((50,), 0.5, like)
+    stream.bernoulli((50,), 0.5, like)
     state = stream.state_dict()
-    mask = stream.keep((50,), 0.5, like)
+    mask = stream.bernoulli((50,), 0.5, like)
     assert mask.device == like.device
     restored = RandomStream(0)
     restored.load_state_dict(state)
-    assert torch.equal(restored.keep((50,), 0.5, like), mask)
+    assert torch.equal(restored.bernoulli((50,), 0.5, like), mask)
 
 
 # --- untouched -------------------------------------------------------------------------------

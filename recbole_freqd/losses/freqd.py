@@ -190,10 +190,10 @@ class FreqDLoss(DistillationLoss):
             teacher, norm = filtered.teacher_emb.index_select(0, ids), filtered.teacher_norm[ids]
         projector = cast(Union[LinearProjector, MLPProjector], self.projectors[side])
         distance = self.options["distance"]
-        if isinstance(projector, MLPProjector):  # which does not commute with a filter
-            nodes, place = torch.unique(sums.columns, return_inverse=True)
-            projected = projector(student.of(side, nodes))
-            return row_distance(sums.of(projected.to(totals.dtype), place), teacher, distance)
+        if isinstance(projector, MLPProjector):  # all but its last layer has to see the neighbours
+            nodes, sums = sums.compacted()
+            projected = projector.of_filtered(student.of(side, nodes), sums)
+            return row_distance(projected, teacher, distance)
         rows = student.summed(side, sums)
         if rows.shape[1] < teacher.shape[1]:
             rows = torch.cat([rows, totals[:, None]], dim=1)
