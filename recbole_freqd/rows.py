@@ -10,6 +10,11 @@ from torch.nn import functional as F
 
 from recbole_freqd.rng import RandomStream
 
+try:  # not public, though what SciPy's public products of sparse and dense have run on since 0.14
+    from scipy.sparse._sparsetools import csc_matvecs
+except ImportError:
+    csc_matvecs = None
+
 Features = tuple[torch.Tensor, torch.Tensor]
 """User features (n_users, d) and item features (n_items, d'), row 0 being RecBole's padding."""
 
@@ -80,6 +85,22 @@ class WeightedSums:
         return WeightedSums(
             self.columns[order], counts.cumsum(0) - counts, self.owner[order], self.weights[order]
         )
+
+    def add_transposed(self, x: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+        """Adds to the rows (n, d) of ``total``, in place, each sum's x (b, d) times its weights."""
+        if _scipy_can_add(total):
+            # One pass along the entries; torch would write them all out first (4 to 6 times as
+            # slow). SciPy's own products do this too, but into new memory of n rows.
+            ends = F.pad(self.offsets, (0, 1), value=len(self.columns))
+            arrays = self.columns, self.weights.to(total.dtype), x.to(total.dtype).reshape(-1)
+            columns, weights, values = (array.detach().numpy() for array in arrays)
+            into = total.view(-1).numpy()
+            size = total.shape[0], x.shape[0], total.shape[1]
+            csc_matvecs(*size, ends.numpy(), columns, weights, values, into)
+            return total
+        spread = x.index_select(0, self.owner)
+        spread *= self.weights.to(x.dtype)[:, None]
+        return total.index_add_(0, self.columns, spread.to(total.dtype))
 
     def with_dropout(
         self, ids: torch.Tensor, keep_prob: float, stream: RandomStream
@@ -157,6 +178,11 @@ def as_rows(features: Union[FeatureRows, Features]) -> FeatureRows:
     return features if isinstance(features, FeatureRows) else FeatureRows.of_tables(*features)
 
 
+def _scipy_can_add(total: torch.Tensor) -> bool:
+    known = csc_matvecs is not None and total.dtype in (torch.float32, torch.float64)
+    return known and total.device.type == "cpu" and total.is_contiguous()
+
+
 def _at_least_single(values: torch.Tensor) -> torch.Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
@@ -175,19 +201,14 @@ class _Sums(torch.autograd.Function):
         if sums.n_columns is not None:  # all rows of the table have a gradient: nothing is added to
             return _bag(gradient.contiguous(), sums.transposed).to(table.dtype), None, None
 
-        def add_to(total: torch.Tensor) -> torch.Tensor:
-            spread = gradient.index_select(0, sums.owner)
-            spread *= sums.weights.to(gradient.dtype)[:, None]
-            return total.index_add_(0, sums.columns, spread.to(total.dtype))
-
         def add_to_grad() -> None:
             with torch.no_grad():
                 if table.grad is None:
                     table.grad = torch.zeros_like(table)
-                add_to(table.grad)
+                sums.add_transposed(gradient, table.grad)
 
         if not ctx.in_place:
-            return add_to(torch.zeros_like(table)), None, None
+            return sums.add_transposed(gradient, torch.zeros_like(table)), None, None
         # At the end of the pass: then the base loss's dense gradient is there to be added to.
         torch.autograd.Variable._execution_engine.queue_callback(add_to_grad)
         return None, None, None

@@ -11,6 +11,7 @@ from recbole_freqd.errors import ConfigError
 from recbole_freqd.filters import PolynomialFilter
 from recbole_freqd.graph import EntityGraph, cooccurrence_graph, graph_filter
 from recbole_freqd.rng import RandomStream
+from recbole_freqd.rows import csc_matvecs
 from tests.oracles import dense_graph, random_interactions
 
 
@@ -153,8 +154,13 @@ def test_a_row_that_loses_all_its_edges_is_not_isolated():
     assert torch.equal(filtered[:, 0], torch.where(whole.connected, 0.5, 1.0))
 
 
+@pytest.mark.parametrize("form", ["torch", "scipy"])
 @pytest.mark.parametrize("in_place", [False, True])
-def test_weighted_sums_have_the_gradient_of_the_dense_product(in_place):
+def test_weighted_sums_have_the_gradient_of_the_dense_product(in_place, form, monkeypatch):
+    if form == "torch":
+        monkeypatch.setattr("recbole_freqd.rows.csc_matvecs", None)
+    else:
+        assert csc_matvecs is not None  # this SciPy has it where we look for it
     made = graph_filter(
         EntityGraph(cooccurrence_graph(random_interactions(5), side="item", k=3)).adjacency(),
         [0.2, 0.7],
@@ -163,11 +169,15 @@ def test_weighted_sums_have_the_gradient_of_the_dense_product(in_place):
     weights = torch.randn(3, 4)
     dense = table.detach().clone().requires_grad_()
     rows = made.rows(ids)
+    nodes, compacted = rows.compacted()
+    again = torch.zeros_like(dense).index_copy(0, nodes, table.detach()[nodes]).requires_grad_()
+    (compacted.of(again[nodes]) * weights).sum().backward()
     (rows.of(table, in_place=in_place) * weights).sum().backward()
     everything = made.rows(torch.arange(10))
     H = torch.zeros(10, 10).index_put((everything.owner, everything.columns), everything.weights)
     ((H @ dense)[ids] * weights).sum().backward()
     torch.testing.assert_close(table.grad, dense.grad)
+    torch.testing.assert_close(again.grad, dense.grad)
 
 
 def test_the_graph_is_in_no_state_dict():
