@@ -382,7 +382,7 @@ def test_a_student_is_distilled_from_a_teacher_that_knows_a_part(
     run = runs.run(config)
     assert run.test_result["ndcg@10"] > 0
     assert runs.evaluate_teacher(run, 1, 2)[1] == [{}, {}]
-    assert "is not evaluated: it does not know 10 of the users" in caplog.text
+    assert "is not evaluated: it does not know 10 of the users and 10 of the items" in caplog.text
     rows = runs.rows_of(run, runs.run(runs.alone_config(config)))
     assert rows[0]["test"] == {} and rows[0]["size_mb"] > 0
 
@@ -439,6 +439,24 @@ def test_a_teacher_of_other_data_scores_the_students_pairs_as_its_own_model_does
             torch.testing.assert_close(pairwise[item - 1], score, rtol=1e-4, atol=1e-5)
 
 
+def test_other_names_of_fields_do_not_matter(world, trained, make_config, tmp_path):
+    from recbole_freqd import runs
+
+    data = write(tmp_path / "teacher", superset(world))
+    for file in (tmp_path / "teacher" / "tiny").iterdir():
+        file.write_text(file.read_text().replace("user_id:token\titem_id", "uid:token\tiid"))
+    names = {"USER_ID_FIELD": "uid", "ITEM_ID_FIELD": "iid", "load_col": {"inter": ["uid", "iid"]}}
+    student = write(tmp_path / "student", world)
+    tests = []
+    for keys in (names, {}):
+        path = trained(data, **keys)
+        config = make_config(student, trainer="FreqD", teacher={"checkpoint": path})
+        run = runs.run(config)
+        tests.append((run.test_result, runs.evaluate_teacher(run, 2)[1]))
+        write(tmp_path / "teacher", superset(world))
+    assert tests[0] == tests[1]
+
+
 def test_unknown_items_are_ranked_last_and_the_log_says_so(
     world, trained, make_config, tmp_path, caplog
 ):
@@ -450,7 +468,7 @@ def test_unknown_items_are_ranked_last_and_the_log_says_so(
     )  # fmt: skip
     _, (test,) = runs.evaluate_teacher(runs.run(config), 2)
     assert 0 <= test["ndcg@10"] <= 1
-    assert "is evaluated with the 10 items last that it does not know" in caplog.text
+    assert "10 of the items, which are ranked last" in caplog.text
 
 
 def test_the_run_function_gives_no_result_of_a_teacher_it_cannot_evaluate(
@@ -725,3 +743,94 @@ def test_a_stored_config_makes_nothing_be_unpickled(world, trained, find, tmp_pa
     torch.save(payload, path, pickle_protocol=4)
     find(write(tmp_path / "student", world), {"checkpoint": path})
     assert not (tmp_path / "exploded").exists()
+
+
+# --- real data: subsets of ml-100k -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ml_100k():
+    """ml-100k as pairs of tokens in the order of the file, each with its split: 8 : 1 : 1."""
+    import recbole
+
+    folder = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"
+    lines = (folder / "ml-100k.inter").read_text().splitlines()[1:]
+    pairs = [tuple(line.split("\t")[:2]) for line in lines]
+    return pairs, np.random.default_rng(0).choice(3, size=len(pairs), p=[0.8, 0.1, 0.1])
+
+
+def of_ml_100k(ml_100k, users, items, order=1):
+    """The part of ml-100k with these users and items, as a world; ``order`` -1: from behind."""
+    pairs, phases = ml_100k
+    world = [[], [], []]
+    for pair, phase in list(zip(pairs, phases))[::order]:
+        if int(pair[0]) in users and int(pair[1]) in items:
+            world[phase].append(pair)
+    return world
+
+
+STUDENT = range(1, 301), range(1, 401)
+REAL = {  # users, items, order, shares of the student's 300 users and 400 items
+    "permuted": (range(1, 301), range(1, 401), -1, (1.0, 1.0)),
+    "superset": (range(1, 601), range(1, 1001), -1, (1.0, 1.0)),
+    "subset": (range(1, 301), range(1, 301), 1, (1.0, 0.75)),
+    "partial": (range(101, 500), range(101, 700), -1, (200 / 300, 0.75)),
+    "disjoint": (range(301, 944), range(401, 1683), 1, None),
+    "too little": (range(201, 944), range(1, 1683), 1, None),
+}
+
+
+@pytest.mark.parametrize("kind", REAL)
+@pytest.mark.parametrize(
+    "model",
+    ["BPR", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS if name != "BPR")],
+)
+def test_teachers_of_other_parts_of_ml_100k_fit_or_are_refused(
+    ml_100k, trained, find, tmp_path, kind, model
+):
+    users, items, order, shares = REAL[kind]
+    world = of_ml_100k(ml_100k, users, items, order)
+    path = trained(write(tmp_path / "teacher", world), model, train_batch_size=2048)
+    spec = {"checkpoint": path, **({"spectral_rank": 8} if model == "ItemKNN" else {})}
+    student = write(tmp_path / "student", of_ml_100k(ml_100k, *STUDENT))
+    if shares is None:
+        with pytest.raises(TeacherError, match="knows .* of the student's 300 users"):
+            find(student, spec)
+        return
+    teacher, dataset = find(student, spec)
+    known = [np.arange(n) > 0 for n in (301, 401)] if teacher.known is None else teacher.known
+    assert tuple(mask[1:].mean() for mask in known) == pytest.approx(shares, abs=0.01)
+    for ours, theirs in zip(rows_by_token(teacher.features, dataset), own_features(path)):
+        for token, row in ours.items():
+            expected = theirs.get(token, torch.zeros_like(row))
+            torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [2021])
+def test_on_ml_100k_a_teacher_of_another_seed_has_seen_four_fifths_of_the_test(
+    host, seed, tmp_path
+):
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import init_seed
+
+    from recbole_freqd import runs
+
+    keys = {
+        "embedding_size": 4, "epochs": 1, "train_batch_size": 8192, "show_progress": False,
+        "state": "ERROR", "eval_batch_size": 10**6,
+    }  # fmt: skip
+    own = runs.run(Config("BPR", "ml-100k", config_dict={**keys, "seed": seed}), test=False)
+    teacher = {"checkpoint": own.trainer.saved_model_file}
+    config = Config("BPR", "ml-100k", config_dict={**keys, "trainer": "FreqD", "teacher": teacher})
+    init_seed(config["seed"], True)
+    train_data, valid_data, test_data = data_preparation(config, create_dataset(config))
+    seen = set(_codes(own.data[0]._dataset, 1683).tolist())
+    test = _codes(test_data._dataset, 1683).tolist()
+    count = len(seen.intersection(test))
+    assert 0.79 < count / len(test) < 0.82
+    words = f"{count:,} of the student's {len(test):,} test pairs"
+    with pytest.raises(TeacherError, match=words):
+        find_teacher(config, train_data, valid_data)
+    config["teacher"]["allow_leakage"] = True
+    assert find_teacher(config, train_data, valid_data).origin == "checkpoint"

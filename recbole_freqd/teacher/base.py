@@ -85,28 +85,32 @@ class Teacher:
         return Translated(model, other.alignment, self.config).eval()
 
     def can_rank(self, loader: Any) -> bool:
-        """Whether it can be evaluated on a loader of the student's: not for users it never saw."""
+        """Whether it can be evaluated on a loader of the student's; the log says if not, and why.
+
+        Not where it does not know all users; and where it does not know all items, only if items
+        are ranked: those come last.
+        """
+        from recbole.utils import EvaluatorType
+
         if self.known is None:
             return True
         users, items = self.known
         strangers = int((~users[np.unique(pairs(loader._dataset)[:, 0])]).sum())
-        if strangers:
-            logger.warning(
-                "Teacher %s is not evaluated: it does not know %d of the users to rank for.",
-                self.checkpoint,
-                strangers,
-            )
-        elif not items[1:].all():
-            logger.warning(
-                "Teacher %s is evaluated with the %d items last that it does not know.",
-                self.checkpoint,
-                int((~items[1:]).sum()),
-            )
-        return strangers == 0
+        missing = int((~items[1:]).sum())
+        ranks = self.config["eval_type"] == EvaluatorType.RANKING
+        can = strangers == 0 and (ranks or missing == 0)
+        logger.warning(
+            f"Teacher %s is {'' if can else 'not '}evaluated: it does not know %d of the users and "
+            f"%d of the items{', which are ranked last' if can else ''}.",
+            self.checkpoint,
+            strangers,
+            missing,
+        )
+        return can
 
 
 def own_model(model: torch.nn.Module) -> torch.nn.Module:
-    """The model itself, where :meth:`Teacher.model` gave one that translates ids: to be measured."""
+    """The model to be measured, where :meth:`Teacher.model` gave one that translates ids."""
     return model.own if isinstance(model, Translated) else model
 
 

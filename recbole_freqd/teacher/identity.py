@@ -1,4 +1,4 @@
-"""What data is: its tokens, its interactions, and the keys that made it; kept beside checkpoints."""
+"""What tells data apart: tokens, interactions and keys; kept beside checkpoints as hashes."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ def data_fingerprint(dataset: Any) -> dict[str, str]:
 
 
 def same_data(one: dict[str, str], other: dict[str, str]) -> bool:
-    """Whether two fingerprints are of the same entities and interactions, whatever keys made them."""
+    """Whether two fingerprints are of the same entities and interactions, by whatever keys."""
     return all(one[part] == other[part] for part in ("tokens", "train"))
 
 

@@ -101,7 +101,8 @@ def _held_out(
             whole = _codes(sampler.dataset, n_items)
             train = _codes(train_data._dataset, n_items)
             others = np.concatenate([train, held["validation"]])
-            held["test"] = whole[~np.isin(whole, others)]
+            # If nothing is left, it was made of less than the whole.
+            held["test"] = whole[~np.isin(whole, others)] if len(whole) > len(others) else None
         if held["test"] is not None:
             break
     return held
