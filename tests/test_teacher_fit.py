@@ -387,6 +387,24 @@ def test_a_student_is_distilled_from_a_teacher_that_knows_a_part(
     assert rows[0]["test"] == {} and rows[0]["size_mb"] > 0
 
 
+def test_in_a_step_an_unknown_user_learns_what_it_would_learn_alone(
+    world, trained, make_config, tmp_path
+):
+    from recbole_freqd import runs
+
+    path = trained(write(tmp_path / "teacher", partial(world)))
+    student = write(tmp_path / "student", world)
+    config = make_config(
+        student, trainer="FreqD", teacher={"checkpoint": path}, train_batch_size=10**4
+    )
+    distilled, alone = runs.run(config, test=False), runs.run(runs.alone_config(config), test=False)
+    known = distilled.trainer.teacher.known
+    for side, mask in zip(("user", "item"), known):
+        name = f"{side}_embedding.weight"
+        same = (distilled.model.state_dict()[name] == alone.model.state_dict()[name]).all(1).numpy()
+        assert same[~mask].all() and not same[mask].any()
+
+
 def test_a_teacher_of_other_users_can_teach_the_items_alone(world, trained, make_config, tmp_path):
     from recbole_freqd import runs
 

@@ -17,13 +17,9 @@ from recbole_freqd.teacher.identity import data_fingerprint
 
 logger = logging.getLogger(__name__)
 
-# Where a run happens, not what its data is: the student's. Nothing that the stored config names is
-# unpickled: RecBole would load a saved dataset or loader from a path of that config.
+# Where a run happens, not what its data is: the student's.
 _ENVIRONMENT = ("device", "gpu_id", "use_gpu", "state", "show_progress", "worker", "checkpoint_dir")
-_ALONE = {
-    "log_wandb": False, "single_spec": True, "local_rank": 0, "save_dataset": False,
-    "save_dataloaders": False, "dataset_save_path": None, "dataloaders_save_path": None,
-}  # fmt: skip
+_ALONE = {"log_wandb": False, "single_spec": True, "local_rank": 0}
 _INSTEAD = (
     "Put the data back, or give a recipe instead (teacher.model), or a checkpoint that was trained "
     "on the student's data."
@@ -69,6 +65,7 @@ def rebuild(stored: Any, student: Any, path: str) -> Home:
     try:
         with rng_untouched():
             init_seed(config["seed"], student["reproducibility"])  # a random split is by the seed
+            # Not create_dataset and data_preparation: they unpickle what the config may point to.
             whole = Dataset(config)
             train, valid, _ = whole.build()
     except Exception as error:  # whatever RecBole stumbles over
