@@ -24,7 +24,13 @@ RECIPE, CHECKPOINT = "model", "checkpoint"
 # Keys of RecBole's properties/overall.yaml that its own lists of arguments forget.
 _ENVIRONMENT = ("worker", "wandb_project", "shuffle", "enable_amp", "enable_scaler", "transform")
 # Reserved teacher keys whose names can mean nothing else at the top level.
-_ONLY_OF_TEACHERS = ("spectral_rank", "trust_checkpoint", "allow_leakage", "memory_map")
+_ONLY_OF_TEACHERS = (
+    "spectral_rank",
+    "trust_checkpoint",
+    "allow_leakage",
+    "min_overlap",
+    "memory_map",
+)
 _OF_THE_MLP = ("experts", "hidden", "dropout")
 _INHERITED_CATEGORIES = ("General", "Evaluation", "Dataset")
 logger = logging.getLogger(__name__)

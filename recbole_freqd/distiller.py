@@ -17,6 +17,9 @@ from recbole_freqd.ranking import undisturbed
 from recbole_freqd.rng import RandomStream
 from recbole_freqd.rows import FeatureRows, Features
 
+Known = tuple[np.ndarray, np.ndarray]
+"""Masks (n_users,) and (n_items,) of the entities a teacher knows, the padding not among them."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -45,26 +48,38 @@ class BatchReader:
         config: The student's Config, for the field names.
         n_items: Number of items, padding included.
         stream: Where items are drawn from.
+        known: The entities that are read; the others are left out. None: all.
     """
 
-    def __init__(self, config: Any, n_items: int, stream: RandomStream) -> None:
+    def __init__(
+        self, config: Any, n_items: int, stream: RandomStream, known: Optional[Known] = None
+    ) -> None:
         self.user, self.item = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
         self.negative, self.label = config["NEG_PREFIX"] + self.item, config["LABEL_FIELD"]
-        self.n_items, self.stream = n_items, stream
+        self.stream = stream
+        masks = known or (None, np.arange(n_items) > 0)
+        self._items = torch.from_numpy(np.flatnonzero(masks[1]))
+        self._known = None if known is None else tuple(map(torch.from_numpy, known))
 
     def read(self, interaction: Any) -> Batch:
         """The batch's entities, on the device of the interaction."""
+        batch = self._read(interaction)
+        if self._known is None:
+            return batch
+        self._known = tuple(mask.to(batch.user_ids.device) for mask in self._known)
+        users, items = self._known
+        positives, negatives = batch.positive_item_ids, batch.negative_item_ids
+        return Batch(
+            batch.user_ids[users[batch.user_ids]],
+            positives[items[positives]],
+            None if negatives is None else negatives[items[negatives]],
+        )
+
+    def _read(self, interaction: Any) -> Batch:
         fields = interaction.columns
         users = interaction[self.user].flatten()
         if self.item not in fields:
-            drawn = torch.randint(
-                1,
-                self.n_items,
-                (len(users),),
-                generator=self.stream.on(users.device),
-                device=users.device,
-            )
-            return Batch(users[users > 0], drawn, None)
+            return Batch(users[users > 0], self._drawn(len(users), users.device), None)
         items = interaction[self.item].flatten()
         if self.negative in fields:
             positives, negatives = items, interaction[self.negative].flatten()
@@ -74,6 +89,15 @@ class BatchReader:
         else:
             positives, negatives = items, items[:0]
         return Batch(users[users > 0], positives[positives > 0], negatives[negatives > 0])
+
+    def _drawn(self, count: int, device: torch.device) -> torch.Tensor:
+        """(count,), items drawn uniformly; none where none is known."""
+        if len(self._items) == 0:
+            return self._items.to(device)
+        self._items = self._items.to(device)
+        generator = self.stream.on(device)
+        place = torch.randint(len(self._items), (count,), generator=generator, device=device)
+        return self._items[place]
 
 
 class Distiller(nn.Module):
@@ -86,6 +110,9 @@ class Distiller(nn.Module):
         adapter: How its features are read.
         dataset: The RecBole dataset of the training data.
         teacher_features: See :class:`recbole_freqd.teacher.Teacher`.
+        known: The users and items the teacher knows, or None where it knows all. The others are
+            taken out of the interactions and of every batch, so that no loss meets them: they have
+            no edge in a graph, their rows are never read and get no gradient.
 
     Raises:
         TeacherError: The teacher's rows are not the student's users and items.
@@ -99,15 +126,16 @@ class Distiller(nn.Module):
         adapter: FeatureAdapter,
         dataset: Any,
         teacher_features: Features,
+        known: Optional[Known] = None,
     ) -> None:
         super().__init__()
         device, seed = config["device"], config["seed"]
         widths = _widths(model, adapter)
-        self.reader = BatchReader(config, dataset.item_num, RandomStream(seed))
+        self.reader = BatchReader(config, dataset.item_num, RandomStream(seed), known)
         self.betas: dict[str, float] = {}
         self.weight_decays: dict[str, float] = {}
         self.losses = nn.ModuleDict()
-        user_items = training_matrix(dataset)
+        user_items = among(training_matrix(dataset), known)
         for method in methods:
             options = method_options(config, method)
             self.betas[method] = options["beta"]
@@ -196,3 +224,13 @@ def training_matrix(dataset: Any) -> sp.csr_array:
     if matrix.nnz == 0:
         raise ConfigError("The training data is empty. Check the dataset and its filters.")
     return matrix
+
+
+def among(user_items: sp.csr_array, known: Optional[Known]) -> sp.csr_array:
+    """The interactions of known users with known items, in a matrix of the same shape."""
+    if known is None:
+        return user_items
+    entries = user_items.tocoo()
+    kept = known[0][entries.row] & known[1][entries.col]
+    places = entries.row[kept], entries.col[kept]
+    return sp.csr_array((entries.data[kept], places), shape=user_items.shape)

@@ -35,7 +35,8 @@ def run_recbole_freqd(
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
-        ``test_result``, plus ``teacher_test_result`` (None where no trainer is named).
+        ``test_result``, plus ``teacher_test_result`` (None where no trainer is named, or where the
+        teacher does not know all users that are tested).
 
     Raises:
         FreqDError: Config, teacher or checkpoint are not as they should be.
@@ -61,7 +62,7 @@ def run_recbole_freqd(
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": done.best_valid_result,
         "test_result": done.test_result,
-        "teacher_test_result": teacher_test_result,
+        "teacher_test_result": teacher_test_result or None,
     }
 
 

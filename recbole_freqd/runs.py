@@ -10,6 +10,7 @@ from recbole_freqd.compat import fresh_log_handlers
 from recbole_freqd.config import TEACHER, asking_recbole, no_command_line, trainer_names
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.measure import EpochClock, parameter_count, ranking_latencies, size_mb
+from recbole_freqd.teacher.base import own_model
 from recbole_freqd.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
@@ -98,17 +99,21 @@ def evaluate_teacher(run: Run, *splits: int) -> tuple[Any, list[dict[str, float]
         *splits: Positions in ``run.data``: 1 is valid, 2 is test.
 
     Returns:
-        The teacher's model, and its metrics on each split.
+        The teacher's model, and its metrics on each split: none where it does not know all users.
     """
-    from recbole.utils import get_trainer
+    from recbole.trainer import Trainer
 
-    config, train_data = run.trainer.teacher.config, run.data[0]
-    model = run.trainer.teacher.model(train_data._dataset)
-    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    teacher, train_data = run.trainer.teacher, run.data[0]
+    model = teacher.model(train_data._dataset)
+    # Not get_trainer's: that of a student of ours would want to be distilled again.
+    trainer = Trainer(teacher.config, model)
     trainer.eval_collector.data_collect(train_data)
-    results = [plain(trainer.evaluate(run.data[split], load_best_model=False)) for split in splits]
+    results = [
+        plain(trainer.evaluate(loader, load_best_model=False)) if teacher.can_rank(loader) else {}
+        for loader in (run.data[split] for split in splits)
+    ]
     trainer.tensorboard.close()
-    return model, results
+    return own_model(model), results
 
 
 def rows_of(distilled: Optional[Run], alone: Run) -> list[dict[str, Any]]:

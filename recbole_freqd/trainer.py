@@ -121,6 +121,7 @@ class DistillationTrainer:
             self.adapter,
             train_data._dataset,
             self.teacher.features,
+            self.teacher.known,
         )
         self._data = data_fingerprint(train_data._dataset)
         for optimizer in self._optimizers:

@@ -686,7 +686,7 @@ def test_keys_for_a_trainer_that_nobody_named_are_mentioned(tiny_config, teacher
 
 
 @pytest.mark.parametrize(
-    "key", ["spectral_rank", "trust_checkpoint", "allow_leakage", "memory_map"]
+    "key", ["spectral_rank", "trust_checkpoint", "allow_leakage", "min_overlap", "memory_map"]
 )
 def test_a_reserved_teacher_key_at_the_top_level_is_no_silent_nothing(tiny_config, key):
     with pytest.raises(ConfigError, match=f"Unknown key '{key}'; did you mean 'teacher.{key}'"):

@@ -1,0 +1,120 @@
+"""Whose row is whose: a teacher's users and items found again, by token, among the student's."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from recbole_freqd.errors import TeacherError
+from recbole_freqd.rows import Features, empty_rows
+from recbole_freqd.teacher.identity import tokens
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Where the student's users and items are among the teacher's.
+
+    Attributes:
+        rows: For users and for items (n,) int64, the teacher's id of each of the student's; 0 where
+            the teacher does not know it, and for the padding.
+        sizes: How many users and items the teacher has, padding included.
+    """
+
+    rows: tuple[np.ndarray, np.ndarray]
+    sizes: tuple[int, int]
+
+    @property
+    def known(self) -> tuple[np.ndarray, np.ndarray]:
+        """Masks (n_users,) and (n_items,) of what the teacher knows; the padding is not."""
+        return self.rows[0] > 0, self.rows[1] > 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the teacher knows all of the student's users and items."""
+        return all(mask[1:].all() for mask in self.known)
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether ids mean the same to both."""
+        return all(
+            size == len(rows) and np.array_equal(rows, np.arange(size))
+            for rows, size in zip(self.rows, self.sizes)
+        )
+
+    def student_ids(self, side: int) -> np.ndarray:
+        """(n,) int64, the student's id of each of the teacher's users (0) or items (1), or 0."""
+        ids = np.zeros(self.sizes[side], dtype=np.int64)
+        known = np.flatnonzero(self.rows[side])
+        ids[self.rows[side][known]] = known
+        return ids
+
+    def remapped(self, features: Features, *, mapped: bool = False) -> Features:
+        """A teacher's features as rows of the student's users and items; zeros where unknown.
+
+        Args:
+            features: In the teacher's order, (sizes[0], d) and (sizes[1], d'), of any precision.
+            mapped: See :func:`recbole_freqd.rows.empty_rows`.
+        """
+        if self.is_in_order:
+            return features
+        user, item = (_selected(table, rows, mapped) for table, rows in zip(features, self.rows))
+        return user, item
+
+
+def _selected(table: torch.Tensor, rows: np.ndarray, mapped: bool) -> torch.Tensor:
+    index = torch.from_numpy(rows).to(table.device)
+    made = empty_rows(len(rows), table.shape[1], table.dtype, table.device, mapped=mapped)
+    torch.index_select(table, 0, index, out=made)
+    made[index == 0] = 0
+    return made
+
+
+def align(teacher: Any, student: Any) -> Alignment:
+    """Finds the users and items of one RecBole dataset in another, by token."""
+    import pandas as pd
+
+    theirs, ours = tokens(teacher), tokens(student)
+    user, item = (  # get_indexer says -1 where there is none; id 0 is the padding, not a token
+        np.concatenate([[0], pd.Index(there[1:]).get_indexer(pd.Index(here[1:])) + 1])
+        for there, here in zip(theirs, ours)
+    )
+    rows = user.astype(np.int64), item.astype(np.int64)
+    return Alignment(rows, (len(theirs[0]), len(theirs[1])))
+
+
+def check_overlap(alignment: Alignment, least: float, path: str) -> None:
+    """Says how much of the student's data the teacher knows; refuses one that knows too little.
+
+    Args:
+        alignment: From :func:`align`.
+        least: ``teacher.min_overlap``, in [0, 1].
+        path: The teacher's checkpoint.
+
+    Raises:
+        TeacherError: It knows less than this share of the users or of the items, or none of both.
+    """
+    counts = [(int(mask.sum()), len(mask) - 1) for mask in alignment.known]
+    shares = [known / all_of_them for known, all_of_them in counts]
+    words = " and ".join(
+        f"{known:,} of the student's {all_of_them:,} {side} ({share:.1%})"
+        for (known, all_of_them), share, side in zip(counts, shares, ("users", "items"))
+    )
+    if max(shares) == 0 or min(shares) < least:
+        raise TeacherError(
+            f"Teacher {path} knows {words}, by their tokens; allowed: at least {least:.1%} of each "
+            "(teacher.min_overlap), and never none at all. Train a teacher on this data (a recipe: "
+            "teacher.model), or lower teacher.min_overlap."
+        )
+    if not alignment.is_complete:
+        logger.warning(
+            "Teacher %s knows %s. The distillation uses only these; the rest of the student learns "
+            "from its own loss alone.",
+            path,
+            words,
+        )
+    elif not alignment.is_in_order:
+        logger.info("Teacher %s knows %s, under other ids: re-mapped by token.", path, words)

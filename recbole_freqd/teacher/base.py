@@ -1,0 +1,206 @@
+"""What a teacher is, and how its model and its features are had."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+import numpy as np
+import torch
+
+from recbole_freqd.checkpoint import load_checkpoint
+from recbole_freqd.config import asking_recbole
+from recbole_freqd.errors import ConfigError, TeacherError
+from recbole_freqd.features import extract_features
+from recbole_freqd.rng import rng_untouched
+from recbole_freqd.rows import Features
+from recbole_freqd.settings import read_keys
+from recbole_freqd.teacher.alignment import Alignment
+from recbole_freqd.teacher.identity import pairs
+from recbole_freqd.teacher.translated import Translated
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OtherData:
+    """What a teacher of other data than the student's needs to be used.
+
+    Attributes:
+        config, dataset: What its model is built with: its own Config and training data.
+        alignment: The student's users and items among its own.
+    """
+
+    config: Any
+    dataset: Any
+    alignment: Alignment
+
+
+@dataclass
+class Teacher:
+    """A teacher that is ready to teach.
+
+    Attributes:
+        config: Its RecBole Config, on the student's device and to be evaluated on its data.
+        checkpoint: Its ``.pth`` file.
+        features: User features (n_users, d) and item features (n_items, d'), without gradient, in
+            the order of the student's users and items; zeros where it does not know one.
+        origin: ``"trained"``, ``"reused"`` or ``"checkpoint"``.
+        facts: What is known of its training: ``seconds_per_epoch``, or nothing.
+        other_data: None where it was trained on the student's own data.
+    """
+
+    config: Any
+    checkpoint: str
+    features: Features
+    origin: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    other_data: Optional[OtherData] = None
+
+    @property
+    def known(self) -> Optional[tuple[np.ndarray, np.ndarray]]:
+        """Masks (n_users,) and (n_items,) of what it knows; None where it knows everything."""
+        if self.other_data is None or self.other_data.alignment.is_complete:
+            return None
+        return self.other_data.alignment.known
+
+    def model(self, dataset: Any) -> torch.nn.Module:
+        """Builds the teacher's model again from its checkpoint, in eval mode on its device.
+
+        Args:
+            dataset: The student's training data.
+
+        Returns:
+            The model; of a teacher of other data, one that is asked in the student's ids.
+        """
+        payload = load_checkpoint(
+            self.checkpoint,
+            map_location=self.config["device"],
+            trust=bool(self.config["trust_checkpoint"]),
+            model_class=self.config.model_class,
+        )
+        other = self.other_data
+        if other is None:
+            return load_model(self.config, payload, dataset, self.checkpoint)
+        model = load_model(other.config, payload, other.dataset, self.checkpoint)
+        return Translated(model, other.alignment, self.config).eval()
+
+    def can_rank(self, loader: Any) -> bool:
+        """Whether it can be evaluated on a loader of the student's; the log says if not, and why.
+
+        Not where it does not know all users; and where it does not know all items, only if items
+        are ranked: those come last.
+        """
+        from recbole.utils import EvaluatorType
+
+        if self.known is None:
+            return True
+        users, items = self.known
+        strangers = int((~users[np.unique(pairs(loader._dataset)[:, 0])]).sum())
+        missing = int((~items[1:]).sum())
+        ranks = self.config["eval_type"] == EvaluatorType.RANKING
+        can = strangers == 0 and (ranks or missing == 0)
+        logger.warning(
+            f"Teacher %s is {'' if can else 'not '}evaluated: it does not know %d of the users and "
+            f"%d of the items{', which are ranked last' if can else ''}.",
+            self.checkpoint,
+            strangers,
+            missing,
+        )
+        return can
+
+
+def own_model(model: torch.nn.Module) -> torch.nn.Module:
+    """The model to be measured, where :meth:`Teacher.model` gave one that translates ids."""
+    return model.own if isinstance(model, Translated) else model
+
+
+def model_class(config: Any) -> type:
+    """The model's class; in a loaded Config there is only a stand-in, which its name replaces."""
+    from recbole.utils import get_model
+
+    return config.model_class if holds_class(config) else get_model(config["model"])
+
+
+def holds_class(config: Any) -> bool:
+    """Whether a Config has the model's class itself."""
+    return issubclass(config.model_class, torch.nn.Module)
+
+
+def load_model(
+    config: Any,
+    payload: dict[str, Any],
+    dataset: Any,
+    path: str,
+    model: Optional[torch.nn.Module] = None,
+) -> torch.nn.Module:
+    """The model of a checkpoint, in eval mode.
+
+    Args:
+        config: What the model is built with.
+        payload: The content of the checkpoint.
+        dataset: The training data it is built on.
+        path: The checkpoint.
+        model: One of the kind on this data, if there is one already.
+
+    Raises:
+        TeacherError: The checkpoint's tensors are not of these users and items.
+    """
+    from recbole.utils import init_seed
+
+    if model is None:
+        with asking_recbole(), rng_untouched():
+            # RecBole shuffles histories when a model is built, and SimpleX keeps the first 50 only:
+            # with the seed of the training these are the same ones.
+            init_seed(config["seed"], config["reproducibility"])
+            model = model_class(config)(config, dataset).to(config["device"])
+    own, stored = model.state_dict(), payload["state_dict"]
+    wrong = [
+        f"{name} {tuple(stored[name].shape)} there, {tuple(own[name].shape)} here"
+        for name in own
+        if name in stored and stored[name].shape != own[name].shape
+    ]
+    missing = sorted(set(own) ^ set(stored))
+    if wrong or missing:
+        raise TeacherError(
+            f"Teacher {path} does not fit its data of {dataset.user_num} users and "
+            f"{dataset.item_num} items (padding included): "
+            f"{'; '.join(wrong) or f'tensors in one of the two only: {missing}'}. "
+            "It was trained on other data than its config reads today: distil from another."
+        )
+    model.load_state_dict(stored)
+    model.load_other_parameter(payload.get("other_parameter"))
+    return model.eval()
+
+
+def is_mapped(config: Any, spec: dict[str, Any]) -> bool:
+    """Whether features are to be paged in from a file, by the reserved keys.
+
+    Raises:
+        ConfigError: On another device than the CPU.
+    """
+    mapped = bool(spec.get("memory_map"))
+    if mapped and torch.device(config["device"]).type != "cpu":
+        raise ConfigError(
+            f"teacher.memory_map: got true on {config['device']}; allowed: on the CPU only, where "
+            "files can be paged in. Use teacher.precision: float16 to save memory of a GPU."
+        )
+    return mapped
+
+
+def features_of(config: Any, spec: dict[str, Any], model: torch.nn.Module) -> Features:
+    """The features that are taught, in the form that the reserved keys ask for.
+
+    Args:
+        config: The student's Config.
+        spec: Its ``teacher`` keys.
+        model: The teacher.
+    """
+    precision = spec.get("precision") or read_keys("teacher.yaml")["precision"].default
+    return extract_features(
+        model,
+        with_bias=False,
+        rank=spec.get("spectral_rank"),
+        progress=bool(config["show_progress"]),
+        dtype=getattr(torch, precision),
+        mapped=is_mapped(config, spec),
+    )

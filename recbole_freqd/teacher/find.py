@@ -1,0 +1,28 @@
+"""Which teacher a config asks for."""
+
+from typing import Any, Optional
+
+from recbole_freqd.config import CHECKPOINT, TEACHER
+from recbole_freqd.rng import rng_untouched
+from recbole_freqd.teacher.base import Teacher
+from recbole_freqd.teacher.recipe import from_recipe
+from recbole_freqd.teacher.stored import from_checkpoint
+
+
+def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Teacher:
+    """The teacher a student's config asks for.
+
+    Global random streams and the loaders' own are left as they were.
+
+    Args:
+        config: The student's completed Config.
+        train_data, valid_data: The student's loaders; a recipe is trained on their data.
+
+    Raises:
+        ConfigError, CheckpointError, TeacherError: The teacher cannot be had, or does not fit.
+    """
+    generators = [loader.generator for loader in (train_data, valid_data) if loader is not None]
+    spec = config[TEACHER]
+    find = from_recipe if spec.get(CHECKPOINT) is None else from_checkpoint
+    with rng_untouched(*generators):
+        return find(config, spec, train_data, valid_data)

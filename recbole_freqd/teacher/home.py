@@ -1,0 +1,198 @@
+"""The data that a stored teacher was trained on, read again as its own config says."""
+
+import copy
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Optional
+
+import torch
+
+from recbole_freqd.errors import TeacherError
+from recbole_freqd.features import adapter_of
+from recbole_freqd.ranking import undisturbed
+from recbole_freqd.rng import rng_untouched
+from recbole_freqd.teacher.identity import data_fingerprint
+
+logger = logging.getLogger(__name__)
+
+# Where a run happens, not what its data is: the student's.
+_ENVIRONMENT = ("device", "gpu_id", "use_gpu", "state", "show_progress", "worker", "checkpoint_dir")
+_ALONE = {"log_wandb": False, "single_spec": True, "local_rank": 0}
+_INSTEAD = (
+    "Put the data back, or give a recipe instead (teacher.model), or a checkpoint that was trained "
+    "on the student's data."
+)
+
+
+@dataclass(frozen=True)
+class Home:
+    """A teacher's own data.
+
+    Attributes:
+        config: Its Config, in the student's environment but with its own data and split.
+        train, valid, whole: RecBole datasets; ``whole`` is all of it.
+        moved: Whether its files are gone and those of the student's dataset of that name were read.
+    """
+
+    config: Any
+    train: Any
+    valid: Any
+    whole: Any
+    moved: bool
+
+
+def rebuild(stored: Any, student: Any, path: str) -> Home:
+    """Reads and splits a teacher's data as RecBole did for its training.
+
+    Args:
+        stored: The teacher's Config, from its checkpoint.
+        student: The student's Config.
+        path: The teacher's checkpoint.
+
+    Raises:
+        TeacherError: The data is gone, or RecBole cannot read or split it any more.
+    """
+    from recbole.data.dataset import Dataset
+    from recbole.utils import init_seed
+
+    config = copy.copy(stored)
+    config.final_config_dict = copy.deepcopy(stored.final_config_dict)
+    config.final_config_dict.update({key: student[key] for key in _ENVIRONMENT}, **_ALONE)
+    config["data_path"] = _folder(stored, student, path)
+    logger.info("Reading the data of teacher %s, from %s", path, config["data_path"])
+    try:
+        with rng_untouched():
+            init_seed(config["seed"], student["reproducibility"])  # a random split is by the seed
+            # Not create_dataset and data_preparation: they unpickle what the config may point to.
+            whole = Dataset(config)
+            train, valid, _ = whole.build()
+    except Exception as error:  # whatever RecBole stumbles over
+        raise TeacherError(
+            f"The data of teacher {path} cannot be read again from {config['data_path']}: "
+            f"{type(error).__name__}: {error}. {_INSTEAD}"
+        ) from error
+    return Home(config, train, valid, whole, config["data_path"] != stored["data_path"])
+
+
+def _folder(stored: Any, student: Any, path: str) -> str:
+    """Where the teacher's files are: where they were, or with the student's of the same name.
+
+    RecBole's ml-100k lies inside the installed package, so it is elsewhere on every machine.
+    """
+    name, was = stored["dataset"], str(stored["data_path"])
+    parts = stored["benchmark_filename"]
+    files = [f"{name}.{part}.inter" for part in parts] if parts else [f"{name}.inter"]
+    places = [was] + [str(student["data_path"])] * (name == student["dataset"])
+    for folder in places:
+        if all((Path(folder) / file).is_file() for file in files):
+            return folder
+    raise TeacherError(
+        f"Teacher {path} was trained on the dataset {name} in {was}, and {', '.join(files)} is not "
+        f"there (seen from {Path.cwd()}). Without it nobody can tell which row of the teacher is "
+        f"which user or item. {_INSTEAD}"
+    )
+
+
+def compare_with_record(home: Home, record: dict[str, str], *, allow: bool, path: str) -> None:
+    """Compares the data read again with what our sidecar says of the data trained on.
+
+    Args:
+        home: From :func:`rebuild`.
+        record: From :func:`recbole_freqd.teacher.identity.read_fingerprint`.
+        allow: ``teacher.allow_leakage``: another split is a warning, since it only hides leakage.
+        path: The teacher's checkpoint.
+
+    Raises:
+        TeacherError: Users or items have changed, or, unless ``allow``, the training interactions.
+    """
+    now, place = data_fingerprint(home.train), home.config["data_path"]
+    if now["tokens"] != record["tokens"]:
+        raise TeacherError(
+            f"The data of teacher {path} in {place} has changed since it was trained: users or "
+            "items are others, or in another order, so its rows cannot be told apart any more. "
+            f"{_INSTEAD}"
+        )
+    if now["train"] != record["train"]:
+        _doubt(
+            f"The data of teacher {path} in {place} has the same users and items, but other "
+            "training interactions than it was trained on: what it has seen of the student's test "
+            "pairs is unknown",
+            allow,
+        )
+
+
+def compare_with_score(
+    home: Home, model: torch.nn.Module, stored: dict[str, Any], *, allow: bool, path: str
+) -> None:
+    """Checks by its validation score that a teacher is ranked on the data it was trained on.
+
+    A checkpoint of RecBole keeps the score of its best epoch, and no more of its data. Other files,
+    ids or another split give another score.
+
+    Args:
+        home: From :func:`rebuild`.
+        model: The teacher, on this data.
+        stored: The content of the checkpoint.
+        allow: ``teacher.allow_leakage``: a warning instead of an error.
+        path: The teacher's checkpoint.
+
+    Raises:
+        TeacherError: The score is another; or it cannot be had, and the data is in another place.
+    """
+    then, now = _score_of_old(stored), _validation_score(home, model)
+    metric = home.config["valid_metric"]
+    if then is None or now is None:
+        words = (
+            f"Teacher {path}: whether its data is still what it was trained on cannot be checked, "
+            "since its checkpoint has no validation score over the full catalogue"
+        )
+        _doubt(words, allow or not home.moved)
+    elif abs(now - then) > 0.002 + 0.02 * abs(then):  # devices round differently
+        _doubt(
+            f"Teacher {path} had a validation {metric} of {then:.4f} when it was saved, and has "
+            f"{now:.4f} on what its config reads from {home.config['data_path']} today: files or "
+            "split have changed, so its rows may be those of other users and items, and what it "
+            "has seen of the student's test pairs is unknown",
+            allow,
+        )
+    else:
+        logger.info("Teacher %s has its validation %s again: %.4f", path, metric, now)
+
+
+def _doubt(words: str, allow: bool) -> None:
+    if not allow:
+        raise TeacherError(
+            f"{words}. {_INSTEAD} Or set teacher.allow_leakage: true if you are sure of it."
+        )
+    logger.warning("%s.", words)
+
+
+def _score_of_old(stored: dict[str, Any]) -> Optional[float]:
+    score = stored.get("best_valid_score")
+    if score is None or not torch.isfinite(torch.tensor(float(score))):  # never validated
+        return None
+    return float(score)
+
+
+def _validation_score(home: Home, model: torch.nn.Module) -> Optional[float]:
+    """The teacher's ``valid_metric`` now; None where it is drawn anew each time, or not at all."""
+    from recbole.data.dataloader import FullSortEvalDataLoader
+    from recbole.sampler import RepeatableSampler, Sampler
+    from recbole.trainer import Trainer
+
+    config, phases = home.config, ["train", "valid"]
+    if config["eval_args"]["mode"]["valid"] != "full" or len(home.valid) == 0:
+        return None
+    if config["repeatable"]:
+        sampler = RepeatableSampler(phases, home.whole)
+    else:
+        sampler = Sampler(phases, [home.train, home.valid])
+    loader = FullSortEvalDataLoader(config, home.valid, sampler.set_phase("valid"))
+    trainer = Trainer(config, model)
+    trainer.eval_collector.data_collect(SimpleNamespace(dataset=home.train))
+    with undisturbed(model, adapter_of(model).caches):
+        result = trainer.evaluate(loader, load_best_model=False)
+    trainer.tensorboard.close()
+    return float(result[config["valid_metric"].lower()])

@@ -1,0 +1,77 @@
+"""What tells data apart: tokens, interactions and keys; kept beside checkpoints as hashes."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import torch
+
+from recbole_freqd.checkpoint import fingerprint, sidecar_path
+
+logger = logging.getLogger(__name__)
+
+
+def data_fingerprint(dataset: Any) -> dict[str, str]:
+    """Hashes that tell training data apart.
+
+    Tokens themselves are not kept: a teacher of other data has to be built on its own data anyway,
+    so that is read again, and the hashes show that it is still the same.
+
+    Args:
+        dataset: A RecBole dataset of training data.
+
+    Returns:
+        ``tokens``: users and items in the order of their ids; ``train``: the interactions in their
+        order; ``split`` and ``filters``: the keys that RecBole splits and filters by.
+    """
+    config = dataset.config
+    filters = {key: config[key] for key in ["dataset", *config.parameters["Dataset"]]}
+    return {
+        "tokens": fingerprint(*tokens(dataset)),
+        "train": fingerprint(pairs(dataset)),
+        "split": fingerprint({"seed": config["seed"], "eval_args": splitting(config)}),
+        "filters": fingerprint(filters),
+    }
+
+
+def same_data(one: dict[str, str], other: dict[str, str]) -> bool:
+    """Whether two fingerprints are of the same entities and interactions, by whatever keys."""
+    return all(one[part] == other[part] for part in ("tokens", "train"))
+
+
+def read_fingerprint(path: str) -> Optional[dict[str, str]]:
+    """The data fingerprint kept beside a checkpoint of ours, or None."""
+    facts, sidecar = Path(path).with_suffix(".json"), Path(sidecar_path(path))
+    try:
+        if facts.is_file():
+            found = json.loads(facts.read_text(encoding="utf-8"))["identity"]["data"]
+        elif sidecar.is_file():
+            found = torch.load(sidecar, map_location="cpu", weights_only=True)["data"]
+        else:
+            return None
+        return {"tokens": found["tokens"], "train": found["train"]}
+    except Exception as error:  # json and torch raise a dozen kinds for a damaged file
+        logger.warning("What lies beside %s cannot be read: %s", path, error)
+    return None
+
+
+def tokens(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The names of users and of items by id, (n_users,) and (n_items,) str; 0 is the padding."""
+    user, item = (
+        np.asarray(dataset.field2id_token[name]) for name in (dataset.uid_field, dataset.iid_field)
+    )
+    return user, item
+
+
+def pairs(dataset: Any) -> np.ndarray:
+    """(n, 2) int64, the interactions of a dataset in its order."""
+    inter = dataset.inter_feat
+    columns = [np.asarray(inter[name]) for name in (dataset.uid_field, dataset.iid_field)]
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+def splitting(config: Any) -> dict[str, Any]:
+    """How the data is split: ``eval_args`` without ``mode``, which is how it is ranked."""
+    return {key: value for key, value in config["eval_args"].items() if key != "mode"}

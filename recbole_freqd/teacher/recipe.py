@@ -1,0 +1,190 @@
+"""A teacher from a recipe: trained once by RecBole's own trainer, reused while nothing changes."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+
+from recbole_freqd import __version__
+from recbole_freqd.checkpoint import fingerprint, load_checkpoint, replacing, write_json
+from recbole_freqd.config import asking_recbole, teacher_config
+from recbole_freqd.errors import CheckpointError
+from recbole_freqd.features import check_teacher, registered_adapter
+from recbole_freqd.measure import EpochClock
+from recbole_freqd.model_classes import class_fingerprint
+from recbole_freqd.settings import read_keys
+from recbole_freqd.teacher.base import Teacher, features_of, load_model
+from recbole_freqd.teacher.identity import data_fingerprint, pairs
+
+logger = logging.getLogger(__name__)
+
+
+def from_recipe(
+    config: Any, spec: dict[str, Any], train_data: Any, valid_data: Optional[Any]
+) -> Teacher:
+    """Trains a teacher on the student's own split, or takes the one that was trained before.
+
+    Args:
+        config: The student's Config.
+        spec: Its ``teacher`` keys.
+        train_data, valid_data: The student's loaders.
+
+    Raises:
+        ConfigError, CheckpointError, TeacherError: It cannot be trained, saved or read.
+    """
+    reserved = read_keys("teacher.yaml")
+    recipe = {key: value for key, value in spec.items() if key not in reserved}
+    own_config = teacher_config(config, recipe)
+    rank = spec.get("spectral_rank")
+    if _is_closed_form(own_config):
+        if recipe.get("epochs", 1) != 1:
+            logger.info("%s is computed in one pass: teacher.epochs is 1.", own_config["model"])
+        own_config["epochs"] = own_config["eval_step"] = 1  # a validation is what saves it
+    identity = _identity(own_config, train_data._dataset, valid_data)
+    stem = f"teacher-{own_config['model']}-{config['dataset']}"
+    name = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=6).hexdigest()
+    path = Path(config["checkpoint_dir"]) / f"{stem}-{name}.pth"
+    facts_file, model = path.with_suffix(".json"), None
+    if path.is_file() and facts_file.is_file():
+        facts, origin = json.loads(facts_file.read_text(encoding="utf-8"))["facts"], "reused"
+        logger.info("Teacher reused: %s (recipe, data and versions are unchanged)", path)
+    else:
+        logger.info("Teacher to be trained: %s", _why_not_reused(path, stem, identity))
+        (facts, model), origin = _train(own_config, train_data, valid_data, path, rank), "trained"
+        write_json(facts_file, {"identity": identity, "facts": facts})
+        logger.info("Teacher trained: %s", path)
+    own_class = own_config.model_class
+    payload = load_checkpoint(path, map_location=config["device"], model_class=own_class)
+    model = load_model(own_config, payload, train_data._dataset, str(path), model)
+    return Teacher(own_config, str(path), features_of(config, spec, model), origin, facts)
+
+
+def _is_closed_form(config: Any) -> bool:
+    """Whether a teacher is computed, not trained.
+
+    Raises:
+        ConfigError: RecBole needs a package for it that is not installed.
+    """
+    from recbole.utils import ModelType
+
+    adapter = registered_adapter(config.model_class)
+    traditional = config["MODEL_TYPE"] == ModelType.TRADITIONAL
+    return traditional or (adapter is not None and adapter.student is None)
+
+
+def _identity(config: Any, dataset: Any, valid_data: Optional[Any]) -> dict[str, Any]:
+    """All that a recipe teacher depends on: its config, its data, the versions."""
+    import recbole
+
+    ignored = {"device", "checkpoint_dir", "data_path", "show_progress", "state", "config_file"}
+    ignored |= {"gpu_id", "use_gpu", "log_wandb", "wandb_project", "worker", "eval_batch_size"}
+    ignored |= {"save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"}
+    ignored |= {"metrics", "topk"}  # valid_metric, which decides the best epoch, stays
+    values = {
+        key: str(value)
+        for key, value in sorted(config.final_config_dict.items())
+        if key not in ignored
+    }
+    made = data_fingerprint(dataset)
+    data = {part: made[part] for part in ("tokens", "train")}  # the keys are in the config
+    if valid_data is not None:
+        data["valid"] = fingerprint(pairs(valid_data._dataset))
+    versions = {"recbole": recbole.__version__, "recbole_freqd": __version__}
+    if not config.model_class.__module__.startswith("recbole."):
+        versions["model"] = class_fingerprint(config.model_class)
+    return {"config": values, "data": data, "versions": versions}
+
+
+def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
+    """What sets this teacher apart from the stored one that comes nearest."""
+    candidates = []
+    for file in path.parent.glob(f"{stem}-*.json"):
+        try:
+            stored = json.loads(file.read_text(encoding="utf-8"))["identity"]
+        except (OSError, ValueError, KeyError):
+            continue
+        changed = [
+            f"{key} was {stored['config'].get(key)}, is {identity['config'].get(key)}"
+            for key in sorted(set(stored["config"]) | set(identity["config"]))
+            if stored["config"].get(key) != identity["config"].get(key)
+        ]
+        changed += [
+            f"{key} changed" for key in ("data", "versions") if stored[key] != identity[key]
+        ]
+        candidates.append((len(changed), file.with_suffix(".pth").name, changed))
+    if not candidates:
+        return f"there is no {stem} in {path.parent} yet"
+    _, name, changed = min(candidates)
+    return f"the nearest stored one, {name}, differs ({'; '.join(changed) or 'its .pth is gone'})"
+
+
+def _train(
+    config: Any, train_data: Any, valid_data: Any, path: Path, rank: Optional[int]
+) -> tuple[dict[str, Any], torch.nn.Module]:
+    """Trains a recipe with RecBole's own trainer and keeps its best model at ``path``.
+
+    Returns:
+        What is known of the training, and the model as the last epoch left it.
+
+    Raises:
+        CheckpointError: ``path`` cannot be written.
+    """
+    from recbole.data.utils import get_dataloader
+    from recbole.utils import get_trainer, init_seed
+
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = train_data._dataset
+    with asking_recbole():
+        model = config.model_class(config, dataset).to(config["device"])
+        loader = get_dataloader(config, "train")(
+            config, dataset, _train_sampler(config, dataset), shuffle=config["shuffle"]
+        )
+        check_teacher(model, rank)
+        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    _log_beside_the_student(trainer, config["model"])
+    epochs = EpochClock(trainer)
+
+    with replacing(path) as temporary:
+        trainer.saved_model_file = temporary
+        trainer.fit(loader, valid_data, saved=True, show_progress=config["show_progress"])
+        if trainer.saved_model_file != temporary and Path(trainer.saved_model_file).is_file():
+            shutil.copyfile(trainer.saved_model_file, temporary)  # RaCT names its files itself
+        if os.path.getsize(temporary) == 0:
+            raise CheckpointError(
+                f"The teacher {config['model']} trained but saved no model. RecBole saves one at "
+                f"the first validation: teacher.epochs is {config['epochs']}, teacher.eval_step "
+                f"{config['eval_step']}. (RaCT saves every teacher.save_step epochs.)"
+            )
+    trainer.tensorboard.close()
+    if _is_closed_form(config):
+        return {}, model  # an epoch is RecBole's idle pass over the data, the work was before it
+    return {"seconds_per_epoch": epochs.median()}, model
+
+
+def _train_sampler(config: Any, dataset: Any) -> Optional[Any]:
+    """The negative sampler RecBole's data_preparation would make for training on ``dataset``."""
+    from recbole.sampler import RepeatableSampler, Sampler
+
+    negatives = config["train_neg_sample_args"]
+    if negatives["distribution"] == "none":
+        return None
+    arguments = (["train"], negatives["distribution"], negatives["alpha"])
+    if config["repeatable"]:
+        sampler = RepeatableSampler(arguments[0], dataset, *arguments[1:])
+    else:
+        sampler = Sampler(arguments[0], [dataset], *arguments[1:])
+    return sampler.set_phase("train")
+
+
+def _log_beside_the_student(trainer: Any, model: str) -> None:
+    """Gives the teacher's training a TensorBoard folder of its own."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = trainer.tensorboard.log_dir
+    trainer.tensorboard.close()
+    trainer.tensorboard = SummaryWriter(f"{folder}-teacher-{model}")

@@ -1,0 +1,93 @@
+"""A teacher from a checkpoint: of the student's own data, or made to fit it."""
+
+import logging
+from typing import Any, Optional
+
+import numpy as np
+
+from recbole_freqd.checkpoint import load_checkpoint
+from recbole_freqd.config import CHECKPOINT, adopt_world
+from recbole_freqd.features import registered_adapter
+from recbole_freqd.model_classes import check_model_name
+from recbole_freqd.settings import read_keys
+from recbole_freqd.teacher.alignment import align, check_overlap
+from recbole_freqd.teacher.base import (
+    OtherData,
+    Teacher,
+    features_of,
+    holds_class,
+    is_mapped,
+    load_model,
+    model_class,
+)
+from recbole_freqd.teacher.home import compare_with_record, compare_with_score, rebuild
+from recbole_freqd.teacher.identity import data_fingerprint, pairs, read_fingerprint, same_data
+from recbole_freqd.teacher.leakage import check_leakage
+
+logger = logging.getLogger(__name__)
+
+
+def from_checkpoint(
+    config: Any, spec: dict[str, Any], train_data: Any, valid_data: Optional[Any]
+) -> Teacher:
+    """Loads a teacher and makes its rows the student's.
+
+    Args:
+        config: The student's Config.
+        spec: Its ``teacher`` keys.
+        train_data, valid_data: The student's loaders.
+
+    Raises:
+        ConfigError, CheckpointError, TeacherError: It cannot be loaded, does not fit the data, or
+            has seen what the student is tested on.
+    """
+    path, trust = str(spec[CHECKPOINT]), bool(spec.get("trust_checkpoint"))
+    payload = load_checkpoint(path, map_location=config["device"], trust=trust)
+    stored, student = payload["config"], train_data._dataset
+    if not holds_class(stored):
+        check_model_name(stored["model"], f"model of {path}", only_general=True)
+    registered_adapter(model_class(stored))
+    stored["trust_checkpoint"] = trust
+    record = read_fingerprint(path)
+    if record is None or not same_data(record, data_fingerprint(student)):
+        teacher = _of_other_data(config, spec, payload, record, train_data, valid_data)
+    else:
+        adopt_world(stored, config)
+        model = load_model(stored, payload, student, path)
+        teacher = Teacher(stored, path, features_of(config, spec, model), "checkpoint")
+    logger.info("Teacher loaded: %s from %s", stored["model"], path)
+    return teacher
+
+
+def _of_other_data(
+    config: Any,
+    spec: dict[str, Any],
+    payload: dict[str, Any],
+    record: Optional[dict[str, str]],
+    train_data: Any,
+    valid_data: Optional[Any],
+) -> Teacher:
+    """A teacher whose data is not known to be the student's: it is read again and compared."""
+    path, allow = str(spec[CHECKPOINT]), bool(spec.get("allow_leakage"))
+    stored, student = payload["config"], train_data._dataset
+    home = rebuild(stored, config, path)
+    if record is not None:
+        compare_with_record(home, record, allow=allow, path=path)
+    alignment = align(home.train, student)
+    check_overlap(alignment, _least_overlap(spec), path)
+    check_leakage(home, alignment, train_data, valid_data, allow=allow, path=path)
+    model = load_model(home.config, payload, home.train, path)
+    features = features_of(config, spec, model)
+    if record is None:
+        compare_with_score(home, model, payload, allow=allow, path=path)
+    adopt_world(stored, config)
+    other = None
+    if not alignment.is_in_order or not np.array_equal(pairs(home.train), pairs(student)):
+        other = OtherData(home.config, home.train, alignment)
+    features = alignment.remapped(features, mapped=is_mapped(config, spec))
+    return Teacher(stored, path, features, "checkpoint", other_data=other)
+
+
+def _least_overlap(spec: dict[str, Any]) -> float:
+    least = spec.get("min_overlap")
+    return float(read_keys("teacher.yaml")["min_overlap"].default if least is None else least)
