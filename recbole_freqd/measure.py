@@ -16,30 +16,6 @@ _USERS = 1000
 _SLOW_SECONDS = 1.0
 
 
-class EpochClock:
-    """Times the training part of every epoch of a trainer, without the validation.
-
-    Args:
-        trainer: A RecBole trainer; its ``_train_epoch`` is wrapped on the instance.
-    """
-
-    def __init__(self, trainer: Any) -> None:
-        self.seconds: list[float] = []
-        train_epoch = trainer._train_epoch
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            start = perf_counter()
-            result = train_epoch(*args, **kwargs)
-            self.seconds.append(perf_counter() - start)
-            return result
-
-        trainer._train_epoch = timed
-
-    def median(self) -> Optional[float]:
-        """Median seconds per epoch, or None before the first."""
-        return float(np.median(self.seconds)) if self.seconds else None
-
-
 def parameter_count(model: torch.nn.Module) -> int:
     """Number of numbers that a model has learned: trained, or computed (EASE, ItemKNN, ...)."""
     learned = _learned(model)

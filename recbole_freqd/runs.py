@@ -5,11 +5,11 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from recbole_freqd.checkpoint import new_checkpoint_path
 from recbole_freqd.compat import fresh_log_handlers
 from recbole_freqd.config import TEACHER, asking_recbole, no_command_line, trainer_names
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.measure import EpochClock, parameter_count, ranking_latencies, size_mb
+from recbole_freqd.measure import parameter_count, ranking_latencies, size_mb
+from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.teacher.base import own_model
 from recbole_freqd.trainer import DistillationTrainer
 
@@ -68,10 +68,9 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
     with asking_recbole():
         model = config.model_class(config, train_data._dataset).to(config["device"])
         logger.info(model)
-        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
-    if not isinstance(trainer, DistillationTrainer):  # RecBole's own name goes by the second
-        trainer.saved_model_file = new_checkpoint_path(config["checkpoint_dir"], config["model"])
-    clock = EpochClock(trainer)
+        found = get_trainer(config["MODEL_TYPE"], config["model"])
+        mixin = DistillationTrainer if trainer_names(config["trainer"]) else ResumableTrainer
+        trainer = over(mixin, found)(config, model)
     progress = config["show_progress"]
     score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
     if valid_result is None and valid_data is not None:  # RaCT validates nothing while it pretrains
@@ -87,7 +86,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
         trainer.wandblogger._wandb.finish()  # else the next run of this process logs into it
     return Run(
         config, model, trainer, (train_data, valid_data, test_data),
-        float(score), plain(valid_result), test_result, clock.median(),
+        float(score), plain(valid_result), test_result, trainer.seconds_per_epoch(),
     )  # fmt: skip
 
 

@@ -4,21 +4,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
+import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_freqd import compat
-from recbole_freqd.checkpoint import new_checkpoint_path, sidecar_path, write_atomically
+from recbole_freqd.checkpoint import sidecar_path, write_atomically
 from recbole_freqd.config import complete_in_place, trainer_names
 from recbole_freqd.distiller import Distiller
 from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
 from recbole_freqd.features import closed_form_error, shared_features, student_adapter
+from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.teacher import Teacher, data_fingerprint, find_teacher
 
 
-class DistillationTrainer:
+class DistillationTrainer(ResumableTrainer):
     """Trains a student with its own loss plus the distillation losses that ``trainer:`` names.
 
     Everything is the work of the student's own RecBole trainer, which this class is mixed into when
@@ -64,12 +66,8 @@ class DistillationTrainer:
                 "Between processes the projectors would drift apart. Use nproc=1."
             )
         self.adapter = student_adapter(model)
-        self._optimizers: list[torch.optim.Optimizer] = []
-        super().__init__(config, model)  # type: ignore[call-arg]
         self.methods = trainer_names(config["trainer"])
-        stem = f"{config['model']}-{'-'.join(self.methods)}"
-        self.saved_model_file = new_checkpoint_path(self.checkpoint_dir, stem)
-        self._stem = str(Path(self.saved_model_file).with_suffix(""))
+        super().__init__(config, model)
         self.teacher: Optional[Teacher] = None
         self.distiller: Optional[Distiller] = None
         self._resume_from: Optional[str] = None
@@ -95,7 +93,7 @@ class DistillationTrainer:
         self._verbose = verbose
         self._prepare(train_data, valid_data)
         with self._distilling():
-            result = super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)  # type: ignore[misc]
+            result = super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)
         if saved and not Path(self.saved_model_file).is_file():
             raise TrainingError(
                 f"{self.config['model']} trained but saved no model. RecBole saves one at the "
@@ -105,10 +103,11 @@ class DistillationTrainer:
             )
         return result
 
-    def _build_optimizer(self, **kwargs: Any) -> torch.optim.Optimizer:
-        """As RecBole's; remembers them all, since a host may have several (RecVAE takes turns)."""
-        self._optimizers.append(super()._build_optimizer(**kwargs))  # type: ignore[misc]
-        return self._optimizers[-1]
+    def _stem(self, config: Any) -> str:
+        return f"{config['model']}-{'-'.join(self.methods)}"
+
+    def _taught(self) -> tuple[np.ndarray, ...]:
+        return tuple(features.cpu().numpy() for features in self.teacher.features)
 
     def _prepare(self, train_data: Any, valid_data: Any) -> None:
         if self.distiller is not None:
@@ -182,7 +181,7 @@ class DistillationTrainer:
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         self._sums, self._steps = {}, 0
         self.distiller.start_epoch(epoch_idx)
-        result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)  # type: ignore[misc]
+        result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
         parts = {name: float(value) / self._steps for name, value in self._sums.items()}
         if parts:
             self._log_parts(parts, epoch_idx)
@@ -219,32 +218,34 @@ class DistillationTrainer:
     # --- checkpoints: the student's stays plain RecBole, ours lies beside it ------------------
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
-        path = kwargs.pop("saved_model_file", self.saved_model_file)
-        save = super()._save_checkpoint  # type: ignore[misc]
-        self._save_at(
-            path, lambda temporary: save(epoch, False, saved_model_file=temporary, **kwargs)
-        )
-        if verbose:
-            self.logger.info("Saving current: %s", path)
+        path = kwargs.get("saved_model_file", self.saved_model_file)
+        with self._saving_beside(path):
+            super()._save_checkpoint(epoch, verbose, **kwargs)
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        """As RecBole's ``PretrainTrainer`` (RaCT), but under the name of this run, and whole."""
-        path = f"{self._stem}-{epoch + 1}.pth"
-        save = super().save_pretrained_model  # type: ignore[misc]
-        self._save_at(path, lambda temporary: save(epoch, temporary))
-        self.saved_model_file = path
-        self.logger.info("It is kept as %s", path)
+        with self._saving_beside(saved_model_file):
+            super().save_pretrained_model(epoch, saved_model_file)
 
-    def _save_at(self, path: str, save: Callable[[str], Any]) -> None:
-        """Writes the student, as RecBole's ``save`` does, and the sidecar; each whole or not."""
+    @contextmanager
+    def _saving_beside(self, path: str) -> Iterator[None]:
+        """While open, RecBole sees the student's part of the optimizer; then our part is saved."""
         full = self.optimizer
         self.optimizer = _StudentPart(full)
         try:
-            write_atomically(path, save)
+            yield
         finally:
             self.optimizer = full
         if self.distiller is not None:
             write_atomically(sidecar_path(path), self._write_sidecar)
+
+    def _state(self) -> dict[str, Any]:
+        distilling = {"own": self.distiller.state_dict(), "streams": self.distiller.extra_state()}
+        return {**super()._state(), "distiller": distilling}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        super()._restore(state)
+        self.distiller.load_state_dict(state["distiller"]["own"])
+        self.distiller.load_extra_state(_on_cpu(state["distiller"]["streams"]))
 
     def _write_sidecar(self, path: str) -> None:
         state = {
@@ -296,12 +297,7 @@ class DistillationTrainer:
                 f"{self.methods}. Resume with the same trainer."
             )
         self.distiller.load_state_dict(state["distiller"])
-        # Generator states live on the CPU, whatever device they are states of.
-        streams = {
-            name: {device: value.cpu() for device, value in states.items()}
-            for name, states in state["streams"].items()
-        }
-        self.distiller.load_extra_state(streams)
+        self.distiller.load_extra_state(_on_cpu(state["streams"]))
         for optimizer, stored in zip(self._optimizers, state["optimizers"]):
             own = optimizer.state_dict()
             own["state"].update(stored["state"])
@@ -320,13 +316,6 @@ class FreqDTrainer(DistillationTrainer):
     """
 
     default_trainer = "FreqD"
-
-
-@cache
-def over(mixin: type, found: type) -> type:
-    """``mixin`` over a RecBole trainer class (or over the host of a dispatching one)."""
-    host = getattr(found, "fit_host", found)
-    return type(f"{mixin.__name__}Over{host.__name__}", (mixin, host), {"fit_host": host})
 
 
 @cache
@@ -359,6 +348,14 @@ def check_student(model_class: type, model_type: Any) -> None:
             f"{name} cannot be a student: it is a {model_type.name.lower()} model; allowed: "
             "RecBole's general recommenders. Change model."
         )
+
+
+def _on_cpu(streams: dict[str, Any]) -> dict[str, Any]:
+    """Generator states live on the CPU, whatever device they are states of."""
+    return {
+        name: {device: value.cpu() for device, value in states.items()}
+        for name, states in streams.items()
+    }
 
 
 class _StudentPart:

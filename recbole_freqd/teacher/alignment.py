@@ -9,7 +9,7 @@ import torch
 
 from recbole_freqd.errors import TeacherError
 from recbole_freqd.rows import Features, empty_rows
-from recbole_freqd.teacher.identity import tokens
+from recbole_freqd.identity import tokens
 
 logger = logging.getLogger(__name__)
 

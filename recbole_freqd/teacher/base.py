@@ -15,7 +15,7 @@ from recbole_freqd.rng import rng_untouched
 from recbole_freqd.rows import Features
 from recbole_freqd.settings import read_keys
 from recbole_freqd.teacher.alignment import Alignment
-from recbole_freqd.teacher.identity import pairs
+from recbole_freqd.identity import pairs
 from recbole_freqd.teacher.translated import Translated
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import numpy as np
 
 from recbole_freqd.errors import TeacherError
 from recbole_freqd.teacher.alignment import Alignment
-from recbole_freqd.teacher.identity import pairs, splitting
+from recbole_freqd.identity import pairs, splitting
 
 logger = logging.getLogger(__name__)
 

@@ -3,23 +3,20 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any, Optional
 
 import torch
 
-from recbole_freqd import __version__
-from recbole_freqd.checkpoint import fingerprint, load_checkpoint, replacing, write_json
+from recbole_freqd.checkpoint import load_checkpoint, write_atomically, write_json
 from recbole_freqd.config import asking_recbole, teacher_config
 from recbole_freqd.errors import CheckpointError
 from recbole_freqd.features import check_teacher, registered_adapter
-from recbole_freqd.measure import EpochClock
-from recbole_freqd.model_classes import class_fingerprint
+from recbole_freqd.identity import run_identity
+from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.settings import read_keys
 from recbole_freqd.teacher.base import Teacher, features_of, load_model
-from recbole_freqd.teacher.identity import data_fingerprint, pairs
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +42,7 @@ def from_recipe(
         if recipe.get("epochs", 1) != 1:
             logger.info("%s is computed in one pass: teacher.epochs is 1.", own_config["model"])
         own_config["epochs"] = own_config["eval_step"] = 1  # a validation is what saves it
-    identity = _identity(own_config, train_data._dataset, valid_data)
+    identity = run_identity(own_config, train_data._dataset, valid_data, metrics=False)
     stem = f"teacher-{own_config['model']}-{config['dataset']}"
     name = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=6).hexdigest()
     path = Path(config["checkpoint_dir"]) / f"{stem}-{name}.pth"
@@ -75,29 +72,6 @@ def _is_closed_form(config: Any) -> bool:
     adapter = registered_adapter(config.model_class)
     traditional = config["MODEL_TYPE"] == ModelType.TRADITIONAL
     return traditional or (adapter is not None and adapter.student is None)
-
-
-def _identity(config: Any, dataset: Any, valid_data: Optional[Any]) -> dict[str, Any]:
-    """All that a recipe teacher depends on: its config, its data, the versions."""
-    import recbole
-
-    ignored = {"device", "checkpoint_dir", "data_path", "show_progress", "state", "config_file"}
-    ignored |= {"gpu_id", "use_gpu", "log_wandb", "wandb_project", "worker", "eval_batch_size"}
-    ignored |= {"save_dataset", "dataset_save_path", "save_dataloaders", "dataloaders_save_path"}
-    ignored |= {"metrics", "topk"}  # valid_metric, which decides the best epoch, stays
-    values = {
-        key: str(value)
-        for key, value in sorted(config.final_config_dict.items())
-        if key not in ignored
-    }
-    made = data_fingerprint(dataset)
-    data = {part: made[part] for part in ("tokens", "train")}  # the keys are in the config
-    if valid_data is not None:
-        data["valid"] = fingerprint(pairs(valid_data._dataset))
-    versions = {"recbole": recbole.__version__, "recbole_freqd": __version__}
-    if not config.model_class.__module__.startswith("recbole."):
-        versions["model"] = class_fingerprint(config.model_class)
-    return {"config": values, "data": data, "versions": versions}
 
 
 def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
@@ -145,25 +119,22 @@ def _train(
             config, dataset, _train_sampler(config, dataset), shuffle=config["shuffle"]
         )
         check_teacher(model, rank)
-        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+        host = get_trainer(config["MODEL_TYPE"], config["model"])
+        trainer = over(ResumableTrainer, host)(config, model)
     _log_beside_the_student(trainer, config["model"])
-    epochs = EpochClock(trainer)
-
-    with replacing(path) as temporary:
-        trainer.saved_model_file = temporary
-        trainer.fit(loader, valid_data, saved=True, show_progress=config["show_progress"])
-        if trainer.saved_model_file != temporary and Path(trainer.saved_model_file).is_file():
-            shutil.copyfile(trainer.saved_model_file, temporary)  # RaCT names its files itself
-        if os.path.getsize(temporary) == 0:
-            raise CheckpointError(
-                f"The teacher {config['model']} trained but saved no model. RecBole saves one at "
-                f"the first validation: teacher.epochs is {config['epochs']}, teacher.eval_step "
-                f"{config['eval_step']}. (RaCT saves every teacher.save_step epochs.)"
-            )
+    trainer.fit(loader, valid_data, saved=True, show_progress=config["show_progress"])
+    if not Path(trainer.saved_model_file).is_file():
+        raise CheckpointError(
+            f"The teacher {config['model']} trained but saved no model. RecBole saves one at "
+            f"the first validation: teacher.epochs is {config['epochs']}, teacher.eval_step "
+            f"{config['eval_step']}. (RaCT saves every teacher.save_step epochs.)"
+        )
+    write_atomically(path, lambda temporary: shutil.copyfile(trainer.saved_model_file, temporary))
+    trainer.forget()
     trainer.tensorboard.close()
     if _is_closed_form(config):
         return {}, model  # an epoch is RecBole's idle pass over the data, the work was before it
-    return {"seconds_per_epoch": epochs.median()}, model
+    return {"seconds_per_epoch": trainer.seconds_per_epoch()}, model
 
 
 def _train_sampler(config: Any, dataset: Any) -> Optional[Any]:

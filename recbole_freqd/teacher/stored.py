@@ -21,7 +21,7 @@ from recbole_freqd.teacher.base import (
     model_class,
 )
 from recbole_freqd.teacher.home import compare_with_record, compare_with_score, rebuild
-from recbole_freqd.teacher.identity import data_fingerprint, pairs, read_fingerprint, same_data
+from recbole_freqd.identity import data_fingerprint, pairs, read_fingerprint, same_data
 from recbole_freqd.teacher.leakage import check_leakage
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""What tells data apart: tokens, interactions and keys; kept beside checkpoints as hashes."""
+"""What tells data and runs apart: tokens, interactions, keys and versions, as hashes."""
 
 import json
 import logging
@@ -8,8 +8,15 @@ from typing import Any, Optional
 import numpy as np
 import torch
 
+from recbole_freqd import __version__
 from recbole_freqd.checkpoint import fingerprint, sidecar_path
+from recbole_freqd.model_classes import class_fingerprint
 
+_WHERE_IT_RUNS = frozenset(
+    "device checkpoint_dir data_path show_progress state config_file gpu_id use_gpu log_wandb "
+    "wandb_project worker eval_batch_size save_dataset dataset_save_path save_dataloaders "
+    "dataloaders_save_path resume".split()
+)
 logger = logging.getLogger(__name__)
 
 
@@ -34,6 +41,36 @@ def data_fingerprint(dataset: Any) -> dict[str, str]:
         "split": fingerprint({"seed": config["seed"], "eval_args": splitting(config)}),
         "filters": fingerprint(filters),
     }
+
+
+def run_identity(
+    config: Any, dataset: Any, valid_data: Optional[Any], *, metrics: bool = True
+) -> dict[str, Any]:
+    """All that the outcome of a training depends on: its config, its data, the versions.
+
+    Args:
+        config: Its RecBole Config.
+        dataset: Of the training data.
+        valid_data: The loader it is validated with.
+        metrics: Whether what is computed on the validated lists belongs to the outcome; the
+            metric that decides on the best epoch always does.
+    """
+    import recbole
+
+    ignored = _WHERE_IT_RUNS | (set() if metrics else {"metrics", "topk"})
+    values = {
+        key: str(value)
+        for key, value in sorted(config.final_config_dict.items())
+        if key not in ignored
+    }
+    made = data_fingerprint(dataset)
+    data = {part: made[part] for part in ("tokens", "train")}  # the keys are in the config
+    if valid_data is not None:
+        data["valid"] = fingerprint(pairs(valid_data._dataset))
+    versions = {"recbole": recbole.__version__, "recbole_freqd": __version__}
+    if not config.model_class.__module__.startswith("recbole."):
+        versions["model"] = class_fingerprint(config.model_class)
+    return {"config": values, "data": data, "versions": versions}
 
 
 def same_data(one: dict[str, str], other: dict[str, str]) -> bool:
