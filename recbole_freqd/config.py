@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any, Optional, Union
 
 from recbole_freqd.errors import ConfigError, FreqDError, did_you_mean
+from recbole_freqd.literals import literals_only
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.model_classes import (
     check_model_name,
@@ -360,7 +361,8 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
     inherited = _world(student)
     world = {key: value for key, value in inherited.items() if value is not None}
     # Metrics and splits of the student are in their final form already, and fit RecBole's checks.
-    with no_command_line(), asking_recbole():
+    # Without register() RecBole would run the strings among them as code.
+    with no_command_line(), asking_recbole(), literals_only():
         config = Config(
             model=model,
             dataset=student["dataset"],
