@@ -1,14 +1,11 @@
-"""Checkpoints: read without running what is in them, written whole or not at all."""
+"""Checkpoints: read without running what is in them. They are written by :mod:`.writing`."""
 
-import contextlib
-import datetime
 import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 import torch
@@ -16,8 +13,27 @@ import torch
 from recbole_freqd import unpickling
 from recbole_freqd.archive import Archive
 from recbole_freqd.errors import CheckpointError
+from recbole_freqd.writing import (
+    PathLike,
+    new_checkpoint_path,
+    replacing,
+    save_whole,
+    write_atomically,
+    write_json,
+)
 
-PathLike = Union[str, "os.PathLike[str]"]
+__all__ = [
+    "check_whole",
+    "fingerprint",
+    "load_checkpoint",
+    "load_plain",
+    "new_checkpoint_path",
+    "replacing",
+    "save_whole",
+    "sidecar_path",
+    "write_atomically",
+    "write_json",
+]
 
 
 def load_checkpoint(
@@ -62,10 +78,7 @@ def load_checkpoint(
             "it, set teacher.trust_checkpoint: true."
         ) from None
     except Exception as error:  # zipfile, pickle and torch raise a dozen kinds for a damaged file
-        raise CheckpointError(
-            f"Checkpoint {path} cannot be read: {error or type(error).__name__}. It is damaged: "
-            "take another copy of it, or train again."
-        ) from error
+        raise _damaged(path, error) from error
     if not isinstance(payload, dict) or not {"config", "state_dict"} <= set(payload):
         raise CheckpointError(
             f"Checkpoint {path} has no 'config' and 'state_dict': it is not one of RecBole's."
@@ -75,7 +88,7 @@ def load_checkpoint(
     return payload
 
 
-def load_plain(path: PathLike, map_location: Union[None, str, torch.device] = None) -> Any:
+def load_plain(path: PathLike, map_location: Union[str, torch.device, None] = None) -> Any:
     """Reads a sidecar of ours, or pretrained weights: tensors, arrays and plain values.
 
     Args:
@@ -123,78 +136,38 @@ def _as_config(stored: Any, path: Path) -> Any:
         )
     methods = sorted(name for name in values if hasattr(Config, name))
     if methods:
-        raise CheckpointError(f"Checkpoint {path} is refused: its 'config' replaces {methods}.")
+        raise CheckpointError(
+            f"Checkpoint {path} is refused: its 'config' replaces {methods} of RecBole's Config."
+        )
     config = object.__new__(Config)
     config.__dict__.update(values)
     return config
 
 
-@contextlib.contextmanager
-def replacing(path: PathLike) -> Iterator[str]:
-    """Yields a temporary name to write to; what is there in the end takes the place of ``path``.
+def check_whole(path: Any) -> None:
+    """Reads a file of ``torch.save`` against its checksums, which torch does not.
 
-    Flushed to disk first. If the block raises, what stood at ``path`` is untouched.
-
-    Raises:
-        CheckpointError: The folder cannot be made or written to, or nothing was written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with _cannot_write(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.touch()
-        yield str(temporary)
-        with _cannot_write(path):
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):  # most often it is gone, sometimes it could not be made
-            temporary.unlink()
-
-
-@contextlib.contextmanager
-def _cannot_write(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(f"Cannot write {path}: {error}.") from error
-
-
-def write_atomically(path: PathLike, write: Callable[[str], Any]) -> None:
-    """Runs ``write(temporary_path)`` and gives the file its name: :func:`replacing` in one call.
+    Args:
+        path: The file; one that is no zip file (torch's old format has no checksums), or that is
+            not there, is passed over.
 
     Raises:
-        CheckpointError: The file could not be written; what stood at ``path`` is untouched.
+        CheckpointError: It is cut off, or a byte of it has changed.
     """
-    with replacing(path) as temporary, _cannot_write(Path(path)):
-        write(temporary)
-
-
-def write_json(path: PathLike, content: Any) -> None:
-    """Writes ``content`` as indented JSON, atomically."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
-    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
-
-
-def new_checkpoint_path(folder: PathLike, stem: str) -> str:
-    """A file name in ``folder`` that no other run uses: time to the microsecond and process id.
-
-    RecBole's own names go by the second, so two runs started together share a file.
-
-    Raises:
-        CheckpointError: The folder cannot be made.
-    """
-    folder = Path(folder)
-    time = datetime.datetime.now().strftime("%b-%d-%Y_%H-%M-%S-%f")
+    if not isinstance(path, (str, os.PathLike)) or not zipfile.is_zipfile(path):
+        return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"checkpoint_dir {folder} cannot be made: {error}. Change checkpoint_dir."
-        ) from error
-    return str(folder / f"{stem}-{time}-{os.getpid()}.pth")
+        with Archive(Path(path), "cpu") as archive:
+            archive.verify()
+    except Exception as error:
+        raise _damaged(Path(path), error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"Checkpoint {path} cannot be read: {error or type(error).__name__}. It is damaged: "
+        "take another copy of it, or train again."
+    )
 
 
 def sidecar_path(checkpoint: Any) -> str:

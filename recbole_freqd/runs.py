@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from recbole_freqd.checkpoint import new_checkpoint_path
+from recbole_freqd.checkpoint import new_checkpoint_path, save_whole
 from recbole_freqd.compat import fresh_log_handlers
 from recbole_freqd.config import TEACHER, asking_recbole, no_command_line, trainer_names
 from recbole_freqd.literals import strings_as_they_are
@@ -71,6 +71,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
         trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     if not isinstance(trainer, DistillationTrainer):  # RecBole's own name goes by the second
         trainer.saved_model_file = new_checkpoint_path(config["checkpoint_dir"], config["model"])
+        save_whole(trainer)
     clock = EpochClock(trainer)
     progress = config["show_progress"]
     score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)

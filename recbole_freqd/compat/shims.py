@@ -116,13 +116,16 @@ def _apply_torch_load(patches: Patches) -> None:
         # By caller, not globally: loading a checkpoint this way runs code that is in it. RecBole
         # cannot read its own files otherwise; everybody else keeps torch's safe default.
         caller = sys._getframe(1).f_globals.get("__name__") or ""
-        if "weights_only" not in kwargs and caller.startswith("recbole.model."):
-            # NeuMF, ConvNCF, NAIS, RaCT: files that a config names, and that config may come out
-            # of somebody's checkpoint. (Imported late: compat comes first of all rooms.)
-            from recbole_freqd.checkpoint import load_plain
-
-            return load_plain(*args, **kwargs)
         if "weights_only" not in kwargs and (caller == "recbole" or caller.startswith("recbole.")):
+            # Imported late: compat comes before all other rooms.
+            from recbole_freqd.checkpoint import check_whole, load_plain
+
+            if caller.startswith("recbole.model."):
+                # NeuMF, ConvNCF, NAIS and RaCT read files that their config names, and that config
+                # may have come out of somebody's checkpoint.
+                return load_plain(*args, **kwargs)
+            if args:
+                check_whole(args[0])
             kwargs["weights_only"] = False
         return original(*args, **kwargs)
 
