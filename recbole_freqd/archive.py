@@ -92,7 +92,7 @@ def _read_into(archive: zipfile.ZipFile, record: zipfile.ZipInfo, into: np.ndarr
     Raises:
         Damaged: There are fewer bytes than the directory of the file says.
     """
-    view, position = memoryview(into), 0
+    view, position = into.data, 0
     with archive.open(record) as file:
         while True:
             part = file.read(_CHUNK)

@@ -16,6 +16,7 @@ from recbole_freqd.errors import CheckpointError
 from recbole_freqd.writing import (
     PathLike,
     new_checkpoint_path,
+    read_json,
     replacing,
     save_whole,
     write_atomically,
@@ -28,6 +29,7 @@ __all__ = [
     "load_checkpoint",
     "load_plain",
     "new_checkpoint_path",
+    "read_json",
     "replacing",
     "save_whole",
     "sidecar_path",

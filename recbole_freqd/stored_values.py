@@ -177,7 +177,7 @@ def fill_array(made: np.ndarray, state: Any) -> None:
     else:
         fits = type(data) is bytes and len(data) == count * kind.itemsize
     _sound(fits, f"a NumPy array of {count} values with another number of them")
-    made.__setstate__((1, shape, kind, bool(fortran), data))
+    made.__setstate__((1, shape, kind, bool(fortran), data))  # type: ignore[arg-type]
 
 
 # --- SciPy -----------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def check_sparse(made: Any) -> None:
 def _arrays_fit(made: Any, own: dict[str, Any], shape: tuple[int, int]) -> bool:
     """Whether indptr, indices and data of a CSR or CSC matrix agree with each other."""
     rows, columns = shape if made.format == "csr" else shape[::-1]
-    arrays = [own.get(name) for name in ("indptr", "indices", "data")]
+    arrays: list[Any] = [own.get(name) for name in ("indptr", "indices", "data")]
     if not all(type(array) is np.ndarray and array.ndim == 1 for array in arrays):
         return False
     indptr, indices, data = arrays
@@ -232,11 +232,12 @@ def _arrays_fit(made: Any, own: dict[str, Any], shape: tuple[int, int]) -> bool:
 
 def _lists_fit(own: dict[str, Any], shape: tuple[int, int]) -> bool:
     """Whether the rows of a LIL matrix are lists of column ids, as many as there are values."""
-    rows, data = own["rows"], own.get("data")
+    rows: Any = own["rows"]
+    data: Any = own.get("data")
     for lists in (rows, data):
         if type(lists) is not np.ndarray or lists.dtype != object or lists.shape != shape[:1]:
             return False
-    return all(
+    return isinstance(own.get("dtype"), np.dtype) and all(
         type(row) is list
         and type(values) is list
         and len(row) == len(values)

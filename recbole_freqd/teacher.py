@@ -16,6 +16,8 @@ from recbole_freqd import __version__
 from recbole_freqd.checkpoint import (
     fingerprint,
     load_checkpoint,
+    load_plain,
+    read_json,
     replacing,
     sidecar_path,
     write_json,
@@ -172,7 +174,7 @@ def read_fingerprint(path: str) -> Optional[dict[str, str]]:
         if facts.is_file():
             return json.loads(facts.read_text(encoding="utf-8"))["identity"]["data"]
         if sidecar.is_file():
-            return torch.load(sidecar, map_location="cpu", weights_only=True)["data"]
+            return load_plain(sidecar)["data"]
     except Exception as error:  # json and torch raise a dozen kinds for a damaged file
         logger.warning("What lies beside %s cannot be read: %s", path, error)
     return None
@@ -253,7 +255,7 @@ def _from_recipe(config: Any, spec: dict[str, Any], train_data: Any, valid_data:
     path = Path(config["checkpoint_dir"]) / f"{stem}-{name}.pth"
     facts_file, model = path.with_suffix(".json"), None
     if path.is_file() and facts_file.is_file():
-        facts, origin = json.loads(facts_file.read_text(encoding="utf-8"))["facts"], "reused"
+        facts, origin = read_json(facts_file)["facts"], "reused"
         logger.info("Teacher reused: %s (recipe, data and versions are unchanged)", path)
     else:
         logger.info("Teacher to be trained: %s", _why_not_reused(path, stem, identity))

@@ -1,8 +1,9 @@
 """A torch checkpoint read by hand: only known opcodes, only known names, every byte checked.
 
-``torch.load`` with a restricted unpickler does not do: the pickles it reads may still call
-``__setstate__`` of NumPy's types with anything, set attributes of classes that are only mentioned,
-and ask for more memory than the file has; and it does not look at the checksums in the file.
+``torch.load`` with a restricted ``find_class`` does not do. A pickle of allowed names may still set
+attributes of the classes it mentions, for the rest of the process, and hand NumPy bytes for an
+array of pointers; and torch does not look at the checksums in the file (nor, before 2.13 or so, at
+whether a storage is as long as its record).
 """
 
 import io
@@ -24,7 +25,7 @@ CONFIG = ("recbole.config.configurator", "Config")
 _SPARSE = {
     f"scipy.sparse._{kind}": {f"{kind}_matrix", f"{kind}_array"} for kind in ("csr", "csc", "lil")
 }
-# What protocols 2 to 4 write for the values above; no INST, OBJ, EXT, buffers or text forms.
+# What protocols 2 to 4 write for the values above; no OBJ, EXT, buffers or text forms.
 _PLAIN = (
     "PROTO FRAME STOP MARK POP POP_MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 "
     "BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 "
@@ -78,6 +79,7 @@ _CALLS: dict[tuple[str, str], _Name] = {
     ("torch._utils", "_rebuild_tensor_v2"): _Name(stored_values.tensor),
     ("torch._utils", "_rebuild_parameter"): _Name(stored_values.parameter),
     ("_codecs", "encode"): _Name(_latin1),
+    ("__builtin__", "bytes"): _Name(lambda: b""),  # empty ones, in protocol 2
     ("numpy", "dtype"): _Name(stored_values.dtype),
     ("numpy", "ndarray"): _Name(value=np.ndarray),
     ("numpy", "matrix"): _Name(value=np.matrix),
@@ -152,6 +154,11 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
                 f"storage {key} has {storage.length} numbers, not {reprlib.repr(length)}"
             )
         return storage
+
+    def _load_inst(self) -> None:
+        module, name = (self.readline()[:-1].decode() for _ in range(2))
+        self.find_class(module, name)  # refuses all but a few, by name
+        raise CheckpointError(f"the file calls {module}.{name}, which is only stored")
 
     def _load_reduce(self) -> None:
         arguments, called = self.stack.pop(), self.stack[-1]
@@ -232,6 +239,7 @@ def _onto(opcode: str, *kinds: type) -> Callable[[Unpickler], None]:
 for _opcode in _PLAIN.split():
     _code = getattr(pickle, _opcode)[0]
     Unpickler.dispatch[_code] = pickle._Unpickler.dispatch[_code]  # type: ignore[attr-defined]
+Unpickler.dispatch[pickle.INST[0]] = Unpickler._load_inst
 Unpickler.dispatch[pickle.REDUCE[0]] = Unpickler._load_reduce
 Unpickler.dispatch[pickle.NEWOBJ[0]] = Unpickler._load_newobj
 Unpickler.dispatch[pickle.BUILD[0]] = Unpickler._load_build

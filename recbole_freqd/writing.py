@@ -157,6 +157,21 @@ def write_json(path: PathLike, content: Any) -> None:
     write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
 
 
+def read_json(path: PathLike) -> Any:
+    """Reads what :func:`write_json` wrote.
+
+    Raises:
+        CheckpointError: It cannot be read, or is damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error}. Allowed: JSON as recbole_freqd wrote it. Put a whole "
+            "copy in its place, or delete it: what it describes is then made again."
+        ) from error
+
+
 def new_checkpoint_path(folder: PathLike, stem: str) -> str:
     """A file name in ``folder`` that no other run uses: time to the microsecond and process id.
 
