@@ -1,13 +1,9 @@
 """checkpoint: nothing in a file runs, nothing half-written stays, equal content has one hash."""
 
 import io
-import json
-import os
 import pickle
-import re
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +15,6 @@ from hypothesis.extra import numpy as st_numpy
 from recbole_freqd.checkpoint import (
     fingerprint,
     load_checkpoint,
-    new_checkpoint_path,
-    write_atomically,
-    write_json,
 )
 from recbole_freqd.errors import CheckpointError
 from tests.evil import NOTHING, PLACES, called, found, pickled, torch_file
@@ -177,70 +170,6 @@ def test_a_torch_file_without_config_and_weights_is_not_one_of_recboles(tmp_path
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"has no 'config' and 'state_dict'"):
         load_checkpoint(tmp_path / "x.pth")
-
-
-# --- writing ---------------------------------------------------------------------------------
-
-
-def test_a_file_appears_with_its_folder_and_under_its_name_only_when_it_is_whole(tmp_path):
-    path = tmp_path / "new" / "folder" / "a.json"
-
-    def write(temporary):
-        Path(temporary).write_text("half")
-        assert Path(temporary).parent == path.parent  # a rename across disks is not atomic
-        assert not path.exists()
-        Path(temporary).write_text("whole")
-
-    write_atomically(path, write)
-    assert path.read_text() == "whole"
-    assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("raised", "reported"),
-    [
-        (OSError("disk full"), CheckpointError),
-        (ValueError("disk full"), ValueError),
-        (KeyboardInterrupt("disk full"), KeyboardInterrupt),
-    ],
-)
-def test_where_writing_fails_the_old_file_stays_and_no_half_one_is_left(tmp_path, raised, reported):
-    path = tmp_path / "a.pth"
-    path.write_text("old")
-
-    def write(temporary):
-        Path(temporary).write_text("half")
-        raise raised
-
-    with pytest.raises(reported, match="disk full"):
-        write_atomically(path, write)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_place_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=r"Cannot write .*file.a\.json: "):
-        write_json(tmp_path / "file" / "a.json", {})
-    with pytest.raises(CheckpointError, match=r"checkpoint_dir .*file cannot be made: .*Change ch"):
-        new_checkpoint_path(tmp_path / "file", "BPR")
-
-
-def test_json_is_written_as_it_is_read_and_legible(tmp_path):
-    content = {"metric": {"ndcg@10": 0.25}, "word": "λ", "path": tmp_path}
-    write_json(tmp_path / "a.json", content)
-    written = (tmp_path / "a.json").read_text(encoding="utf-8")
-    assert json.loads(written) == {**content, "path": str(tmp_path)}
-    assert "λ" in written
-    assert written.count("\n") == 7
-
-
-def test_two_runs_that_start_together_do_not_share_a_checkpoint(tmp_path):
-    paths = {new_checkpoint_path(tmp_path / "saved", "BPR-FreqD") for _ in range(20)}
-    assert len(paths) == 20
-    for path in paths:
-        assert Path(path).parent.is_dir()
-        assert re.fullmatch(rf"BPR-FreqD-.*-{os.getpid()}\.pth", Path(path).name)
 
 
 # --- fingerprints ----------------------------------------------------------------------------
