@@ -19,6 +19,19 @@ class Damaged(Exception):
     """The file is not what was written."""
 
 
+def is_zip(path: Path) -> bool:
+    """Whether a file ends as a zip file does; a damaged end counts, opening it will say more.
+
+    Raises:
+        OSError: The file cannot be opened at all.
+    """
+    with open(path, "rb") as file:
+        try:
+            return zipfile.is_zipfile(file)
+        except zipfile.BadZipFile:
+            return True
+
+
 class Archive:
     """A file of ``torch.save``, opened.
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from recbole_freqd import unpickling
-from recbole_freqd.archive import Archive
+from recbole_freqd.archive import Archive, is_zip
 from recbole_freqd.errors import CheckpointError
 from recbole_freqd.writing import (
     PathLike,
@@ -66,7 +65,13 @@ def load_checkpoint(
         near = sorted(str(file) for file in path.parent.glob("*.pth"))[:8]
         there = f" There: {', '.join(near)}." if near else ""
         raise CheckpointError(f"Checkpoint {path} does not exist.{there}")
-    if not zipfile.is_zipfile(path):
+    try:
+        whole = is_zip(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"Checkpoint {path} cannot be opened: {error}. Allowed: a file that you may read."
+        ) from error
+    if not whole:
         raise CheckpointError(
             f"Checkpoint {path} is no torch checkpoint (not a zip file), or it is cut off. "
             "Allowed: a .pth file written by RecBole or recbole_freqd with torch 1.6 or later."
@@ -156,9 +161,13 @@ def check_whole(path: Any) -> None:
     Raises:
         CheckpointError: It is cut off, or a byte of it has changed.
     """
-    if not isinstance(path, (str, os.PathLike)) or not zipfile.is_zipfile(path):
+    if not isinstance(path, (str, os.PathLike)) or not os.path.isfile(path):
         return
     try:
+        with open(path, "rb") as file:
+            begins = file.read(4)
+        if begins not in (b"PK\3\4", b"") and not is_zip(Path(path)):
+            return
         with Archive(Path(path), "cpu") as archive:
             archive.verify()
     except Exception as error:

@@ -45,7 +45,7 @@ class Storage(NamedTuple):
     @property
     def length(self) -> int:
         """Number of elements."""
-        return self.data.numel() // self.dtype.itemsize
+        return self.data.numel() // torch.empty(0, dtype=self.dtype).element_size()
 
 
 def _sound(condition: Any, what: str) -> None:

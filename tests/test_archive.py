@@ -1,5 +1,6 @@
 """archive: a file that is cut off or changed is found out, whoever reads it."""
 
+import contextlib
 import re
 import struct
 import zipfile
@@ -115,6 +116,17 @@ def test_no_changed_byte_of_a_weight_or_of_the_structure_goes_unnoticed(kind, na
             load(path)
 
 
+def test_a_changed_byte_where_zipfile_itself_stumbles_is_an_error(sidecar):
+    """In the end of the file, the place of the directory: zipfile raises while it only looks."""
+    path, load = sidecar
+    whole = path.read_bytes()
+    for position in range(len(whole) - 120, len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        for read in (load, load_checkpoint, check_whole):
+            with contextlib.suppress(CheckpointError):
+                read(path)
+
+
 def test_torch_itself_takes_a_changed_weight_for_a_good_one(sidecar):
     """Why the sums are looked at here."""
     path, _ = sidecar
@@ -141,6 +153,10 @@ def test_the_best_model_that_recbole_reads_back_is_checked_as_well(built):
         trainer.evaluate(test_data)
     with pytest.raises(CheckpointError, match="It is damaged"):
         trainer.resume_checkpoint(path)
+    for kept in (0, 100, len(content) - 1):
+        path.write_bytes(content[:kept])
+        with pytest.raises(CheckpointError, match=r"\.pth cannot be read: "):
+            trainer.evaluate(test_data)
 
 
 def test_weights_that_a_config_has_a_model_of_recbole_read_are_read_safely(built, tmp_path):
