@@ -1,97 +1,38 @@
-"""Checkpoints: read without running what is in them, written whole or not at all."""
+"""Checkpoints: read without running what is in them. They are written by :mod:`.writing`."""
 
-import contextlib
-import datetime
 import hashlib
 import json
 import os
-import pickle
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 import torch
 
+from recbole_freqd import unpickling
+from recbole_freqd.archive import Archive, is_zip
 from recbole_freqd.errors import CheckpointError
+from recbole_freqd.writing import (
+    PathLike,
+    new_checkpoint_path,
+    read_json,
+    replacing,
+    write_atomically,
+    write_json,
+)
 
-PathLike = Union[str, "os.PathLike[str]"]
-
-_ALLOWED = {
-    "collections": {"OrderedDict"},
-    "torch": {"device", "Size", "dtype"},
-    "torch._utils": {"_rebuild_tensor_v2", "_rebuild_parameter"},
-    "recbole.utils.enum_type": {"ModelType", "InputType", "EvaluatorType"},
-    "_codecs": {"encode"},  # bytes, in files saved again with pickle protocol 2
-    "numpy": {"dtype", "ndarray", "matrix"},
-    "numpy.core.multiarray": {"scalar", "_reconstruct"},
-    "numpy._core.multiarray": {"scalar", "_reconstruct"},
-    "scipy.sparse._csr": {"csr_matrix", "csr_array"},
-    "scipy.sparse._csc": {"csc_matrix", "csc_array"},
-    "scipy.sparse._lil": {"lil_matrix", "lil_array"},
-}
-
-
-_CONFIG = ("recbole.config.configurator", "Config")
-
-
-class _Stored:
-    """What a stored Config is loaded as: made by unpickling, never by a call.
-
-    RecBole's own Config passes the strings it is called with through ``eval``.
-    """
-
-    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        raise CheckpointError("the file calls a class that is only stored in RecBole's checkpoints")
-
-
-def _never_called(module: str, name: str) -> type:
-    """A class of its own for every file, so that nothing outlives the loading of it."""
-    return type(name, (_Stored,), {"__module__": module})
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Finds only what the checkpoints of RecBole's 33 general recommenders are made of."""
-
-    own: tuple[str, str] = ("", "")  # module and name of a model class that the caller knows
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in (_CONFIG, ("yaml.loader", "FullLoader")):
-            return _never_called(module, name)
-        if name in _ALLOWED.get(module, ()) or (
-            module == "torch" and name.endswith("Storage") and name.isidentifier()
-        ):
-            return super().find_class(module, name)
-        if (module, name) == self.own or (
-            module.startswith("recbole.model.") and name.isidentifier()
-        ):
-            # A reference to the model's class: no need to import its module.
-            return _never_called(module, name)
-        raise CheckpointError(
-            f"the file asks for {module}.{name}, which no RecBole checkpoint holds: loading it "
-            "would run foreign code"
-        )
-
-
-class _RestrictedPickle:
-    """The pickle module as torch.load wants it, with nothing but the restricted unpickler."""
-
-    __name__ = "restricted_pickle"
-    Unpickler = _RestrictedUnpickler
-
-    @staticmethod
-    def load(*_args: Any, **_kwargs: Any) -> Any:
-        raise CheckpointError("the file is a bare pickle, not a torch checkpoint")
-
-
-def _restricted_pickle(model_class: Optional[type]) -> Any:
-    """The restricted pickle that also accepts a mention, no more, of one class of the user's."""
-    if model_class is None:
-        return _RestrictedPickle
-    own = {"own": (model_class.__module__, model_class.__qualname__)}
-    unpickler = type("_RestrictedUnpickler", (_RestrictedUnpickler,), own)
-    return type("_RestrictedPickle", (_RestrictedPickle,), {"Unpickler": unpickler})
+__all__ = [
+    "check_whole",
+    "fingerprint",
+    "load_checkpoint",
+    "load_plain",
+    "new_checkpoint_path",
+    "read_json",
+    "replacing",
+    "sidecar_path",
+    "write_atomically",
+    "write_json",
+]
 
 
 def load_checkpoint(
@@ -122,26 +63,27 @@ def load_checkpoint(
         near = sorted(str(file) for file in path.parent.glob("*.pth"))[:8]
         there = f" There: {', '.join(near)}." if near else ""
         raise CheckpointError(f"Checkpoint {path} does not exist.{there}")
-    if not zipfile.is_zipfile(path):
+    try:
+        whole = is_zip(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"Checkpoint {path} cannot be opened: {error}. Allowed: a file that you may read."
+        ) from error
+    if not whole:
         raise CheckpointError(
             f"Checkpoint {path} is no torch checkpoint (not a zip file), or it is cut off. "
             "Allowed: a .pth file written by RecBole or recbole_freqd with torch 1.6 or later."
         )
-    pickle_module: Any = pickle if trust else _restricted_pickle(model_class)
+    own = ("", "") if model_class is None else (model_class.__module__, model_class.__qualname__)
     try:
-        # torch would hand such a file to torch.jit.load, which runs the code in it.
-        if "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
-            raise ValueError("it is a TorchScript archive, and those hold code")
-        payload = torch.load(
-            path, map_location=map_location, weights_only=False, pickle_module=pickle_module
-        )
+        payload = _trusted(path, map_location) if trust else _read(path, map_location, own)
     except CheckpointError as error:
         raise CheckpointError(
             f"Checkpoint {path} is refused: {error}. If you made it yourself and know what is in "
             "it, set teacher.trust_checkpoint: true."
         ) from None
-    except Exception as error:  # torch and pickle raise a dozen kinds for a damaged file
-        raise CheckpointError(f"Checkpoint {path} cannot be read: {error}") from error
+    except Exception as error:  # zipfile, pickle and torch raise a dozen kinds for a damaged file
+        raise _damaged(path, error) from error
     if not isinstance(payload, dict) or not {"config", "state_dict"} <= set(payload):
         raise CheckpointError(
             f"Checkpoint {path} has no 'config' and 'state_dict': it is not one of RecBole's."
@@ -149,6 +91,37 @@ def load_checkpoint(
     if not trust:
         payload["config"] = _as_config(payload["config"], path)
     return payload
+
+
+def load_plain(path: PathLike, map_location: Union[str, torch.device, None] = None) -> Any:
+    """Reads a sidecar of ours, or pretrained weights: tensors, arrays and plain values.
+
+    Args:
+        path: A file of ``torch.save``.
+        map_location: Device that the tensors land on; None: the CPU.
+
+    Raises:
+        CheckpointError: No such file, damaged, or with something else in it.
+    """
+    path = Path(path)
+    try:
+        return _read(path, map_location or "cpu", ("", ""))
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error or type(error).__name__}. Allowed: a whole file of "
+            "tensors and plain values, as RecBole and recbole_freqd write them."
+        ) from error
+
+
+def _read(path: Path, map_location: Union[str, torch.device], own: tuple[str, str]) -> Any:
+    with Archive(path, map_location) as archive:
+        return unpickling.read(archive, own)
+
+
+def _trusted(path: Path, map_location: Union[str, torch.device]) -> Any:
+    with Archive(path, "cpu") as archive:
+        archive.verify()
+    return torch.load(path, map_location=map_location, weights_only=False)
 
 
 def _as_config(stored: Any, path: Path) -> Any:
@@ -159,84 +132,51 @@ def _as_config(stored: Any, path: Path) -> Any:
     """
     from recbole.config import Config
 
-    if not isinstance(stored, Config):
-        kind = type(stored)
-        if (kind.__module__, kind.__name__) != _CONFIG or "final_config_dict" not in vars(stored):
-            raise CheckpointError(
-                f"Checkpoint {path} holds a {kind.__name__} as its 'config', not a RecBole Config."
-            )
-        config = object.__new__(Config)
-        config.__dict__.update(vars(stored))
-        stored = config
-    return stored
-
-
-@contextlib.contextmanager
-def replacing(path: PathLike) -> Iterator[str]:
-    """Yields a temporary name to write to; what is there in the end takes the place of ``path``.
-
-    Flushed to disk first. If the block raises, what stood at ``path`` is untouched.
-
-    Raises:
-        CheckpointError: The folder cannot be made or written to, or nothing was written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with _cannot_write(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.touch()
-        yield str(temporary)
-        with _cannot_write(path):
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):  # most often it is gone, sometimes it could not be made
-            temporary.unlink()
-
-
-@contextlib.contextmanager
-def _cannot_write(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(f"Cannot write {path}: {error}.") from error
-
-
-def write_atomically(path: PathLike, write: Callable[[str], Any]) -> None:
-    """Runs ``write(temporary_path)`` and gives the file its name: :func:`replacing` in one call.
-
-    Raises:
-        CheckpointError: The file could not be written; what stood at ``path`` is untouched.
-    """
-    with replacing(path) as temporary, _cannot_write(Path(path)):
-        write(temporary)
-
-
-def write_json(path: PathLike, content: Any) -> None:
-    """Writes ``content`` as indented JSON, atomically."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
-    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
-
-
-def new_checkpoint_path(folder: PathLike, stem: str) -> str:
-    """A file name in ``folder`` that no other run uses: time to the microsecond and process id.
-
-    RecBole's own names go by the second, so two runs started together share a file.
-
-    Raises:
-        CheckpointError: The folder cannot be made.
-    """
-    folder = Path(folder)
-    time = datetime.datetime.now().strftime("%b-%d-%Y_%H-%M-%S-%f")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    if isinstance(stored, Config):  # of a trusted file
+        return stored
+    kind, values = type(stored), getattr(stored, "__dict__", {})
+    if (kind.__module__, kind.__name__) != unpickling.CONFIG or "final_config_dict" not in values:
         raise CheckpointError(
-            f"checkpoint_dir {folder} cannot be made: {error}. Change checkpoint_dir."
-        ) from error
-    return str(folder / f"{stem}-{time}-{os.getpid()}.pth")
+            f"Checkpoint {path} holds a {kind.__name__} as its 'config', not a RecBole Config."
+        )
+    methods = sorted(name for name in values if hasattr(Config, name))
+    if methods:
+        raise CheckpointError(
+            f"Checkpoint {path} is refused: its 'config' replaces {methods} of RecBole's Config."
+        )
+    config = object.__new__(Config)
+    config.__dict__.update(values)
+    return config
+
+
+def check_whole(path: Any) -> None:
+    """Reads a file of ``torch.save`` against its checksums, which torch does not.
+
+    Args:
+        path: The file; one that is no zip file (torch's old format has no checksums), or that is
+            not there, is passed over.
+
+    Raises:
+        CheckpointError: It is cut off, or a byte of it has changed.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not os.path.isfile(path):
+        return
+    try:
+        with open(path, "rb") as file:
+            begins = file.read(4)
+        if begins not in (b"PK\3\4", b"") and not is_zip(Path(path)):
+            return
+        with Archive(Path(path), "cpu") as archive:
+            archive.verify()
+    except Exception as error:
+        raise _damaged(Path(path), error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"Checkpoint {path} cannot be read: {error or type(error).__name__}. It is damaged: "
+        "take another copy of it, or train again."
+    )
 
 
 def sidecar_path(checkpoint: Any) -> str:

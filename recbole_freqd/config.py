@@ -10,6 +10,7 @@ from numbers import Real
 from typing import Any, Optional, Union
 
 from recbole_freqd.errors import ConfigError, FreqDError, did_you_mean
+from recbole_freqd.literals import literals_only
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.model_classes import (
     check_model_name,
@@ -21,8 +22,16 @@ from recbole_freqd.settings import method_keys, nearest, read_keys
 
 TEACHER = "teacher"
 RECIPE, CHECKPOINT = "model", "checkpoint"
-# Keys of RecBole's properties/overall.yaml that its own lists of arguments forget.
-_ENVIRONMENT = ("worker", "wandb_project", "shuffle", "enable_amp", "enable_scaler", "transform")
+# Keys of RecBole's properties/overall.yaml that its own lists of arguments forget, and one of ours.
+_ENVIRONMENT = (
+    "resume",
+    "worker",
+    "wandb_project",
+    "shuffle",
+    "enable_amp",
+    "enable_scaler",
+    "transform",
+)
 # Reserved teacher keys whose names can mean nothing else at the top level.
 _ONLY_OF_TEACHERS = (
     "spectral_rank",
@@ -100,6 +109,9 @@ def complete(
     """
     hosts = set(internal).union(*categories.values())
     _refuse_misspelt(external, hosts)
+    for key, spec in read_keys("run.yaml").items():
+        if key in external:
+            external[key] = spec.check(external[key])
     names = trainer_names(external.get("trainer"))
     if not names:
         _note_idle(external)
@@ -228,7 +240,7 @@ def check_host_values(values: dict[str, Any], defaults: dict[str, Any], where: s
 
 def _refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
     """Raises on keys RecBole does not know that are, or nearly are, keys of ours."""
-    ours = ["trainer", TEACHER]
+    ours = ["trainer", TEACHER, *read_keys("run.yaml")]
     prefixes = {}
     for name in LOSSES.names():
         prefix = LOSSES.get(name).prefix
@@ -366,7 +378,8 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
     inherited = _world(student)
     world = {key: value for key, value in inherited.items() if value is not None}
     # Metrics and splits of the student are in their final form already, and fit RecBole's checks.
-    with no_command_line(), asking_recbole():
+    # Without register() RecBole would run the strings among them as code.
+    with no_command_line(), asking_recbole(), literals_only():
         config = Config(
             model=model,
             dataset=student["dataset"],

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
-import torch
 
 from recbole_freqd import __version__
-from recbole_freqd.checkpoint import fingerprint, sidecar_path
+from recbole_freqd.checkpoint import fingerprint, load_plain, sidecar_path
 from recbole_freqd.model_classes import class_fingerprint
 
-_WHERE_IT_RUNS = frozenset(
-    "device checkpoint_dir data_path show_progress state config_file gpu_id use_gpu log_wandb "
-    "wandb_project worker eval_batch_size save_dataset dataset_save_path save_dataloaders "
-    "dataloaders_save_path resume".split()
-)
+_WHERE_IT_RUNS = {"device", "gpu_id", "use_gpu", "worker", "eval_batch_size", "data_path"}
+_WHERE_IT_RUNS |= {"checkpoint_dir", "config_file", "show_progress", "state", "resume"}
+_WHERE_IT_RUNS |= {"log_wandb", "wandb_project", "save_dataset", "dataset_save_path"}
+_WHERE_IT_RUNS |= {"save_dataloaders", "dataloaders_save_path"}
 logger = logging.getLogger(__name__)
 
 
@@ -85,7 +83,7 @@ def read_fingerprint(path: str) -> Optional[dict[str, str]]:
         if facts.is_file():
             found = json.loads(facts.read_text(encoding="utf-8"))["identity"]["data"]
         elif sidecar.is_file():
-            found = torch.load(sidecar, map_location="cpu", weights_only=True)["data"]
+            found = load_plain(sidecar)["data"]
         else:
             return None
         return {"tokens": found["tokens"], "train": found["train"]}

@@ -1,7 +1,7 @@
 """What a model costs: its size, the time of an epoch, the time to rank."""
 
 from time import perf_counter
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp

@@ -13,7 +13,9 @@ def register() -> None:
 
     RecBole's own ``run``, ``run_recbole`` and ``HyperTuning`` objective then use our trainer where
     a config names one, with our defaults, nested and dotted ``teacher`` keys and key checks.
-    Configs that name no trainer behave as before, except that a misspelt key of ours is an error.
+    Configs that name no trainer behave as before, except that a misspelt key of ours is an error,
+    and that strings of ``config_dict``, of the command line and of HyperTuning's files are read as
+    literals, where RecBole runs them as code: ``"1/10"`` stays a string.
 
     Call it at the top of a script, before ``recbole.quick_start`` is imported: that import is what
     fails on today's packages, and spawned processes run the top of the script again. Calling it
@@ -49,7 +51,9 @@ def _hook_config() -> None:
     from recbole.config.configurator import Config
 
     from recbole_freqd.config import complete, deep_merge, fold_dotted
+    from recbole_freqd.literals import hook_eval
 
+    hook_eval(_hooks)
     load_files = Config._load_config_files
     merge = Config._merge_external_config_dict
     load_internal = Config._load_internal_config_dict

@@ -104,6 +104,9 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("-d", "--dataset", help="name of the dataset (default: ml-100k)")
     parser.add_argument("--config_files", help="YAML files, separated by spaces")
     parser.add_argument("--output_dir", default="freqd_runs", help="where results are saved")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on where the same command was cut off"
+    )
     parser.add_argument("--nproc", type=int, default=1, help="processes on this machine")
     parser.add_argument("--world_size", type=int, default=-1, help="processes on all machines")
     parser.add_argument("--ip", default="localhost", help="address of the first machine")
@@ -115,7 +118,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for key in keys:
         if not key.startswith("--") or key.count("=") != 1 or key.startswith("--="):
             parser.error(f"{key!r} is not of the form --key=value (RecBole would ignore it)")
-    return options, keys
+    return options, [*keys, "--resume=True"] if options.resume else keys
 
 
 def _compare_with_alone(options: argparse.Namespace) -> None:

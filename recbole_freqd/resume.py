@@ -85,7 +85,9 @@ class ResumableTrainer:
             return super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)  # type: ignore[misc]
         loaders = [loader for loader in (train_data, valid_data) if loader is not None]
         self._generators = [loader.generator for loader in loaders]
-        identity = fingerprint(run_identity(self.config, train_data._dataset, valid_data), *self._taught())
+        identity = fingerprint(
+            run_identity(self.config, train_data._dataset, valid_data), *self._taught()
+        )
         with _StateFile.opened(self._run_file, identity[:12], self.config["resume"]) as file:
             self._file, state = file, file.read(self.device)
             if state is not None:
@@ -232,7 +234,9 @@ class _StateFile:
         """The newest interrupted run of that identity if it is to be resumed, else a new one."""
         folder, own = Path(checkpoint).parent, Path(checkpoint).with_suffix(f".{identity}.last.pt")
         found = sorted(
-            folder.glob(f"*.{identity}.last.pt"), key=lambda file: file.stat().st_mtime, reverse=True
+            folder.glob(f"*.{identity}.last.pt"),
+            key=lambda file: file.stat().st_mtime,
+            reverse=True,
         )
         for path in [*(found if resume else []), own]:
             lock = FileLock(f"{path}.lock")
@@ -270,9 +274,7 @@ class _StateFile:
         self.finished = state["finished"]
         missing = not self.path.with_name(state["saved_model_file"]).is_file()
         if missing and (state["finished"] or np.isfinite(state["best_valid_score"])):
-            logger.warning(
-                "The best model of %s is gone: this run starts anew.", self.path
-            )
+            logger.warning("The best model of %s is gone: this run starts anew.", self.path)
             return None
         return state
 
@@ -280,6 +282,11 @@ class _StateFile:
         """Puts a newer state in the place of the one of before."""
         write_atomically(self.path, lambda temporary: torch.save(state, temporary))
         self.finished = state["finished"]
+
+
+def _age(file: Path) -> float:
+    """Smaller for newer files."""
+    return -file.stat().st_mtime
 
 
 @cache
@@ -324,9 +331,7 @@ def _set_streams(states: dict[str, Any], generators: list[torch.Generator]) -> N
     random.setstate((version, tuple(words), gauss))
     of_numpy = states["numpy"]
     key = of_numpy["key"].cpu().numpy().astype(np.uint32)
-    np.random.set_state(
-        ("MT19937", key, of_numpy["pos"], of_numpy["has_gauss"], of_numpy["gauss"])
-    )
+    np.random.set_state(("MT19937", key, of_numpy["pos"], of_numpy["has_gauss"], of_numpy["gauss"]))
     torch.set_rng_state(states["torch"].cpu())
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])

@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from recbole_freqd.compat import fresh_log_handlers
 from recbole_freqd.config import TEACHER, asking_recbole, no_command_line, trainer_names
+from recbole_freqd.literals import strings_as_they_are
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.measure import parameter_count, ranking_latencies, size_mb
 from recbole_freqd.resume import ResumableTrainer, over
@@ -181,14 +182,8 @@ def alone_config(config: Any) -> Any:
         for key, value in config.external_config_dict.items()
         if key not in ("trainer", TEACHER) and not str(key).startswith(prefixes)
     }
-    with no_command_line():
-        alone = Config(config.model_class, config["dataset"], config_dict=dict(kept))
-    # Exactly what was read before, past a second evaluation of strings.
-    derived = ("model", "dataset", "data_path", "metrics", "gpu_id", "train_neg_sample_args")
-    text = {key: value for key, value in kept.items() if isinstance(value, str)}
-    final = {key: value for key, value in text.items() if key not in derived}
-    alone.final_config_dict.update(final)
-    return alone
+    with no_command_line(), strings_as_they_are():  # they have been read once
+        return Config(config.model_class, config["dataset"], config_dict=kept)
 
 
 def name_of(config: Any) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_freqd import compat
-from recbole_freqd.checkpoint import sidecar_path, write_atomically
+from recbole_freqd.checkpoint import load_plain, sidecar_path, write_atomically
 from recbole_freqd.config import complete_in_place, trainer_names
 from recbole_freqd.distiller import Distiller
 from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
@@ -281,7 +281,7 @@ class DistillationTrainer(ResumableTrainer):
 
     def _load_sidecar(self, path: str) -> None:
         try:
-            self._apply_sidecar(torch.load(path, map_location=self.device, weights_only=True), path)
+            self._apply_sidecar(load_plain(path, self.device), path)
         except CheckpointError:
             raise
         except Exception as error:  # damaged, or of other widths: torch raises a dozen kinds

@@ -110,3 +110,20 @@ def built(tiny_config: Callable[..., Any]) -> Callable[..., Any]:
         return config.model_class(config, loaders[0]._dataset), loaders
 
     return build
+
+
+@pytest.fixture
+def trained(tiny_config):
+    """Saves a checkpoint with RecBole's own trainer: ``trained("BPR") -> (path, model)``."""
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_model, get_trainer
+
+    def save(name):
+        config = tiny_config(name)
+        data, *_ = data_preparation(config, create_dataset(config))
+        model = get_model(name)(config, data._dataset)
+        trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
+        trainer._save_checkpoint(1, verbose=False)
+        return Path(trainer.saved_model_file), model
+
+    return save

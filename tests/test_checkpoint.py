@@ -1,13 +1,9 @@
 """checkpoint: nothing in a file runs, nothing half-written stays, equal content has one hash."""
 
 import io
-import json
-import os
 import pickle
-import re
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,30 +15,11 @@ from hypothesis.extra import numpy as st_numpy
 from recbole_freqd.checkpoint import (
     fingerprint,
     load_checkpoint,
-    new_checkpoint_path,
-    write_atomically,
-    write_json,
 )
 from recbole_freqd.errors import CheckpointError
+from tests.evil import NOTHING, PLACES, called, found, pickled, torch_file
 
 random_inputs = settings(deadline=None, database=None)
-
-
-@pytest.fixture
-def trained(tiny_config):
-    """Saves a checkpoint with RecBole's own trainer: ``trained("BPR") -> (path, model)``."""
-    from recbole.data import create_dataset, data_preparation
-    from recbole.utils import get_model, get_trainer
-
-    def save(name):
-        config = tiny_config(name)
-        data, *_ = data_preparation(config, create_dataset(config))
-        model = get_model(name)(config, data._dataset)
-        trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
-        trainer._save_checkpoint(1, verbose=False)
-        return Path(trainer.saved_model_file), model
-
-    return save
 
 
 # --- what RecBole writes ---------------------------------------------------------------------
@@ -80,140 +57,13 @@ def test_the_tensors_land_on_the_device_asked_for(trained):
     assert {tensor.device.type for tensor in payload["state_dict"].values()} == {"meta"}
 
 
-# --- what an attacker writes -----------------------------------------------------------------
-
-
-def text(value):
-    """A string as a pickle holds it."""
-    return b"X" + len(value.encode()).to_bytes(4, "little") + value.encode()
-
-
-def found(module, name):
-    """What a pickle finds by module and name (protocol 4: the name may have dots)."""
-    return text(module) + text(name) + b"\x93"
-
-
-def called(function, *arguments):
-    """A call that is made when the pickle is loaded."""
-    parts = [part if isinstance(part, bytes) else text(part) for part in arguments]
-    return function + b"(" + b"".join(parts) + b"tR"
-
-
-def pickled(**values):
-    """A pickled dict of raw values."""
-    items = b"".join(text(key) + value for key, value in values.items())
-    return b"\x80\x04}(" + items + b"u."
-
-
-NOTHING = b"}"  # an empty dict
-
-
-def torch_file(path, data):
-    """A torch checkpoint whose pickle is ``data``."""
-    torch.save({}, path)
-    with zipfile.ZipFile(path) as archive:
-        content = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, stored in content.items():
-            archive.writestr(name, data if name.endswith("data.pkl") else stored)
-    return path
-
-
-# What the file asks for, by the name in the refusal, and a call that makes the file `marker`.
-ATTACKS = {
-    "os.system": lambda marker: called(found("os", "system"), f"echo > {marker}"),
-    "builtins.eval": lambda marker: called(found("builtins", "eval"), f"open({marker!r}, 'w')"),
-    "builtins.exec": lambda marker: called(found("builtins", "exec"), f"open({marker!r}, 'w')"),
-    "builtins.getattr": lambda marker: called(
-        called(found("builtins", "getattr"), called(found("pathlib", "Path"), marker), "touch")
-    ),
-    "functools.partial": lambda marker: called(
-        called(found("functools", "partial"), found("builtins", "open"), marker, "w")
-    ),
-    # functions of packages that others of the allowed names come from
-    "recbole.utils.utils.ensure_dir": lambda marker: called(
-        found("recbole.utils.utils", "ensure_dir"), marker
-    ),
-    "torch.save": lambda marker: called(found("torch", "save"), "content", marker),
-    "numpy.savetxt": lambda marker: called(found("numpy", "savetxt"), marker, b"](K\x01e"),
-    # names with dots, which lead out of an allowed module
-    "torch.os.system": lambda marker: called(found("torch", "os.system"), f"echo > {marker}"),
-    "recbole.model.loss.torch.os.system": lambda marker: called(
-        found("recbole.model.loss", "torch.os.system"), f"echo > {marker}"
-    ),
-}
-PLACES = {
-    "config": lambda evil: pickled(config=evil, state_dict=NOTHING),
-    "state_dict": lambda evil: pickled(config=NOTHING, state_dict=evil),
-    "a weight": lambda evil: pickled(config=NOTHING, state_dict=b"}" + text("w") + evil + b"s"),
-}
-
-
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("name", ATTACKS)
-def test_a_call_hidden_in_a_checkpoint_is_refused_and_not_made(tmp_path, name, place):
-    marker = tmp_path / "made"
-    path = torch_file(tmp_path / "evil.pth", PLACES[place](ATTACKS[name](str(marker))))
-    with pytest.raises(
-        CheckpointError, match=rf"evil\.pth is refused: the file asks for {re.escape(name)}, "
-    ):
-        load_checkpoint(path)
-    assert not marker.exists()
-    load_checkpoint(path, trust=True)
-    assert marker.exists(), "the attack is none: this test could not fail"
-
-
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [("recbole.config.configurator", "Config"), ("yaml.loader", "FullLoader"),
-     ("recbole.model.general_recommender.bpr", "BPR")],
-)  # fmt: skip
-def test_a_class_that_is_only_stored_cannot_be_called(host, tmp_path, module, name):
-    """RecBole's Config passes the strings it is called with through eval."""
-    marker = tmp_path / "made"
-    code = pickled(x=text(f"__import__('os').system('echo > {marker}')"))[2:-1]
-    evil = called(found(module, name), b"N", b"N", b"N", code)
-    path = torch_file(tmp_path / "evil.pth", PLACES["state_dict"](evil))
-    with pytest.raises(CheckpointError, match="calls a class that is only stored"):
-        load_checkpoint(path)
-    assert not marker.exists()
-
-
-def test_a_stored_class_cannot_change_the_real_one(host, tiny_config, tmp_path):
-    from recbole.config import Config
-
-    before = Config._load_cmd_line
-    slots = pickled(_load_cmd_line=text("gone"))[2:-1]
-    evil = found("recbole.config.configurator", "Config") + b"N" + slots + b"\x86b"
-    path = torch_file(tmp_path / "evil.pth", PLACES["state_dict"](evil))
-    with pytest.raises(CheckpointError):
-        load_checkpoint(path)
-    assert Config._load_cmd_line is before
+# --- what an attacker writes (more in test_unpickling.py) ----------------------------------------
 
 
 def test_a_checkpoint_without_a_config_of_recbole_is_refused(tmp_path):
     path = tmp_path / "x.pth"
     torch.save({"config": {"model": "BPR"}, "state_dict": {}}, path)
     with pytest.raises(CheckpointError, match="holds a dict as its 'config', not a RecBole Config"):
-        load_checkpoint(path)
-
-
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        ("recbole.utils", "get_model"),
-        ("torch", "os.FloatStorage"),
-        ("torch", "nn.Module"),
-        ("collections", "OrderedDict.fromkeys"),
-        ("numpy.core.multiarray", "_reconstruct.__call__"),
-        ("recbole.modelling", "BPR"),
-        ("recbole.config", "Config"),
-        ("builtins", "object"),
-    ],
-)
-def test_only_the_exact_names_that_recbole_writes_are_found(tmp_path, module, name):
-    path = torch_file(tmp_path / "x.pth", pickled(config=found(module, name), state_dict=NOTHING))
-    with pytest.raises(CheckpointError, match=f"asks for {re.escape(f'{module}.{name}')}, which"):
         load_checkpoint(path)
 
 
@@ -248,7 +98,7 @@ def legacy_with_a_zip_behind(data):
 @pytest.mark.parametrize("form", [legacy, legacy_with_a_zip_behind])
 def test_a_bare_pickle_is_refused_unread_whatever_lies_behind_it(tmp_path, form):
     marker = tmp_path / "made"
-    data = PLACES["config"](ATTACKS["os.system"](str(marker)))
+    data = PLACES["config"](called(found("os", "system"), f"echo > {marker}"))
     path = tmp_path / "legacy.pth"
     path.write_bytes(form(data))
     with pytest.raises(
@@ -320,70 +170,6 @@ def test_a_torch_file_without_config_and_weights_is_not_one_of_recboles(tmp_path
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"has no 'config' and 'state_dict'"):
         load_checkpoint(tmp_path / "x.pth")
-
-
-# --- writing ---------------------------------------------------------------------------------
-
-
-def test_a_file_appears_with_its_folder_and_under_its_name_only_when_it_is_whole(tmp_path):
-    path = tmp_path / "new" / "folder" / "a.json"
-
-    def write(temporary):
-        Path(temporary).write_text("half")
-        assert Path(temporary).parent == path.parent  # a rename across disks is not atomic
-        assert not path.exists()
-        Path(temporary).write_text("whole")
-
-    write_atomically(path, write)
-    assert path.read_text() == "whole"
-    assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("raised", "reported"),
-    [
-        (OSError("disk full"), CheckpointError),
-        (ValueError("disk full"), ValueError),
-        (KeyboardInterrupt("disk full"), KeyboardInterrupt),
-    ],
-)
-def test_where_writing_fails_the_old_file_stays_and_no_half_one_is_left(tmp_path, raised, reported):
-    path = tmp_path / "a.pth"
-    path.write_text("old")
-
-    def write(temporary):
-        Path(temporary).write_text("half")
-        raise raised
-
-    with pytest.raises(reported, match="disk full"):
-        write_atomically(path, write)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_place_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(CheckpointError, match=r"Cannot write .*file.a\.json: "):
-        write_json(tmp_path / "file" / "a.json", {})
-    with pytest.raises(CheckpointError, match=r"checkpoint_dir .*file cannot be made: .*Change ch"):
-        new_checkpoint_path(tmp_path / "file", "BPR")
-
-
-def test_json_is_written_as_it_is_read_and_legible(tmp_path):
-    content = {"metric": {"ndcg@10": 0.25}, "word": "λ", "path": tmp_path}
-    write_json(tmp_path / "a.json", content)
-    written = (tmp_path / "a.json").read_text(encoding="utf-8")
-    assert json.loads(written) == {**content, "path": str(tmp_path)}
-    assert "λ" in written
-    assert written.count("\n") == 7
-
-
-def test_two_runs_that_start_together_do_not_share_a_checkpoint(tmp_path):
-    paths = {new_checkpoint_path(tmp_path / "saved", "BPR-FreqD") for _ in range(20)}
-    assert len(paths) == 20
-    for path in paths:
-        assert Path(path).parent.is_dir()
-        assert re.fullmatch(rf"BPR-FreqD-.*-{os.getpid()}\.pth", Path(path).name)
 
 
 # --- fingerprints ----------------------------------------------------------------------------

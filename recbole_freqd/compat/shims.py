@@ -117,6 +117,15 @@ def _apply_torch_load(patches: Patches) -> None:
         # cannot read its own files otherwise; everybody else keeps torch's safe default.
         caller = sys._getframe(1).f_globals.get("__name__") or ""
         if "weights_only" not in kwargs and (caller == "recbole" or caller.startswith("recbole.")):
+            # Imported late: compat comes before all other rooms.
+            from recbole_freqd.checkpoint import check_whole, load_plain
+
+            if caller.startswith("recbole.model."):
+                # NeuMF, ConvNCF, NAIS and RaCT read files that their config names, and that config
+                # may have come out of somebody's checkpoint.
+                return load_plain(*args, **kwargs)
+            if args:
+                check_whole(args[0])
             kwargs["weights_only"] = False
         return original(*args, **kwargs)
 

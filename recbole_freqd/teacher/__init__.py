@@ -6,8 +6,8 @@ checkpoint. A checkpoint of other data goes through ``home`` (its data, read aga
 ``translated``. ``identity`` tells data apart.
 """
 
+from recbole_freqd.identity import data_fingerprint, read_fingerprint
 from recbole_freqd.teacher.base import Teacher
 from recbole_freqd.teacher.find import find_teacher
-from recbole_freqd.identity import data_fingerprint, read_fingerprint
 
 __all__ = ["Teacher", "data_fingerprint", "find_teacher", "read_fingerprint"]

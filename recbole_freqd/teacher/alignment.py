@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from recbole_freqd.errors import TeacherError
-from recbole_freqd.rows import Features, empty_rows
 from recbole_freqd.identity import tokens
+from recbole_freqd.rows import Features, empty_rows
 
 logger = logging.getLogger(__name__)
 

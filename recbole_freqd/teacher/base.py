@@ -11,11 +11,11 @@ from recbole_freqd.checkpoint import load_checkpoint
 from recbole_freqd.config import asking_recbole
 from recbole_freqd.errors import ConfigError, TeacherError
 from recbole_freqd.features import extract_features
+from recbole_freqd.identity import pairs
 from recbole_freqd.rng import rng_untouched
 from recbole_freqd.rows import Features
 from recbole_freqd.settings import read_keys
 from recbole_freqd.teacher.alignment import Alignment
-from recbole_freqd.identity import pairs
 from recbole_freqd.teacher.translated import Translated
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from typing import Any, Optional
 import numpy as np
 
 from recbole_freqd.errors import TeacherError
-from recbole_freqd.teacher.alignment import Alignment
 from recbole_freqd.identity import pairs, splitting
+from recbole_freqd.teacher.alignment import Alignment
 
 logger = logging.getLogger(__name__)
 

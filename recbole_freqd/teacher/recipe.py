@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 import torch
 
-from recbole_freqd.checkpoint import load_checkpoint, write_atomically, write_json
+from recbole_freqd.checkpoint import load_checkpoint, read_json, write_atomically, write_json
 from recbole_freqd.config import asking_recbole, teacher_config
 from recbole_freqd.errors import CheckpointError
 from recbole_freqd.features import check_teacher, registered_adapter
@@ -48,7 +48,7 @@ def from_recipe(
     path = Path(config["checkpoint_dir"]) / f"{stem}-{name}.pth"
     facts_file, model = path.with_suffix(".json"), None
     if path.is_file() and facts_file.is_file():
-        facts, origin = json.loads(facts_file.read_text(encoding="utf-8"))["facts"], "reused"
+        facts, origin = read_json(facts_file)["facts"], "reused"
         logger.info("Teacher reused: %s (recipe, data and versions are unchanged)", path)
     else:
         logger.info("Teacher to be trained: %s", _why_not_reused(path, stem, identity))

@@ -8,6 +8,7 @@ import numpy as np
 from recbole_freqd.checkpoint import load_checkpoint
 from recbole_freqd.config import CHECKPOINT, adopt_world
 from recbole_freqd.features import registered_adapter
+from recbole_freqd.identity import data_fingerprint, pairs, read_fingerprint, same_data
 from recbole_freqd.model_classes import check_model_name
 from recbole_freqd.settings import read_keys
 from recbole_freqd.teacher.alignment import align, check_overlap
@@ -21,7 +22,6 @@ from recbole_freqd.teacher.base import (
     model_class,
 )
 from recbole_freqd.teacher.home import compare_with_record, compare_with_score, rebuild
-from recbole_freqd.identity import data_fingerprint, pairs, read_fingerprint, same_data
 from recbole_freqd.teacher.leakage import check_leakage
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,176 @@
+"""Files are written whole or not at all, and what stood there before outlives a failure."""
+
+import contextlib
+import datetime
+import errno
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable, Optional, Union
+
+from recbole_freqd.errors import CheckpointError
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+# Folders are shared between machines: a process that is not here may live on another.
+_HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
+_PART = re.compile(rf"\..+\.{_HOST}-(\d{{1,9}})\.part")
+_writing: set[Path] = set()
+_cleaned: set[Path] = set()
+_OF_THE_DISK = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO")
+    if hasattr(errno, name)
+)
+_TORCH_CANNOT_WRITE = re.compile(
+    "inline_container|PytorchStreamWriter|Parent directory|open file failed|file write failed"
+)
+
+
+@contextlib.contextmanager
+def replacing(path: PathLike) -> Iterator[str]:
+    """Yields a temporary name to write to; what is there in the end takes the place of ``path``.
+
+    Flushed to disk first. If the block raises, or the process dies, what stood at ``path`` is
+    untouched; what a process that died has left half-written is removed by the next one.
+
+    Raises:
+        CheckpointError: The folder cannot be made or written to, the disk is full, or nothing was
+            written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.part")
+    _writing.add(temporary)
+    try:
+        with _cannot_write(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(path.parent)
+            temporary.touch()
+        with _cannot_write(path, only=_OF_THE_DISK):
+            yield str(temporary)
+        with _cannot_write(path):
+            if temporary.stat().st_size == 0:
+                raise OSError("nothing was written to it")
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):  # most often it is gone, sometimes it could not be made
+            temporary.unlink()
+        _writing.discard(temporary)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Has the new name of a file reach the disk, where the system can be asked to."""
+    if os.name == "posix":
+        with contextlib.suppress(OSError):  # some network disks cannot
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what processes of this machine that are gone have left; once for every folder."""
+    if folder in _cleaned or os.name != "posix":
+        return
+    _cleaned.add(folder)
+    for file in folder.glob(".*.part"):
+        match = _PART.fullmatch(file.name)
+        if match and file not in _writing and not _is_alive(int(match[1])):
+            with contextlib.suppress(OSError):
+                file.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    if process == os.getpid():  # what it is writing is known; this is of an earlier one, now gone
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _cannot_write(path: Path, only: Optional[frozenset[int]] = None) -> Iterator[None]:
+    """Errors of the disk become ours: of the system (``only`` these, or all) and of torch."""
+    try:
+        yield
+    except OSError as error:
+        if only is not None and error.errno not in only:
+            raise
+        raise _not_written(path, error) from error
+    except RuntimeError as error:
+        if not _TORCH_CANNOT_WRITE.search(str(error)):
+            raise
+        raise _not_written(path, f"torch could not write all of it ({error})") from error
+
+
+def _not_written(path: Path, cause: Any) -> CheckpointError:
+    free = ""
+    with contextlib.suppress(OSError):
+        free = f" There are {shutil.disk_usage(path.parent).free / 2**20:,.0f} MiB free."
+    return CheckpointError(
+        f"Cannot write {path}: {cause}.{free} What stood there before is untouched. Make room, or "
+        "make the folder one that can be written to, or change it (checkpoint_dir, --output_dir)."
+    )
+
+
+def write_atomically(path: PathLike, write: Callable[[str], Any]) -> None:
+    """Runs ``write(temporary_path)`` and gives the file its name: :func:`replacing` in one call.
+
+    Raises:
+        CheckpointError: The file could not be written; what stood at ``path`` is untouched.
+    """
+    with replacing(path) as temporary, _cannot_write(Path(path)):
+        write(temporary)
+
+
+def write_json(path: PathLike, content: Any) -> None:
+    """Writes ``content`` as indented JSON, atomically."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+
+
+def read_json(path: PathLike) -> Any:
+    """Reads what :func:`write_json` wrote.
+
+    Raises:
+        CheckpointError: It cannot be read, or is damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error}. Allowed: JSON as recbole_freqd wrote it. Put a whole "
+            "copy in its place, or delete it: what it describes is then made again."
+        ) from error
+
+
+def new_checkpoint_path(folder: PathLike, stem: str) -> str:
+    """A file name in ``folder`` that no other run uses: time to the microsecond and process id.
+
+    RecBole's own names go by the second, so two runs started together share a file.
+
+    Raises:
+        CheckpointError: The folder cannot be made.
+    """
+    folder = Path(folder)
+    time = datetime.datetime.now().strftime("%b-%d-%Y_%H-%M-%S-%f")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint_dir {folder} cannot be made: {error}. Change checkpoint_dir."
+        ) from error
+    return str(folder / f"{stem}-{time}-{os.getpid()}.pth")
