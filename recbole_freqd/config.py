@@ -22,7 +22,7 @@ from recbole_freqd.settings import method_keys, nearest, read_keys
 
 TEACHER = "teacher"
 RECIPE, CHECKPOINT = "model", "checkpoint"
-# Keys of RecBole's properties/overall.yaml that its own lists of arguments forget, and one of ours.
+# Keys of RecBole's properties/overall.yaml that its own lists of arguments forget; and one of ours.
 _ENVIRONMENT = (
     "resume",
     "worker",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+import recbole_freqd.identity
 import recbole_freqd.teacher as teacher_room
-import recbole_freqd.teacher.recipe
 from recbole_freqd.errors import CheckpointError, ConfigError, TeacherError
 from recbole_freqd.rng import rng_untouched
 
@@ -76,7 +76,7 @@ def test_changed_data_and_a_changed_version_are_trained_again(
     caplog.set_level("INFO")
     find(teacher_recipe)
     assert find(teacher_recipe, seed=5).origin == "trained"
-    monkeypatch.setattr(recbole_freqd.teacher.recipe, "__version__", "99")
+    monkeypatch.setattr(recbole_freqd.identity, "__version__", "99")
     assert find(teacher_recipe).origin == "trained"
     assert "differs (versions changed)" in caplog.text
 
@@ -193,7 +193,7 @@ def test_an_interrupted_teacher_leaves_no_checkpoint(find, teacher_recipe, monke
     monkeypatch.setattr(Trainer, "_valid_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         find(teacher_recipe)
-    assert not list(tmp_path.glob("saved/*"))
+    assert not list(tmp_path.glob("saved/teacher-*"))
 
 
 def test_rng_untouched_restores_after_an_error_too():

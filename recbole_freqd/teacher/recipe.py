@@ -120,7 +120,7 @@ def _train(
         )
         check_teacher(model, rank)
         host = get_trainer(config["MODEL_TYPE"], config["model"])
-        trainer = over(ResumableTrainer, host)(config, model)
+        trainer = over(_TeacherTrainer, host)(config, model)
     _log_beside_the_student(trainer, config["model"])
     trainer.fit(loader, valid_data, saved=True, show_progress=config["show_progress"])
     if not Path(trainer.saved_model_file).is_file():
@@ -135,6 +135,13 @@ def _train(
     if _is_closed_form(config):
         return {}, model  # an epoch is RecBole's idle pass over the data, the work was before it
     return {"seconds_per_epoch": trainer.seconds_per_epoch()}, model
+
+
+class _TeacherTrainer(ResumableTrainer):
+    """RecBole's own training, under a name that no student has."""
+
+    def _stem(self, config: Any) -> str:
+        return f"{config['model']}-as-teacher"
 
 
 def _train_sampler(config: Any, dataset: Any) -> Optional[Any]:
