@@ -89,8 +89,20 @@ def load_checkpoint(
             f"Checkpoint {path} has no 'config' and 'state_dict': it is not one of RecBole's."
         )
     if not trust:
+        _check_parts(payload, path)
         payload["config"] = _as_config(payload["config"], path)
     return payload
+
+
+def _check_parts(payload: dict[str, Any], path: Path) -> None:
+    """Raises CheckpointError unless weights and other parameters are what RecBole goes through."""
+    weights, others = payload["state_dict"], payload.get("other_parameter")
+    good = isinstance(weights, dict) and all(map(torch.is_tensor, weights.values()))
+    if not good or not (others is None or isinstance(others, dict)):
+        raise CheckpointError(
+            f"Checkpoint {path} is not one of RecBole's: 'state_dict' must hold tensors by name, "
+            "and 'other_parameter' values by name or nothing."
+        )
 
 
 def load_plain(path: PathLike, map_location: Union[str, torch.device, None] = None) -> Any:
@@ -139,6 +151,13 @@ def _as_config(stored: Any, path: Path) -> Any:
         raise CheckpointError(
             f"Checkpoint {path} holds a {kind.__name__} as its 'config', not a RecBole Config."
         )
+    final = values["final_config_dict"]
+    if not (
+        isinstance(final, dict)
+        and isinstance(final.get("model"), str)
+        and isinstance(values.get("model_class"), type)
+    ):
+        raise CheckpointError(f"Checkpoint {path} holds a 'config' that names no model.")
     methods = sorted(name for name in values if hasattr(Config, name))
     if methods:
         raise CheckpointError(

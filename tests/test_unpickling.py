@@ -278,10 +278,35 @@ def test_a_stored_name_cannot_change_the_class_or_function_it_stands_for(
 
 
 def test_a_stored_config_cannot_replace_the_methods_of_the_real_one(tmp_path):
-    state = mapped(final_config_dict=NOTHING, __getitem__=text("x"), _init_device=NONE)
+    named = {"final_config_dict": mapped(model=text("BPR")), "model_class": MODEL}
+    state = mapped(**named, __getitem__=text("x"), _init_device=NONE)
     path = torch_file(tmp_path / "x.pth", pickled(config=made(CONFIG, state), state_dict=NOTHING))
     with pytest.raises(CheckpointError, match=r"replaces \['__getitem__', '_init_device'\]"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"state_dict": NONE}, "'state_dict' must hold tensors"),
+        ({"state_dict": mapped(w=text("x"))}, "'state_dict' must hold tensors"),
+        ({"other_parameter": text("x")}, "'other_parameter' values by name"),
+        ({"config": text("x")}, "holds a str as its 'config'"),
+        ({"config": made(CONFIG, mapped(x=NONE))}, "holds a Config as its 'config'"),
+        ({"config": made(CONFIG, mapped(final_config_dict=NONE))}, "names no model"),
+        ({"config": made(CONFIG, mapped(final_config_dict=NOTHING))}, "names no model"),
+        (
+            {"config": made(CONFIG, mapped(final_config_dict=mapped(model=text("BPR"))))},
+            "names no model",
+        ),
+    ],
+)
+def test_parts_that_are_not_what_recbole_saves_are_an_error(tmp_path, parts, message):
+    named = mapped(final_config_dict=mapped(model=text("BPR")), model_class=MODEL)
+    whole = {"config": made(CONFIG, named), "state_dict": NOTHING}
+    load_checkpoint(torch_file(tmp_path / "x.pth", pickled(**whole)))
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(torch_file(tmp_path / "x.pth", pickled(**{**whole, **parts})))
 
 
 # --- values that NumPy, SciPy and torch would believe --------------------------------------------

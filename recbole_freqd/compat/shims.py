@@ -117,7 +117,7 @@ def _apply_torch_load(patches: Patches) -> None:
         # cannot read its own files otherwise; everybody else keeps torch's safe default.
         caller = sys._getframe(1).f_globals.get("__name__") or ""
         if "weights_only" not in kwargs and (caller == "recbole" or caller.startswith("recbole.")):
-            # Imported late: compat comes before all other rooms.
+            # Imported late: it needs torch, and compat repairs NumPy before that is imported.
             from recbole_freqd.checkpoint import check_whole, load_plain
 
             if caller.startswith("recbole.model."):
