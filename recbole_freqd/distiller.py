@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
+from recbole_freqd.catalogue import Ranker
 from recbole_freqd.config import method_options
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.features import FeatureAdapter
@@ -113,6 +114,7 @@ class Distiller(nn.Module):
         known: The users and items the teacher knows, or None where it knows all. The others are
             taken out of the interactions and of every batch, so that no loss meets them: they have
             no edge in a graph, their rows are never read and get no gradient.
+        teacher_scores: What the teacher ranks by, where a loss reads scores.
 
     Raises:
         TeacherError: The teacher's rows are not the student's users and items.
@@ -127,6 +129,7 @@ class Distiller(nn.Module):
         dataset: Any,
         teacher_features: Features,
         known: Optional[Known] = None,
+        teacher_scores: Optional[Ranker] = None,
     ) -> None:
         super().__init__()
         device, seed = config["device"], config["seed"]
@@ -143,7 +146,14 @@ class Distiller(nn.Module):
             if options["beta"] == 0:
                 logger.warning("%s has weight 0: it is left out, the student trains alone.", method)
                 continue
-            loss = LOSSES.get(method)(user_items, widths, teacher_features, seed=seed, **options)
+            loss = LOSSES.get(method)(
+                user_items,
+                widths,
+                teacher_features,
+                teacher_scores=teacher_scores,
+                seed=seed,
+                **options,
+            )
             self.losses[method] = loss.to(device)
         self._log_widths(widths, teacher_features, adapter)
 
@@ -166,10 +176,10 @@ class Distiller(nn.Module):
                     else "",
                 )
 
-    def start_epoch(self, epoch: int) -> None:
-        """Tells the losses which epoch begins."""
+    def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
+        """Tells the losses which epoch begins, and how the student ranks now."""
         for loss in self.losses.values():
-            loss.start_epoch(epoch)
+            loss.start_epoch(epoch, student)
 
     def forward(self, features: FeatureRows, interaction: Any) -> dict[str, torch.Tensor]:
         """The losses of a batch by method, not yet weighted.

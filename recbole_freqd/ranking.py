@@ -1,4 +1,4 @@
-"""Scoring the whole catalogue: users in blocks under a memory budget, the model left as it was."""
+"""Scores of RecBole's models over the whole catalogue, the model left as it was."""
 
 import random
 from collections.abc import Iterator
@@ -9,19 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from recbole_freqd.catalogue import Ranker, user_blocks
 from recbole_freqd.rng import rng_untouched
 from recbole_freqd.svd import Scores
 
-_BUDGET_BYTES = 256 * 2**20
-_COPIES = 4  # a model's own intermediate arrays of the size of the scores
-_MOST_USERS = 1024
 _PAIRS = 4096  # scored at once by predict: RecBole's default eval_batch_size
-
-
-def user_blocks(n_users: int, n_items: int, device: torch.device) -> Iterator[torch.Tensor]:
-    """The ids of all users, 0 included, in blocks whose scores fit the memory budget."""
-    size = _BUDGET_BYTES // (4 * _COPIES * n_items)
-    yield from torch.arange(n_users, device=device).split(max(1, min(size, _MOST_USERS)))
 
 
 def score_users(model: Any, users: torch.Tensor) -> torch.Tensor:
@@ -35,12 +27,7 @@ def score_users(model: Any, users: torch.Tensor) -> torch.Tensor:
         scores = model.full_sort_predict(Interaction({model.USER_ID: users}))
     except NotImplementedError:
         items = torch.arange(model.n_items, device=users.device)
-        pairs = users.repeat_interleave(model.n_items), items.repeat(len(users))
-        parts = [
-            model.predict(Interaction({model.USER_ID: some_users, model.ITEM_ID: some_items}))
-            for some_users, some_items in zip(*(ids.split(_PAIRS) for ids in pairs))
-        ]
-        scores = torch.cat([part.view(-1) for part in parts])
+        scores = predict_pairs(model, users, items.expand(len(users), -1))
     return scores.view(len(users), -1)
 
 
@@ -138,3 +125,36 @@ class ScoredUsers(Scores):
             scores[:, 0] = 0
             scores[users == 0] = 0
             yield scores
+
+
+class ModelRanker(Ranker):
+    """The scores that a RecBole model itself ranks by, in eval mode; the model is left as it was.
+
+    Args:
+        model: The model.
+        caches: Attributes that hold scores of earlier weights, see :func:`undisturbed`.
+    """
+
+    def __init__(self, model: Any, caches: tuple[str, ...] = ()) -> None:
+        self.model, self.caches = model, caches
+        self.shape, self.device = (model.n_users, model.n_items), torch.device(model.device)
+
+    def block(self, user_ids: torch.Tensor) -> torch.Tensor:
+        with undisturbed(self.model, self.caches):
+            return score_users(self.model, user_ids).to(self.device, torch.float32, copy=True)
+
+    def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
+        with undisturbed(self.model, self.caches):
+            return predict_pairs(self.model, user_ids, item_ids).to(self.device, torch.float32)
+
+
+def predict_pairs(model: Any, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
+    """(b, k), what ``predict`` of a model gives users (b,) and items (b, k) of their own."""
+    from recbole.data.interaction import Interaction
+
+    users = user_ids.repeat_interleave(item_ids.shape[1])
+    parts = [
+        model.predict(Interaction({model.USER_ID: some_users, model.ITEM_ID: some_items})).view(-1)
+        for some_users, some_items in zip(users.split(_PAIRS), item_ids.reshape(-1).split(_PAIRS))
+    ]
+    return torch.cat(parts).view(item_ids.shape)

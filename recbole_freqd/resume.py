@@ -58,6 +58,9 @@ class ResumableTrainer:
     def _stem(self, config: Any) -> str:
         return str(config["model"])
 
+    def _begin_epoch(self, epoch: int) -> None:
+        """What is drawn per epoch is drawn here, when all streams are where they were."""
+
     def _taught(self) -> tuple[np.ndarray, ...]:
         """Arrays that a run depends on beside its config and data."""
         return ()
@@ -105,6 +108,7 @@ class ResumableTrainer:
             self._to_restore = None
         elif self._file is not None and epoch_idx > 0:
             self._file.write({**self._progress(epoch_idx), **self._state()})
+        self._begin_epoch(epoch_idx)
         start = perf_counter()
         result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)  # type: ignore[misc]
         self.epoch_seconds.append(perf_counter() - start)

@@ -138,12 +138,15 @@ class FeatureRows:
             the base loss has made anyway, at the end of the backward pass. That spares a second
             dense gradient of the size of the table, but hides the gradient from
             ``torch.autograd.grad`` and from hooks of the parameter (DistributedDataParallel's).
+        scorer: From users (b,) and items (b, k) to their scores (b, k), differentiable, where these
+            are not the dot products of the features.
     """
 
     user: Callable[[torch.Tensor], torch.Tensor]
     item: Callable[[torch.Tensor], torch.Tensor]
     tables: Optional[Features] = None
     in_place: bool = False
+    scorer: Optional[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = None
 
     @classmethod
     def of_tables(
@@ -162,6 +165,17 @@ class FeatureRows:
         if self.in_place and self.tables is not None:
             return self.summed(side, WeightedSums.one_each(ids))
         return (self.user if side == "user" else self.item)(ids)
+
+    def scores(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
+        """The scores (b, k) of users (b,) for items (b, k) of their own, at least float32.
+
+        They rank as the model does; where that puts a sigmoid on top, they are what is below it.
+        """
+        if self.scorer is not None:
+            return _at_least_single(self.scorer(user_ids, item_ids))
+        users = _at_least_single(self.of("user", user_ids))
+        items = _at_least_single(self.of("item", item_ids.reshape(-1)))
+        return torch.einsum("bd,bkd->bk", users, items.view(*item_ids.shape, -1))
 
     def summed(self, side: str, sums: WeightedSums) -> torch.Tensor:
         """(b, d), weighted sums of features, at least float32; each entity is computed once."""

@@ -16,6 +16,8 @@ from recbole_freqd.config import complete_in_place, trainer_names
 from recbole_freqd.distiller import Distiller
 from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
 from recbole_freqd.features import closed_form_error, shared_features, student_adapter
+from recbole_freqd.losses import LOSSES
+from recbole_freqd.ranking import ModelRanker
 from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.teacher import Teacher, data_fingerprint, find_teacher
 
@@ -121,6 +123,7 @@ class DistillationTrainer(ResumableTrainer):
             train_data._dataset,
             self.teacher.features,
             self.teacher.known,
+            self.teacher.ranker(train_data._dataset) if self._reads_scores() else None,
         )
         self._data = data_fingerprint(train_data._dataset)
         for optimizer in self._optimizers:
@@ -128,6 +131,9 @@ class DistillationTrainer(ResumableTrainer):
                 optimizer.add_param_group(group)
         if self._resume_from is not None:
             self._load_sidecar(self._resume_from)
+
+    def _reads_scores(self) -> bool:
+        return any(LOSSES.get(method).reads_scores for method in self.methods)
 
     @contextmanager
     def _distilling(self) -> Iterator[None]:
@@ -178,9 +184,11 @@ class DistillationTrainer(ResumableTrainer):
         if arguments:
             clip_grad_norm_([*self.model.parameters(), *self.distiller.parameters()], **arguments)
 
+    def _begin_epoch(self, epoch: int) -> None:
+        self.distiller.start_epoch(epoch, ModelRanker(self.model, self.adapter.caches))
+
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         self._sums, self._steps = {}, 0
-        self.distiller.start_epoch(epoch_idx)
         result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
         parts = {name: float(value) / self._steps for name, value in self._sums.items()}
         if parts:

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import recbole_freqd.catalogue as catalogue
 import recbole_freqd.ranking as ranking
-from recbole_freqd.ranking import ScoredUsers, evaluating, score_users, undisturbed, user_blocks
+from recbole_freqd.catalogue import user_blocks
+from recbole_freqd.ranking import ScoredUsers, evaluating, score_users, undisturbed
 
 CPU = torch.device("cpu")
 
@@ -88,18 +90,18 @@ def test_blocks_hold_every_user_once_in_order_and_obey_budget_and_maximum(
     n_users, n_items, budget, most
 ):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "_BUDGET_BYTES", budget)
-        patch.setattr(ranking, "_MOST_USERS", most)
+        patch.setattr(catalogue, "_BUDGET_BYTES", budget)
+        patch.setattr(catalogue, "_MOST_USERS", most)
         blocks = list(user_blocks(n_users, n_items, CPU))
     assert torch.cat(blocks).tolist() == list(range(n_users))
     for users in blocks:
-        needed = len(users) * n_items * 4 * ranking._COPIES  # float32
+        needed = len(users) * n_items * 4 * catalogue._COPIES  # float32
         assert len(users) == 1 or (needed <= budget and len(users) <= most)
     # Not smaller than they have to be: one user more would be too much for a full block.
     assert (
         len(blocks) == 1
         or len(blocks[0]) == most
-        or ((len(blocks[0]) + 1) * n_items * 4 * ranking._COPIES > budget)
+        or ((len(blocks[0]) + 1) * n_items * 4 * catalogue._COPIES > budget)
     )
 
 
@@ -269,7 +271,7 @@ def test_for_students_evaluating_leaves_gradients_on():
 def test_the_matrix_is_the_same_at_any_block_size_and_its_padding_is_zero(
     host, kind, most, monkeypatch
 ):
-    monkeypatch.setattr(ranking, "_MOST_USERS", most)
+    monkeypatch.setattr(catalogue, "_MOST_USERS", most)
     expected = Toy().table.clone()
     assert expected[0].abs().sum() > 0 and expected[:, 0].abs().sum() > 0
     expected[0], expected[:, 0] = 0, 0
@@ -278,7 +280,7 @@ def test_the_matrix_is_the_same_at_any_block_size_and_its_padding_is_zero(
 
 @pytest.mark.parametrize("most", [2, 1024])
 def test_products_with_the_matrix_are_those_of_the_dense_one(host, most, monkeypatch):
-    monkeypatch.setattr(ranking, "_MOST_USERS", most)
+    monkeypatch.setattr(catalogue, "_MOST_USERS", most)
     model, basis = Toy(), np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
     dense = blocks_of(model).numpy()
     with undisturbed(model):
@@ -304,7 +306,7 @@ def test_products_with_the_matrix_are_those_of_the_dense_one(host, most, monkeyp
 def test_models_that_draw_when_they_score_give_the_same_matrix_at_each_pass(
     built, name, keys, most, monkeypatch
 ):
-    monkeypatch.setattr(ranking, "_MOST_USERS", most)
+    monkeypatch.setattr(catalogue, "_MOST_USERS", most)
     model, _ = built(name, **keys)
     users = torch.arange(3)
     assert not torch.equal(
@@ -326,7 +328,7 @@ def test_models_that_draw_when_they_score_give_the_same_matrix_at_each_pass(
 
 def test_recboles_random_model_gives_every_user_the_same_draw_in_all_blocks(built, monkeypatch):
     model, _ = built("Random")
-    monkeypatch.setattr(ranking, "_MOST_USERS", 4)
+    monkeypatch.setattr(catalogue, "_MOST_USERS", 4)
     scores = blocks_of(model)
     assert scores.dtype == torch.float32
     assert torch.equal(scores[1:], scores[1].expand(len(scores) - 1, -1))

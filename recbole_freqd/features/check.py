@@ -4,9 +4,10 @@ from typing import Any, Callable, Optional
 
 import torch
 
+from recbole_freqd.catalogue import user_blocks
 from recbole_freqd.features.base import FeatureAdapter
 from recbole_freqd.features.own import OwnMethod
-from recbole_freqd.ranking import score_users, undisturbed, user_blocks
+from recbole_freqd.ranking import score_users, undisturbed
 from recbole_freqd.rows import empty_rows
 
 ORDER_TOLERANCE = 1e-3  # of a user's range of scores

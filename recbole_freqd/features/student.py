@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, Callable
 
 import torch
@@ -11,7 +12,7 @@ from recbole_freqd.errors import ConfigError
 from recbole_freqd.features.base import FeatureAdapter
 from recbole_freqd.features.check import are_exact
 from recbole_freqd.features.find import adapter_of, registered_adapter
-from recbole_freqd.ranking import evaluating, undisturbed
+from recbole_freqd.ranking import evaluating, predict_pairs, undisturbed
 from recbole_freqd.rng import rng_untouched
 from recbole_freqd.rows import FeatureRows
 
@@ -73,7 +74,7 @@ def shared_features(
     name = adapter.shared_forward
     results: list[Any] = []
     if name is None:
-        yield lambda: _read_in_eval_mode(model, adapter)
+        yield lambda: _scoring(_read_in_eval_mode(model, adapter), model, adapter)
         return
     before = model.__dict__.get(name)
     original = getattr(model, name)
@@ -84,18 +85,40 @@ def shared_features(
 
     model.__dict__[name] = remember
     try:
-        yield (
-            lambda: (
-                adapter.rows_from_calls(model, results)
-                if results
-                else _read_in_eval_mode(model, adapter)
-            )
+        yield lambda: _scoring(
+            adapter.rows_from_calls(model, results)
+            if results
+            else _read_in_eval_mode(model, adapter),
+            model,
+            adapter,
         )
     finally:
         if before is None:
             del model.__dict__[name]
         else:
             model.__dict__[name] = before
+
+
+def _scoring(rows: FeatureRows, model: nn.Module, adapter: FeatureAdapter) -> FeatureRows:
+    """The same rows, that also know the model's scores where those are not their products."""
+    if not adapter.exact(model):
+
+        def predicted(user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
+            with evaluating(model):
+                return predict_pairs(model, user_ids, item_ids)
+
+        return replace(rows, scorer=predicted)
+    of_users, of_items = adapter.biases(model)
+    if of_users is None and of_items is None:
+        return rows
+
+    def with_biases(user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
+        scores = rows.scores(user_ids, item_ids)
+        if of_users is not None:
+            scores = scores + of_users[user_ids][:, None]
+        return scores if of_items is None else scores + of_items[item_ids]
+
+    return replace(rows, scorer=with_biases)
 
 
 def _read_in_eval_mode(model: nn.Module, adapter: FeatureAdapter) -> FeatureRows:

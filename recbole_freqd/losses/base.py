@@ -6,6 +6,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
+from recbole_freqd.catalogue import FeatureRanker, Ranker
 from recbole_freqd.errors import TeacherError
 from recbole_freqd.registry import Registry
 from recbole_freqd.rng import RandomStream
@@ -23,6 +24,8 @@ class DistillationLoss(nn.Module):
         user_items: (n_users, n_items) sparse, the training interactions.
         student_dims: Widths of the student's user and item features.
         teacher_features: The teacher's user features (n_users, d) and item features (n_items, d').
+        teacher_scores: What the teacher ranks by, for losses that read scores; None: the dot
+            products of its features.
         seed: Of the loss's own random stream (initial projectors, dropout, masks).
         **options: The keys of the method without prefix; what is not given is the default of
             ``properties/``.
@@ -30,10 +33,17 @@ class DistillationLoss(nn.Module):
     Raises:
         ConfigError: An unknown option or a value that is not allowed.
         TeacherError: The teacher's rows are not the users and items of ``user_items``.
+
+    Attributes:
+        reads_scores: Whether the loss is made of the teacher's scores and not of its features.
+        user_items: The training interactions.
+        teacher_scores: See above.
+        stream: The loss's own random stream.
     """
 
     method: ClassVar[str]
     prefix: ClassVar[str]
+    reads_scores: ClassVar[bool] = False
     teacher_user_emb: torch.Tensor
     teacher_item_emb: torch.Tensor
 
@@ -43,6 +53,7 @@ class DistillationLoss(nn.Module):
         student_dims: tuple[int, int],
         teacher_features: Features,
         *,
+        teacher_scores: Optional[Ranker] = None,
         seed: int = 0,
         **options: Any,
     ) -> None:
@@ -56,7 +67,8 @@ class DistillationLoss(nn.Module):
                 "Distil from a teacher trained on the same data."
             )
         self.options = resolve(self.method, self.prefix, options)
-        self.stream = RandomStream(seed)
+        self.stream, self.user_items = RandomStream(seed), user_items
+        self.teacher_scores = teacher_scores or FeatureRanker(*teacher_features)
         for name, features in zip(("teacher_user_emb", "teacher_item_emb"), teacher_features):
             # Not persistent: a loss's state is what it learns, the teacher has its own file.
             self.register_buffer(name, features.detach(), persistent=False)
@@ -70,8 +82,13 @@ class DistillationLoss(nn.Module):
         """Makes graphs, projectors, lists: all that depends on data and widths."""
         raise NotImplementedError
 
-    def start_epoch(self, epoch: int) -> None:
-        """Told at the start of every epoch, counted from 0; what is drawn per epoch changes."""
+    def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
+        """Told at the start of every epoch; what is drawn per epoch changes.
+
+        Args:
+            epoch: Counted from 0.
+            student: The student as it ranks now, for losses that look at its whole lists.
+        """
 
     def forward(
         self,

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
+from recbole_freqd.catalogue import Ranker
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.filters import PolynomialFilter
 from recbole_freqd.graph import (
@@ -121,7 +122,7 @@ class FreqDLoss(DistillationLoss):
         # The projectors start the same on every device, since they are drawn on the CPU.
         self.to(self.teacher_user_emb.device)
 
-    def start_epoch(self, epoch: int) -> None:
+    def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
         self._epoch = epoch
 
     def _make_filter(self) -> PolynomialFilter:

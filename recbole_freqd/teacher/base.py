@@ -7,11 +7,14 @@ from typing import Any, Optional
 import numpy as np
 import torch
 
+from recbole_freqd.catalogue import FeatureRanker, Ranker
 from recbole_freqd.checkpoint import load_checkpoint
 from recbole_freqd.config import asking_recbole
 from recbole_freqd.errors import ConfigError, TeacherError
-from recbole_freqd.features import extract_features
+from recbole_freqd.features import adapter_of, extract_features
+from recbole_freqd.features.check import are_exact
 from recbole_freqd.identity import pairs
+from recbole_freqd.ranking import ModelRanker
 from recbole_freqd.rng import rng_untouched
 from recbole_freqd.rows import Features
 from recbole_freqd.settings import read_keys
@@ -83,6 +86,21 @@ class Teacher:
             return load_model(self.config, payload, dataset, self.checkpoint)
         model = load_model(other.config, payload, other.dataset, self.checkpoint)
         return Translated(model, other.alignment, self.config).eval()
+
+    def ranker(self, dataset: Any) -> Ranker:
+        """What it ranks by: dot products of features, biases included, where its scores are those.
+
+        Args:
+            dataset: The student's training data.
+        """
+        model = self.model(dataset)
+        adapter = adapter_of(own_model(model))
+        if self.other_data is None and are_exact(model, adapter):
+            return FeatureRanker(*extract_features(model, with_bias=True))
+        logger.info(
+            "%s is asked for its scores, which are no products of features.", self.config["model"]
+        )
+        return ModelRanker(model, adapter.caches)
 
     def can_rank(self, loader: Any) -> bool:
         """Whether it can be evaluated on a loader of the student's; the log says if not, and why.
