@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 from recbole_freqd import __version__
 from recbole_freqd.errors import ConfigError, FreqDError
+from recbole_freqd.options import add_export, export_arguments
 
 _RECBOLE_DOCS = "any other --key=value is a config key, as in RecBole"
 
@@ -79,7 +80,10 @@ def main(arguments: Optional[list[str]] = None) -> int:
     argv = sys.argv
     sys.argv = [argv[0], *keys]  # what RecBole's Config will read
     try:
-        _compare_with_alone(options)
+        if options.export:
+            _export(options, keys)
+        else:
+            _compare_with_alone(options)
         return 0
     except FreqDError as error:
         if options.debug:
@@ -113,12 +117,30 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--port", default="5678", help="port of the first machine")
     parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_export(parser)
     parser.add_argument("--version", action="version", version=f"recbole_freqd {__version__}")
     options, keys = parser.parse_known_args(arguments)
     for key in keys:
         if not key.startswith("--") or key.count("=") != 1 or key.startswith("--="):
             parser.error(f"{key!r} is not of the form --key=value (RecBole would ignore it)")
     return options, [*keys, "--resume=True"] if options.resume else keys
+
+
+def _export(options: argparse.Namespace, keys: list[str]) -> None:
+    """Exports a checkpoint's vectors, and says what is in the folder now."""
+    arguments = export_arguments(options, keys)
+    from recbole_freqd.exporting import export
+
+    manifest = export(**arguments)
+    counts = " and ".join(f"{manifest[side]['count']:,} {side}" for side in ("users", "items"))
+    print(
+        f"{manifest['model']}: vectors of {counts}, {manifest['dimensions']} x "
+        f"{manifest['dtype']}, {manifest['metric']}, in {options.out}/"
+        f"{{{', '.join(sorted(manifest['sha256']))}, manifest.json}}"
+    )
+    if manifest["approximation"]:
+        kept = 100 * manifest["approximation"]["top10_overlap"]
+        print(f"They are an approximation: {kept:.1f} % of the model's top 10 are in theirs.")
 
 
 def _compare_with_alone(options: argparse.Namespace) -> None:
