@@ -59,6 +59,7 @@ EXTRAS_REQUIRE = {
     "dev": ["ruff", "mypy", *TEST],
     "tune": ["hyperopt>=0.3"],
     "ncl": ["faiss-cpu"],
+    "parquet": ["pyarrow>=15"],
     "plot": ["matplotlib"],
 }
 
@@ -77,7 +78,7 @@ setup(
         "recbole_freqd.properties",
     ],
     package_dir={"recbole_freqd.properties": "properties"},
-    package_data={"recbole_freqd.properties": ["*.yaml", "*/*.yaml"]},
+    package_data={"recbole_freqd.properties": ["*.yaml", "*/*.yaml", "*/*.hyper"]},
     py_modules=[],
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,

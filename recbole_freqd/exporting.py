@@ -234,7 +234,7 @@ def _write(
 
 def _is_normalised(block: np.ndarray) -> bool:
     lengths = np.linalg.norm(block, axis=1)
-    return bool(((np.abs(lengths - 1) < 1e-3) | (lengths == 0)).all())
+    return bool(((np.abs(lengths - 1) < 1e-5) | (lengths == 0)).all())
 
 
 def _rounded(block: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
@@ -294,7 +294,7 @@ def _manifest(
         "checkpoint": {"file": source.path.name, "sha256": sha256(source.path)},
         "dataset": source.config["dataset"],
         "data": data_fingerprint(source.home.train),
-        "metric": "cosine" if written.normalised else "dot",
+        "metric": "cosine" if written.normalised and not vectors.biases else "dot",
         "dimensions": vectors.width,
         "dtype": precision,
         "biases": {"folded_in": bool(vectors.biases), "of": list(vectors.biases)},

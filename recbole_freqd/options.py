@@ -3,8 +3,6 @@
 import argparse
 from typing import Any
 
-_OF_EXPORT = "--export STUDENT.pth"
-
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """The options of :func:`recbole_freqd.export`."""
@@ -20,6 +18,17 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     group.add_argument(
         "--trust_checkpoint", action="store_true", help="load own classes, which can run code"
+    )
+
+
+def add_hyper(parser: argparse.ArgumentParser) -> None:
+    """The options of :func:`recbole_freqd.hyper.search`."""
+    group = parser.add_argument_group("tuning by RecBole's HyperTuning (docs/tuning.md)")
+    group.add_argument("--hyper", metavar="SPACE", help="files or shipped names, e.g. FreqD")
+    group.add_argument("--algo", default="exhaustive", help="exhaustive, random or bayes")
+    group.add_argument("--max_evals", type=int, help="trials in all (default: all, or 100)")
+    group.add_argument(
+        "--keep_checkpoints", action="store_true", help="keep the models of the trials"
     )
 
 

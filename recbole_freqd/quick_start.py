@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from recbole_freqd import __version__
 from recbole_freqd.errors import ConfigError, FreqDError
-from recbole_freqd.options import add_export, export_arguments
+from recbole_freqd.options import add_export, add_hyper, export_arguments
 
 _RECBOLE_DOCS = "any other --key=value is a config key, as in RecBole"
 
@@ -117,6 +117,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--port", default="5678", help="port of the first machine")
     parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_hyper(parser)
     add_export(parser)
     parser.add_argument("--version", action="version", version=f"recbole_freqd {__version__}")
     options, keys = parser.parse_known_args(arguments)
@@ -143,6 +144,20 @@ def _export(options: argparse.Namespace, keys: list[str]) -> None:
         print(f"They are an approximation: {kept:.1f} % of the model's top 10 are in theirs.")
 
 
+def _tune(options: argparse.Namespace, config: Any) -> None:
+    """Searches the spaces that the options name."""
+    from recbole_freqd.hyper import search
+
+    search(
+        config,
+        options.hyper.split(),
+        Path(options.output_dir),
+        algo=options.algo,
+        max_evals=options.max_evals,
+        keep=options.keep_checkpoints,
+    )
+
+
 def _compare_with_alone(options: argparse.Namespace) -> None:
     """Runs what the options ask for beside the student alone; prints and saves the comparison."""
     files = options.config_files.split() if options.config_files else []
@@ -156,6 +171,8 @@ def _compare_with_alone(options: argparse.Namespace) -> None:
     from recbole_freqd import report, runs
 
     config = _make_config(*_fill_in(options, files))
+    if options.hyper:
+        return _tune(options, config)
     distilled = runs.run(config) if config["trainer"] else None
     alone = runs.run(runs.alone_config(config))
     report_run(report, config, runs.rows_of(distilled, alone), Path(options.output_dir))
