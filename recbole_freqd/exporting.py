@@ -272,7 +272,8 @@ def _histories(source: _Source) -> sp.csr_array:
     # np.unique keeps the first of equal pairs, so the earliest split that has one.
     kept, first = np.unique(np.concatenate(keys), return_index=True)
     kind = np.repeat(np.array([1, 2, 3], dtype=np.uint8), [len(part) for part in keys])[first]
-    return sp.csr_array((kind, np.divmod(kept, shape[1])), shape=shape)
+    ids = np.stack(np.divmod(kept, shape[1])).astype(np.int32)
+    return sp.csr_array((kind, tuple(ids)), shape=shape)
 
 
 def _manifest(

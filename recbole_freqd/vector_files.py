@@ -101,7 +101,7 @@ def _parquet(path: str, tokens: np.ndarray, width: int, dtype: np.dtype) -> Iter
     value = pa.from_numpy_dtype(dtype)
     schema = pa.schema([("token", pa.string()), ("vector", pa.list_(value, width))])
     written = 0
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(path, schema, use_dictionary=False) as writer:
 
         def write(block: np.ndarray) -> None:
             nonlocal written
