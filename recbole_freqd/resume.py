@@ -90,10 +90,10 @@ class ResumableTrainer:
         resume = bool(self.config["resume"])
         with StateFile.opened(self._run_file, identity[:12], resume, self.device) as (file, state):
             self._file = file
-            if state is not None:
+            if state:
                 with file.in_use():
                     self._take_up(state)
-            if state is not None and state["finished"]:
+            if state and state["finished"]:
                 self.eval_collector.data_collect(train_data)
                 return self.best_valid_score, self.best_valid_result
             result = super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)  # type: ignore[misc]
@@ -104,6 +104,7 @@ class ResumableTrainer:
         if self._to_restore is not None:
             with self._file.in_use():
                 self._restore(self._to_restore)
+            self._to_restore.clear()  # it is as large as the model and its optimizers
             self._to_restore = None
         elif self._file is not None and epoch_idx > 0:
             self._file.write({**self._progress(epoch_idx), **self._state()})

@@ -1,5 +1,6 @@
 """The file that a run can be gone on from: found, locked, read and written."""
 
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from recbole_freqd.checkpoint import load_plain, write_atomically
 from recbole_freqd.errors import CheckpointError
 
 _PATIENCE = 6.0  # seconds; the workers of a loader outlive a killed process by 5, and hold its lock
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 logger = logging.getLogger(__name__)
 
 
@@ -28,7 +30,7 @@ class StateFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._finished = path, False
+        self.path, self._finished, self._lockless = path, False, False
         self._lock = FileLock(f"{path}.lock")
 
     @classmethod
@@ -67,7 +69,7 @@ class StateFile:
 
     def _take(self, device: Any) -> Optional[dict[str, Any]]:
         """Locks the file and reads it: None where it cannot be gone on from."""
-        if not self._locked(_PATIENCE):
+        if not self._locked():
             logger.info("%s is in use by another process, so it is not resumed.", self.path)
             return None
         if not self.path.is_file():
@@ -103,22 +105,30 @@ class StateFile:
         Raises:
             CheckpointError: It cannot be written.
         """
-        self._locked(_PATIENCE)
+        self._locked()
         write_atomically(self.path, lambda temporary: torch.save(state, temporary))
         self._finished = state["finished"]
 
-    def _locked(self, patience: float) -> bool:
-        if self._lock.is_locked:
+    def _locked(self) -> bool:
+        """Locks the file, if it is not yet; False where another process has it."""
+        if self._lock.is_locked or self._lockless:
             return True
         try:
-            self._lock.acquire(timeout=patience)
+            self._lock.acquire(timeout=_PATIENCE)
         except Timeout:
             return False
         except (OSError, NotImplementedError) as error:
-            raise CheckpointError(
-                f"Cannot lock {self.path}: {error}. Allowed: a folder that can be written to, on a "
-                "disk that has locks. Change checkpoint_dir."
-            ) from error
+            if getattr(error, "errno", errno.ENOSYS) not in _NO_LOCKS:
+                raise CheckpointError(
+                    f"Cannot lock {self.path}: {error}. Allowed: a folder that can be written to. "
+                    "Change checkpoint_dir."
+                ) from error
+            self._lockless = True
+            logger.warning(
+                "The disk of %s has no locks (%s): see to it that no two processes resume one run.",
+                self.path.parent,
+                error,
+            )
         return True
 
     def release(self) -> None:

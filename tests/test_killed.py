@@ -21,16 +21,21 @@ FREQD = {"trainer": "FreqD", "freqd_k": 3, "learning_rate": 0.01, "valid_metric"
 
 @pytest.fixture
 def runner(tmp_path):
-    """Runs jobs of :mod:`tests.killed`, each in a process of its own."""
+    """Runs jobs of :mod:`tests.killed`, by turns below two processes that hash strings otherwise."""
     root = str(Path(recbole_freqd.__file__).resolve().parents[1])
     errors = (tmp_path / "errors.txt").open("w+")
-    process = subprocess.Popen(
-        [sys.executable, killed.__file__], text=True, cwd=tmp_path,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-        env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    processes = [
+        subprocess.Popen(
+            [sys.executable, killed.__file__], text=True, cwd=tmp_path,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": seed},
+        )
+        for seed in ("1", "2")
+    ]  # fmt: skip
 
     def run(job, point=None):
+        processes.reverse()
+        process = processes[0]
         process.stdin.write(json.dumps({**job, "point": point}) + "\n")
         process.stdin.flush()
         answer = json.loads(process.stdout.readline() or '{"status": "the runner is gone"}')
@@ -39,8 +44,9 @@ def runner(tmp_path):
         return answer
 
     yield run
-    process.stdin.close()
-    process.wait()
+    for process in processes:
+        process.stdin.close()
+        process.wait()
     errors.close()
 
 
@@ -69,6 +75,12 @@ def same(one, other):
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
+def states(job):
+    """Names of the interrupted students that there are."""
+    folder = Path(job["keys"]["checkpoint_dir"])
+    return [file.name.partition(".")[0] for file in folder.glob("BPR-FreqD*.last.pt")]
+
+
 def check(runner, job, folder, points, seed):
     """Kills a run at random points, one after the other, and resumes it until it is done."""
     job["keys"]["checkpoint_dir"] = str(folder / "whole")
@@ -84,10 +96,12 @@ def check(runner, job, folder, points, seed):
             # every point is reached.
             count += 1
             point = drawn(rng, whole["calls"], whole["seconds"]) if count <= 3 else None
+            kept = states(job)
             answer = runner(job, point)
             if answer["status"] == -9:
                 killed_at.append(point)
         assert same(expected, student(answer)), killed_at[-count:]
+        assert not kept or kept == [Path(answer["path"]).stem], "it goes on, and not anew"
         left = {file.suffix for file in Path(job["keys"]["checkpoint_dir"]).glob("teacher-*")}
         assert left == {".pth", ".json"}
     return killed_at

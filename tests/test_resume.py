@@ -619,6 +619,29 @@ def test_a_folder_that_cannot_hold_a_lock_is_an_error(started, monkeypatch):
     assert first._file.path.is_file()
 
 
+@pytest.mark.parametrize("error", [OSError(95, "not supported"), NotImplementedError("no flock")])
+def test_on_a_disk_without_locks_a_run_goes_on_with_a_warning(
+    started, monkeypatch, caplog, tmp_path, error
+):
+    def refuse(*_args, **_kwargs):
+        raise error
+
+    expected = whole(started)
+    monkeypatch.setattr(state_file.FileLock, "acquire", refuse)
+    assert_same(expected, in_pieces(started, [("valid", 3)], tmp_path / "other"))
+    warnings = [record.message for record in caplog.records if "has no locks" in record.message]
+    assert len(warnings) == 3, "the teacher and the student, and that again"
+
+
+def test_what_was_resumed_from_is_not_kept_in_memory(started):
+    interrupted(started)
+    trainer, loaders = started(resume=True)
+    restore, seen = trainer._restore, []
+    trainer._restore = lambda state: (seen.append(state), restore(state))
+    trainer.fit(*loaders[:2])
+    assert seen == [{}] and trainer._to_restore is None
+
+
 def test_a_folder_moved_elsewhere_is_resumed_there(started, tmp_path):
     expected = whole(started, checkpoint_dir="whole")
     interrupted(started)
