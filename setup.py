@@ -48,6 +48,7 @@ INSTALL_REQUIRES = [
     "scipy>=1.12,<1.18",
     "pandas>=2.0,<3",
     "sparse_dot_topn>=1.1",
+    "filelock>=3.8",
     "pyyaml",
     *RECBOLE,
 ]

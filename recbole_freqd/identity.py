@@ -63,6 +63,7 @@ def run_identity(
     }
     made = data_fingerprint(dataset)
     data = {part: made[part] for part in ("tokens", "train")}  # the keys are in the config
+    data["columns"] = fingerprint(*_columns(dataset))  # DMF reads ratings, DiffRec times
     if valid_data is not None:
         data["valid"] = fingerprint(pairs(valid_data._dataset))
     versions = {"recbole": recbole.__version__, "recbole_freqd": __version__}
@@ -105,6 +106,14 @@ def pairs(dataset: Any) -> np.ndarray:
     inter = dataset.inter_feat
     columns = [np.asarray(inter[name]) for name in (dataset.uid_field, dataset.iid_field)]
     return np.stack(columns, axis=1).astype(np.int64)
+
+
+def _columns(dataset: Any) -> list[Any]:
+    """All that is known of interactions, users and items: names and values in turn."""
+    known = (dataset.inter_feat, dataset.user_feat, dataset.item_feat)
+    tables = [table for table in known if table is not None]
+    return [part for table in tables for name in sorted(table.columns)
+            for part in (name, np.asarray(table[name]))]  # fmt: skip
 
 
 def splitting(config: Any) -> dict[str, Any]:

@@ -250,6 +250,12 @@ class DistillationTrainer(ResumableTrainer):
         distilling = {"own": self.distiller.state_dict(), "streams": self.distiller.extra_state()}
         return {**super()._state(), "distiller": distilling}
 
+    def _take_best(self) -> None:
+        super()._take_best()
+        sidecar = sidecar_path(self.saved_model_file)
+        if Path(sidecar).is_file():
+            self.distiller.load_state_dict(load_plain(sidecar, self.device)["distiller"])
+
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)
         self.distiller.load_state_dict(state["distiller"]["own"])

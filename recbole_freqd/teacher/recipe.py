@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any, Optional
 
-import torch
-
 from recbole_freqd.checkpoint import load_checkpoint, read_json, write_atomically, write_json
 from recbole_freqd.config import asking_recbole, teacher_config
 from recbole_freqd.errors import CheckpointError
@@ -52,8 +50,12 @@ def from_recipe(
         logger.info("Teacher reused: %s (recipe, data and versions are unchanged)", path)
     else:
         logger.info("Teacher to be trained: %s", _why_not_reused(path, stem, identity))
-        (facts, model), origin = _train(own_config, train_data, valid_data, path, rank), "trained"
+        trainer, origin = _train(own_config, train_data, valid_data, path, rank), "trained"
+        model, facts = trainer.model, {"seconds_per_epoch": trainer.seconds_per_epoch()}
+        if _is_closed_form(own_config):
+            facts = {}  # an epoch is RecBole's idle pass over the data, the work was before it
         write_json(facts_file, {"identity": identity, "facts": facts})
+        trainer.forget()
         logger.info("Teacher trained: %s", path)
     own_class = own_config.model_class
     payload = load_checkpoint(path, map_location=config["device"], model_class=own_class)
@@ -99,11 +101,11 @@ def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
 
 def _train(
     config: Any, train_data: Any, valid_data: Any, path: Path, rank: Optional[int]
-) -> tuple[dict[str, Any], torch.nn.Module]:
+) -> ResumableTrainer:
     """Trains a recipe with RecBole's own trainer and keeps its best model at ``path``.
 
     Returns:
-        What is known of the training, and the model as the last epoch left it.
+        The trainer, with what it has left in checkpoint_dir.
 
     Raises:
         CheckpointError: ``path`` cannot be written.
@@ -130,11 +132,8 @@ def _train(
             f"{config['eval_step']}. (RaCT saves every teacher.save_step epochs.)"
         )
     write_atomically(path, lambda temporary: shutil.copyfile(trainer.saved_model_file, temporary))
-    trainer.forget()
     trainer.tensorboard.close()
-    if _is_closed_form(config):
-        return {}, model  # an epoch is RecBole's idle pass over the data, the work was before it
-    return {"seconds_per_epoch": trainer.seconds_per_epoch()}, model
+    return trainer
 
 
 class _TeacherTrainer(ResumableTrainer):
