@@ -58,7 +58,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
 
     fresh_log_handlers()
     init_seed(config["seed"], config["reproducibility"])
-    with asking_recbole():
+    with asking_recbole(config):
         init_logger(config)  # makes log/ in the working directory
         logger.info(config)
         dataset = create_dataset(config)
@@ -66,7 +66,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
         train_data, valid_data, test_data = data_preparation(config, dataset)
 
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    with asking_recbole():
+    with asking_recbole(config):
         model = config.model_class(config, train_data._dataset).to(config["device"])
         logger.info(model)
         found = get_trainer(config["MODEL_TYPE"], config["model"])
