@@ -243,8 +243,8 @@ def _check_teacher(teacher: Any, categories: dict[str, list[str]]) -> None:
         )
     if teacher.get(CHECKPOINT) is None and recipe.get(RECIPE) is None:
         raise ConfigError(
-            f"teacher: got {shown(teacher)}, which names neither teacher.checkpoint nor teacher.model. "
-            "Give one of the two."
+            f"teacher: got {shown(teacher)}, which names neither teacher.checkpoint nor "
+            "teacher.model. Give one of the two."
         )
     inherited = inherited_keys(categories)
     for key in recipe:

@@ -1,0 +1,238 @@
+"""Configs and command lines that nobody should write: each runs, or ends in an error of ours.
+
+The draws are the same in every run (``derandomize``): 200 configs and 20 runs, ten times as many
+with the mark ``slow``.
+"""
+
+import copy
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from recbole_freqd.errors import FreqDError
+from recbole_freqd.losses import LOSSES
+from recbole_freqd.settings import method_keys, read_keys
+
+TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 1, "train_batch_size": 512}
+OURS = sorted({key for name in LOSSES.names() for key in method_keys(name)} | {"trainer"})
+HOSTS = sorted(read_keys("recbole.yaml"))
+OF_TEACHERS = [f"teacher.{key}" for key in sorted(read_keys("teacher.yaml"))]
+RECIPE = [
+    f"teacher.{key}"
+    for key in ("model", "embedding_size", "epochs", "learner", "learning_rate", "eval_args")
+]
+KEYS = st.sampled_from([*OURS, *HOSTS, *OF_TEACHERS, *RECIPE, "teacher", "model", "dataset"])
+
+SURPRISES = [
+    None, True, False, 0, 1, -1, 2, 2.5, 1e5, -0.0, math.nan, math.inf, -math.inf, 10**30, 10**400,
+    -(2**63), 1e-320, "", " ", "yes", "no", "on", "1e5", "1e-3", "nan", "inf", "None", "null", "~",
+    "true", "0x10", "1_000", "007", "5,5", "[", "[1, 2", "{}", "a.b", "../..", "/", "\0", "\n",
+    "ünï", "日本", "\ud800", "x" * 5_000, "9" * 5_000, "linear", "adam", "FreqD", "BPR", "step",
+    [], [None], [1], [0], [-1], ["a"], [[1]], [math.nan], list(range(200)), (1, 2), {}, {"a": 1},
+    {1: 2}, {"a": {"b": []}}, {"RS": [1]}, "NDCG@10", "NDCG@", "@", "uni5", "[5,inf)", "(5",
+    b"bytes", {1, 2}, 1j, object(),
+]  # fmt: skip
+VALUES = st.one_of(
+    st.sampled_from(SURPRISES),
+    st.integers(-3, 70),
+    st.floats(-1, 3),
+    st.floats(),
+    st.integers(),
+    st.text(max_size=12),
+    st.lists(st.one_of(st.integers(-2, 20), st.text(max_size=3), st.none()), max_size=3),
+    st.dictionaries(st.text(max_size=4), st.integers(-2, 5), max_size=2),
+)
+# Values with a form of their own, nearly right.
+PARTS = {
+    "eval_args": st.fixed_dictionaries(
+        {},
+        optional={
+            "split": st.one_of(
+                st.dictionaries(
+                    st.sampled_from(["RS", "LS", "TS", "XX"]),
+                    st.one_of(
+                        st.lists(st.floats(-0.5, 1), max_size=4),
+                        st.sampled_from(["valid_and_test", "valid_only", "test_only", "", None]),
+                    ),
+                    max_size=2,
+                ),
+                VALUES,
+            ),
+            "order": st.sampled_from(["RO", "TO", "ro", None, 5]),
+            "group_by": st.sampled_from(["user", "item", "none", None, 5]),
+            "mode": st.one_of(
+                st.sampled_from(["full", "uni5", "uni0", "uni", "pop3", "labeled", "x", None, 5]),
+                st.dictionaries(
+                    st.sampled_from(["valid", "test", "train"]), st.sampled_from(["full", "uni5", 1])
+                ),
+            ),
+            "splt": st.just(1),
+        },
+    ),
+    "metrics": st.lists(
+        st.sampled_from(["NDCG", "ndcg", "Recall", "AUC", "GAUC", "MAE", "ndgc", "GiniIndex", 5]),
+        max_size=3,
+    ),
+    "topk": st.one_of(st.lists(st.integers(-1, 50), max_size=3), st.integers(-1, 10**6)),
+    "valid_metric": st.sampled_from(["NDCG@10", "ndcg@5", "NDCG", "AUC", "MRR@10", "", "@10", 5]),
+    "train_neg_sample_args": st.fixed_dictionaries(
+        {},
+        optional={
+            "distribution": st.sampled_from(["uniform", "popularity", "none", None, "unif", 5]),
+            "sample_num": st.sampled_from([1, 2, 0, -1, 2.5, "1", None]),
+            "alpha": st.sampled_from([1.0, 0, -5, math.inf, "1", None]),
+            "dynamic": st.sampled_from([True, False, "yes"]),
+            "candidate_num": st.sampled_from([0, 2, -1, "2"]),
+            "distrbution": st.just("uniform"),
+        },
+    ),
+    "clip_grad_norm": st.dictionaries(
+        st.sampled_from(["max_norm", "norm_type", "max_nrm"]), st.sampled_from([5, 0, -1, "a", 2.0])
+    ),
+    "load_col": st.dictionaries(
+        st.sampled_from(["inter", "user", "itner", 5]),
+        st.one_of(
+            st.lists(st.sampled_from(["user_id", "item_id", "rating", "", 5]), max_size=3),
+            st.sampled_from(["*", None, "user_id", 5]),
+        ),
+    ),
+    "user_inter_num_interval": st.sampled_from(
+        ["[5,inf)", "[5", "5,inf", "", "[inf,5]", "[a,b]", "[1,2];[3,4)", "[1,2];", 5, [5, 9]]
+    ),
+    "val_interval": st.dictionaries(
+        st.sampled_from(["rating", "user_id", "x"]), st.sampled_from(["[3,inf)", "[3", ["u1"], 5])
+    ),
+    "threshold": st.dictionaries(st.sampled_from(["rating", "x"]), st.sampled_from([3, "3", None])),
+    "gpu_id": st.sampled_from(["0", "0,1", "a", "", "-1", -5, [0, 1], ["a"], "0 1", 99]),
+    "freqd_filter": st.one_of(
+        st.sampled_from(["linear", "quadratic", "linaer", ""]), st.lists(st.floats(), max_size=3)
+    ),
+    "trainer": st.sampled_from(["FreqD", "FD", ["FreqD", "FD"], "[FreqD,FD]", "FrqD", ["FD", 5]]),
+    "teacher.model": st.sampled_from(["BPR", "LightGCN", "bpr", "EASE", "SASRec", "a.b", "os.path"]),
+    "model": st.sampled_from(["BPR", "LightGCN", "NeuMF", "MultiDAE", "bpr", "SASRec", "FM", "."]),
+    "dataset": st.sampled_from(["tiny", "nowhere", "", "..", "a/b"]),
+}
+
+
+@st.composite
+def misspelt(draw):
+    """A key that is not quite one."""
+    key = draw(KEYS)
+    place = draw(st.integers(0, len(key) - 1))
+    letter = draw(st.sampled_from(["", "_", "x", key[0].upper(), " ", "-", ".", "é"]))
+    return key[:place] + letter + key[place + 1 :]
+
+
+@st.composite
+def some_keys(draw, most=4):
+    """Some keys with values that may be right, nearly right, or anything."""
+    keys = draw(st.lists(st.one_of(KEYS, KEYS, KEYS, misspelt()), min_size=1, max_size=most))
+    return {
+        key: draw(st.one_of(PARTS[key], PARTS[key], VALUES) if key in PARTS else VALUES)
+        for key in keys
+    }
+
+
+@st.composite
+def configs(draw):
+    """What a config_dict may hold, around a start that is right."""
+    config = {"trainer": "FreqD", "teacher": dict(TEACHER), **draw(some_keys())}
+    if draw(st.booleans()) and isinstance(config["teacher"], dict):  # dotted keys put below it
+        for key in [key for key in config if key.startswith("teacher.")]:
+            config["teacher"][key[len("teacher.") :]] = config.pop(key)
+    for key in draw(st.sets(st.sampled_from(sorted(config)), max_size=1)):
+        del config[key]
+    return config
+
+
+def fuzzed(examples):
+    """Settings of a property test whose draws are the same in every run."""
+    return settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+
+
+def check_message(error, *names):
+    """An error of ours reads like one: short, of plain text, and it names what is at fault."""
+    message = str(error)
+    assert 20 < len(message) < 2_500, message
+    assert "Traceback" not in message and 'File "' not in message
+    message.encode("utf-8")
+    assert any(name in message for name in names), (message, names)
+
+
+def parts_of(key):
+    """The names a message may call a key by."""
+    from recbole_freqd.errors import shown
+
+    return [key, key.rpartition(".")[2] or key, shown(key)[1:-1], key.partition(".")[0]]
+
+
+def check_one_config(tiny_keys, config):
+    """A config is accepted, or refused by an error of ours that names one of its keys."""
+    from recbole.config import Config
+
+    from recbole_freqd.config import teacher_config
+
+    model, dataset = config.pop("model", "BPR"), config.pop("dataset", "tiny")
+    names = ["model", "dataset", "trainer", "teacher", "valid_metric", "metrics", "freqd_filter"]
+    names += [name for key in config for name in parts_of(key)]
+    try:
+        made = Config(model, dataset, config_dict={**tiny_keys, **config})
+        if made["trainer"]:
+            teacher = made["teacher"]
+            if teacher.get("checkpoint") is None:
+                reserved = read_keys("teacher.yaml")
+                teacher_config(made, {k: v for k, v in teacher.items() if k not in reserved})
+    except FreqDError as error:
+        check_message(error, *names)
+        return str(error)
+    except Exception:
+        if config.get("trainer") is None:  # RecBole's own business, as it is without us
+            return "not ours"
+        raise
+    return None
+
+
+@pytest.fixture
+def wide_open(host, tiny_keys, monkeypatch):
+    """``check_one_config`` on the tiny data, as often as wanted."""
+    import torch
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    tiny_keys = {**tiny_keys, "epochs": 1}
+    return lambda config: check_one_config(copy.copy(tiny_keys), config)
+
+
+def fuzz_configs(examples, check):
+    outcomes = []
+
+    @fuzzed(examples)
+    @given(config=configs())
+    def every_config_is_accepted_or_refused_in_our_words(config):
+        outcomes.append(check(config))
+
+    every_config_is_accepted_or_refused_in_our_words()
+    # Else the draws would be too wild, or too tame, to show anything.
+    accepted = outcomes.count(None)
+    assert 0.02 * len(outcomes) < accepted < 0.9 * len(outcomes), accepted / len(outcomes)
+
+
+def test_200_configs_are_accepted_or_refused_in_our_words(wide_open):
+    fuzz_configs(200, wide_open)
+
+
+@pytest.mark.slow
+def test_2000_configs_are_accepted_or_refused_in_our_words(wide_open):
+    fuzz_configs(2_000, wide_open)
