@@ -164,6 +164,26 @@ def check_recipe_values(recipe: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_data(config: Any, dataset: Any) -> None:
+    """Checks what a config asks for against the data.
+
+    Args:
+        config: A finished Config.
+        dataset: The RecBole dataset of the training data.
+
+    Raises:
+        ConfigError: Longer rankings than there are items; no training interaction.
+    """
+    items = dataset.item_num - 1
+    if max(config["topk"]) > items:
+        raise ConfigError(
+            f"topk: got {shown(config['topk'])}, but there are {items} items in the data; allowed: "
+            "at most as many. Change topk, or the filters of the data."
+        )
+    if len(dataset.inter_feat) == 0:
+        raise ConfigError("The training data is empty. Check the dataset and its filters.")
+
+
 def _check_one(key: str, value: Any, where: str) -> Any:
     spec = read_keys("recbole.yaml")[key]
     checked = replace(spec, name=f"{where}{key}").check(value)

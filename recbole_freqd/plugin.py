@@ -61,10 +61,12 @@ def _hook_config() -> None:
     )
     from recbole_freqd.errors import FreqDError
     from recbole_freqd.literals import hook_eval
+    from recbole_freqd.model_classes import check_dataset_name, check_model_name
 
     hook_eval(_hooks)
     initialise = Config.__init__
     merge = Config._merge_external_config_dict
+    find_names = Config._get_model_and_dataset
     load_internal = Config._load_internal_config_dict
 
     def _load_config_files(self: Any, file_list: Optional[list[str]]) -> dict[str, Any]:
@@ -92,6 +94,13 @@ def _hook_config() -> None:
             merged = deep_merge(merged, fold_dotted(higher))
         self.external_config_dict = merged
 
+    def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> Any:
+        given = self.external_config_dict
+        if given.get("trainer") is not None:
+            check_model_name(given.get("model") if model is None else model, "model")
+            check_dataset_name(given.get("dataset") if dataset is None else dataset)
+        return find_names(self, model, dataset)
+
     def _load_internal_config_dict(self: Any, model: str, model_class: type, dataset: str) -> None:
         load_internal(self, model, model_class, dataset)
         if self.external_config_dict.get("trainer") is not None:
@@ -101,6 +110,7 @@ def _hook_config() -> None:
 
     for hook in (
         __init__,
+        _get_model_and_dataset,
         _load_config_files,
         _merge_external_config_dict,
         _load_internal_config_dict,

@@ -5,6 +5,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from recbole_freqd.checks import check_data
 from recbole_freqd.compat import fresh_log_handlers
 from recbole_freqd.config import TEACHER, asking_recbole, no_command_line, trainer_names
 from recbole_freqd.literals import strings_as_they_are
@@ -64,6 +65,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
         dataset = create_dataset(config)
         logger.info(dataset)
         train_data, valid_data, test_data = data_preparation(config, dataset)
+        check_data(config, train_data._dataset)
 
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     with asking_recbole(config):
