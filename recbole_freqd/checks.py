@@ -146,6 +146,7 @@ def check_host_values(
                 f"{where}valid_metric: got {shown(wanted)}, which metrics and topk do not compute; "
                 f"allowed: {', '.join(computed[:20])}. Change valid_metric, metrics or topk."
             )
+        _check_modes(checked, where)
     return checked
 
 
@@ -174,11 +175,18 @@ def check_data(config: Any, dataset: Any) -> None:
     Raises:
         ConfigError: Longer rankings than there are items; no training interaction.
     """
+    check_sampling(config)
     items = dataset.item_num - 1
     if max(config["topk"]) > items:
         raise ConfigError(
             f"topk: got {shown(config['topk'])}, but there are {items} items in the data; allowed: "
             "at most as many. Change topk, or the filters of the data."
+        )
+    modes, label = config["eval_args"]["mode"].values(), config["LABEL_FIELD"]
+    if "labeled" in modes and label not in getattr(dataset.inter_feat, "columns", ()):
+        raise ConfigError(
+            f"eval_args: got mode labeled, but the data has no column {label!r}. Make one with "
+            "threshold, e.g. {rating: 3}, load it with load_col, or change mode."
         )
     if len(dataset.inter_feat) == 0:
         raise ConfigError("The training data is empty. Check the dataset and its filters.")
@@ -241,6 +249,46 @@ def _computed_metrics(metrics: Any, topk: Any, where: str) -> list[str]:
             "allowed: metrics of one kind."
         )
     return computed
+
+
+def _check_modes(checked: dict[str, Any], where: str) -> None:
+    """Raises where RecBole cannot compute the metrics in the modes of evaluation."""
+    from recbole.evaluator import metric_types
+    from recbole.utils import EvaluatorType
+
+    first = [checked["metrics"]] if isinstance(checked["metrics"], str) else checked["metrics"]
+    ranks = metric_types[first[0].lower()] == EvaluatorType.RANKING
+    mode = checked.get("eval_args", {}).get("mode", "full")
+    modes = set(mode.values()) if isinstance(mode, dict) else {mode}
+    wrong = "labeled" if ranks else "full"
+    if wrong in modes:
+        raise ConfigError(
+            f"{where}eval_args: got mode {wrong} with metrics {shown(first)}; allowed: metrics of "
+            f"{'values, such as AUC' if ranks else 'rankings, such as NDCG'}, or another mode."
+        )
+
+
+def check_sampling(config: Any, where: str = "") -> None:
+    """Refuses training without negative items for a model that learns from them.
+
+    Args:
+        config: A finished Config.
+        where: Prefix of the keys in messages.
+    """
+    from recbole.data.dataloader import TrainDataLoader
+    from recbole.data.utils import get_dataloader
+    from recbole.utils import InputType, ModelType
+
+    if (
+        config["train_neg_sample_args"]["distribution"] == "none"
+        and config["MODEL_TYPE"] == ModelType.GENERAL
+        and config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE
+        and get_dataloader(config, "train") is TrainDataLoader
+    ):
+        raise ConfigError(
+            f"{where}train_neg_sample_args: got none, but {config['model']} learns from pairs of "
+            "a positive and a negative item; allowed: distribution uniform or popularity."
+        )
 
 
 # --- values with a form: each function says what is wrong, or nothing -------------------------

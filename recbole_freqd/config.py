@@ -15,6 +15,7 @@ from recbole_freqd.checks import (
     TEACHER,
     check_host_values,
     check_recipe_values,
+    check_sampling,
     mention_unknown,
     refuse_misspelt,
 )
@@ -373,6 +374,7 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
             )
     values, defaults = config.final_config_dict, config.internal_config_dict
     values.update(check_host_values(values, defaults, f"{TEACHER}."))
+    check_sampling(config, f"{TEACHER}.")
     adopt_world(config, student)
     return config
 

@@ -28,7 +28,14 @@ class FiniteTrainer:
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         self._epoch = epoch_idx
-        result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)  # type: ignore[misc]
+        try:
+            result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)  # type: ignore[misc]
+        except RuntimeError as error:
+            if "returned nan values" not in str(error):  # torch's anomaly detection, where it is on
+                raise
+            raise TrainingError(
+                f"A gradient is nan in {self._place()}: {error} {self._what_is_left()}"
+            ) from error
         bad = self._bad_weights()
         if bad:
             raise TrainingError(
@@ -57,11 +64,13 @@ class FiniteTrainer:
         scaled = getattr(self, "enable_scaler", False)
         if not (torch.isnan(loss) if scaled else ~torch.isfinite(loss)).any():
             return
-        bad = [name for name, total in self._terms().items() if not torch.isfinite(total)]
+        terms = self._terms()
+        bad = [name for name, total in terms.items() if not torch.isfinite(total)]
+        bad = bad or ["their weighted sum" if terms else "the loss"]
         weights = self._bad_weights()
         raise TrainingError(
             f"Training loss is {float(loss.detach().sum())} in {self._place()}; not finite: "
-            f"{', '.join(bad) or 'the loss'}. "
+            f"{', '.join(bad)}. "
             + (f"The step before made weights that are not: {', '.join(weights)}. " * bool(weights))
             + self._what_is_left()
         )

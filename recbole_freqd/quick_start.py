@@ -119,6 +119,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for key in keys:
         if not key.startswith("--") or key.count("=") != 1 or key.startswith("--="):
             parser.error(f"{key!r} is not of the form --key=value (RecBole would ignore it)")
+        if key.encode("utf-8", "ignore").decode() != key:  # bytes that are no text
+            parser.error(f"{key!r} is no text in UTF-8")
     return options, [*keys, "--resume=True"] if options.resume else keys
 
 

@@ -76,7 +76,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
         trainer = over(mixin, found)(config, model)
     progress = config["show_progress"]
     score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
-    if valid_result is None and valid_data is not None:  # RaCT validates nothing while it pretrains
+    if valid_result is None and valid_data:  # RaCT validates nothing while it pretrains
         trainer.eval_collector.data_collect(train_data)
         valid_result = trainer.evaluate(valid_data, saved, show_progress=progress)
         score = valid_result[config["valid_metric"].lower()]

@@ -88,7 +88,8 @@ class DistillationTrainer(ResumableTrainer):
         """As RecBole's ``fit``, with the teacher found first.
 
         Raises:
-            TrainingError: A loss or weights that are not finite, or no model was saved although asked for.
+            TrainingError: A loss or weights that are not finite, or no model was saved although
+                asked for.
         """
         self._verbose = verbose
         self._prepare(train_data, valid_data)

@@ -168,7 +168,7 @@ def test_an_own_model_class_goes_through_the_run_function(tiny_file):
         (["--topk=[0,10]"], "topk must be a positive integer"),
         (["--topk=5"], "valid_metric: got 'NDCG@10', which metrics and topk do not compute"),
         (["--embedding_size=abc"], "embedding_size: got 'abc'; allowed: int in [1, 1000000]"),
-        (["--learning_rate=abc"], "learning_rate: got 'abc'; allowed: float >= 0"),
+        (["--learning_rate=abc"], "learning_rate: got 'abc'; allowed: float in [0, 1000000]"),
         (["--epochs=0"], "epochs: got 0; allowed: int in [1, 1000000000]"),
         (["--teacher.embedding_size=0"], "teacher.embedding_size: got 0"),
         (["--teacher.epochs=abc"], "teacher.epochs: got 'abc'"),

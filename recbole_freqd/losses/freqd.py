@@ -203,9 +203,10 @@ class FreqDLoss(DistillationLoss):
         distance = self.options["distance"]
         if isinstance(projector, MLPProjector):  # all but its last layer has to see the neighbours
             nodes, sums = sums.compacted()
-            projected = projector.of_filtered(student.of(side, nodes), sums)
+            kind = projector.weight_in.dtype  # as precise as the teacher
+            projected = projector.of_filtered(student.of(side, nodes).to(kind), sums)
             return row_distance(projected, teacher, distance)
-        rows = student.summed(side, sums)
+        rows = student.summed(side, sums).to(projector.weight.dtype)
         if rows.shape[1] < teacher.shape[1]:
             rows = torch.cat([rows, totals[:, None]], dim=1)
             return projected_distance(rows, projector.stacked(), teacher, norm, distance)
