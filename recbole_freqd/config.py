@@ -3,46 +3,36 @@
 import copy
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
 import yaml
 
 from recbole_freqd.checks import (
-    TEACHER,
     check_host_values,
-    check_recipe_values,
     check_sampling,
-    mention_unknown,
-    refuse_misspelt,
 )
-from recbole_freqd.errors import ConfigError, FreqDError, shown
+from recbole_freqd.errors import ConfigError, FreqDError, listed, shown
+from recbole_freqd.key_names import TEACHER, mention_unknown, refuse_misspelt
 from recbole_freqd.literals import literals_only
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.model_classes import (
     check_model_name,
     class_or_name,
     keys_read_by,
-    name_of_class,
 )
 from recbole_freqd.settings import method_keys, nearest, read_keys
-
-RECIPE, CHECKPOINT = "model", "checkpoint"
-# Keys of RecBole's properties/overall.yaml that its own lists of arguments forget; and one of ours.
-_ENVIRONMENT = (
-    "resume",
-    "worker",
-    "wandb_project",
-    "shuffle",
-    "enable_amp",
-    "enable_scaler",
-    "transform",
+from recbole_freqd.teacher_keys import CHECKPOINT as CHECKPOINT
+from recbole_freqd.teacher_keys import (
+    RECIPE,
+    check_teacher,
+    check_teacher_is_nested,
+    inherited_keys,
 )
+
 _OF_THE_MLP = ("experts", "hidden", "dropout")
-_INHERITED_CATEGORIES = ("General", "Evaluation", "Dataset")
 logger = logging.getLogger(__name__)
 
 
@@ -68,7 +58,7 @@ def fold_dotted(keys: dict[str, Any]) -> dict[str, Any]:
     dotted = {name[len(TEACHER) + 1 :]: value for name, value in keys.items() if name not in flat}
     if not dotted:
         return flat
-    _check_teacher_is_nested(flat.get(TEACHER, {}))
+    check_teacher_is_nested(flat.get(TEACHER, {}))
     return deep_merge(flat, {TEACHER: dotted})
 
 
@@ -133,7 +123,7 @@ def complete(
         elif set(checked) & set(external):
             idle = ", ".join(sorted(set(checked) & set(external)))
             logger.warning("%s has no effect: trainer is %s.", idle, external["trainer"])
-    _check_teacher(external.get(TEACHER), categories)
+    check_teacher(external.get(TEACHER), categories)
     return defaults
 
 
@@ -205,63 +195,6 @@ def _note_idle(external: dict[str, Any]) -> None:
         logger.warning("%s: no effect, since no trainer is named.", ", ".join(sorted(ours)))
 
 
-def _check_teacher_is_nested(teacher: Any) -> None:
-    if not isinstance(teacher, dict):
-        raise ConfigError(
-            f"teacher: got {shown(teacher)}; allowed: nested keys, either `teacher: {{checkpoint: "
-            "saved/....pth}` or a recipe like `teacher: {model: BPR, embedding_size: 64}`."
-        )
-
-
-def _check_teacher(teacher: Any, categories: dict[str, list[str]]) -> None:
-    """Raises unless there is exactly one form of teacher, made of keys a teacher may have."""
-    if not teacher:
-        raise ConfigError(
-            "trainer is set but there is no teacher. Add `teacher: {checkpoint: saved/....pth}` or "
-            "a recipe like `teacher: {model: BPR, embedding_size: 64}` to the config "
-            "(--teacher.model=BPR on the command line)."
-        )
-    _check_teacher_is_nested(teacher)
-    specs = read_keys("teacher.yaml")
-    for key in specs:
-        if key in teacher:
-            spec = replace(specs[key], name=f"{TEACHER}.{key}")
-            teacher[key] = spec.check(teacher[key])
-    if isinstance(teacher.get(RECIPE), type):
-        # By name: a student's checkpoint keeps its config, and must not need the teacher's class.
-        teacher[RECIPE] = name_of_class(teacher[RECIPE])
-    recipe = {key: value for key, value in teacher.items() if key not in specs}
-    for key in recipe:
-        near = nearest(key, list(specs))
-        if near:
-            raise ConfigError(
-                f"Unknown key {shown(f'teacher.{key}')}; did you mean 'teacher.{near}'?"
-            )
-    if recipe and teacher.get(CHECKPOINT) is not None:
-        raise ConfigError(
-            f"teacher has two forms: teacher.checkpoint={shown(teacher[CHECKPOINT])} and a "
-            f"recipe ({_listed(f'teacher.{key}' for key in recipe)}). Keep one of them."
-        )
-    if teacher.get(CHECKPOINT) is None and recipe.get(RECIPE) is None:
-        raise ConfigError(
-            f"teacher: got {shown(teacher)}, which names neither teacher.checkpoint nor "
-            "teacher.model. Give one of the two."
-        )
-    inherited = inherited_keys(categories)
-    for key in recipe:
-        if key in inherited or key in ("dataset", "trainer", TEACHER):
-            raise ConfigError(
-                f"'teacher.{key}' is not allowed: environment, data, split and evaluation are the "
-                f"student's, or the two would not fit together. Set {key} at the top level."
-            )
-    teacher.update(check_recipe_values(recipe))
-
-
-def inherited_keys(categories: dict[str, list[str]]) -> set[str]:
-    """RecBole's keys that a teacher always takes from the student."""
-    return set(_ENVIRONMENT).union(*(categories[name] for name in _INHERITED_CATEGORIES))
-
-
 @contextmanager
 def no_command_line() -> Iterator[None]:
     """Hides the command line from RecBole's Config, which reads it whoever makes one."""
@@ -294,18 +227,12 @@ def asking_recbole(config: Any = None) -> Iterator[None]:
 def recboles_error(error: Exception, config: Any = None) -> ConfigError:
     """What to raise in place of an error of RecBole's; see :func:`asking_recbole`."""
     given = getattr(config, "external_config_dict", config) or {}
-    keys = f"The keys that were set: {_listed(given)}. " if given else ""
+    keys = f"The keys that were set: {listed(given)}. " if given else ""
     return ConfigError(
         f"RecBole does not accept the config or its data: {type(error).__name__}: "
         f"{shown(str(error))[1:-1]}. {keys}Check the config files, config_dict, command line and "
         "dataset."
     )
-
-
-def _listed(keys: Iterable[Any], most: int = 30) -> str:
-    """Names of keys, separated by commas; not more than so many."""
-    names = [shown(str(key))[1:-1] for key in keys]
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def read_config_file(path: Any, loader: Any) -> dict[str, Any]:

@@ -48,6 +48,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 20]}...{text[-10:]}"
 
 
+def listed(keys: Iterable[Any], most: int = 30) -> str:
+    """Names of keys, separated by commas; not more than so many."""
+    names = [shown(str(key))[1:-1] for key in keys]
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
 def did_you_mean(name: Any, known: Iterable[str]) -> str:
     """Ends a message with the nearest known name and the whole list.
 

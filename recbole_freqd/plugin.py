@@ -51,7 +51,6 @@ def unregister() -> None:
 def _hook_config() -> None:
     from recbole.config.configurator import Config
 
-    from recbole_freqd.checks import refuse_what_is_no_setting
     from recbole_freqd.config import (
         complete,
         deep_merge,
@@ -60,6 +59,7 @@ def _hook_config() -> None:
         recboles_error,
     )
     from recbole_freqd.errors import FreqDError
+    from recbole_freqd.key_names import refuse_what_is_no_setting
     from recbole_freqd.literals import hook_eval
     from recbole_freqd.model_classes import check_dataset_name, check_model_name
 

@@ -208,8 +208,9 @@ def _make_config(
     """
     from recbole.config import Config
 
-    from recbole_freqd.checks import check_host_values, refuse_what_is_no_setting
+    from recbole_freqd.checks import check_host_values
     from recbole_freqd.config import asking_recbole, read_external
+    from recbole_freqd.key_names import refuse_what_is_no_setting
     from recbole_freqd.model_classes import check_dataset_name, check_model_name
 
     values = dict(values or {})  # RecBole changes it in place
