@@ -1,6 +1,9 @@
 """The module that joins student, teacher features and losses; the student never contains it."""
 
 import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -11,7 +14,7 @@ from torch import nn
 
 from recbole_freqd.catalogue import Ranker
 from recbole_freqd.config import method_options
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.errors import ConfigError, shown
 from recbole_freqd.features import FeatureAdapter
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.ranking import undisturbed
@@ -146,15 +149,15 @@ class Distiller(nn.Module):
             if options["beta"] == 0:
                 logger.warning("%s has weight 0: it is left out, the student trains alone.", method)
                 continue
-            loss = LOSSES.get(method)(
-                user_items,
-                widths,
-                teacher_features,
-                teacher_scores=teacher_scores,
-                seed=seed,
-                **options,
-            )
-            self.losses[method] = loss.to(device)
+            with _in_memory(method):
+                self.losses[method] = LOSSES.get(method)(
+                    user_items,
+                    widths,
+                    teacher_features,
+                    teacher_scores=teacher_scores,
+                    seed=seed,
+                    **options,
+                ).to(device)
         self._log_widths(widths, teacher_features, adapter)
 
     def _log_widths(
@@ -212,6 +215,24 @@ class Distiller(nn.Module):
         self.reader.stream.load_state_dict(states["batch"])
         for method, loss in self.losses.items():
             loss.stream.load_state_dict(states[method])
+
+
+@contextmanager
+def _in_memory(method: str) -> Iterator[None]:
+    """Raises ConfigError for what torch and NumPy say of sizes that no memory has."""
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
+        text = str(error).partition("\n")[0]
+        if isinstance(error, (RuntimeError, TypeError)) and not re.search(
+            "memory|overflow|too large", text, re.I
+        ):
+            raise
+        prefix = LOSSES.get(method).prefix
+        raise ConfigError(
+            f"{method} does not fit into memory: {shown(text)}. Lower {prefix}_experts or "
+            f"{prefix}_hidden, or use {prefix}_projector: linear."
+        ) from error
 
 
 def _widths(model: Any, adapter: FeatureAdapter) -> tuple[int, int]:

@@ -1,12 +1,13 @@
 """The run functions and the script's main. Heavy imports wait until the arguments are read."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any, Optional
 
 from recbole_freqd import __version__
-from recbole_freqd.errors import ConfigError, FreqDError
+from recbole_freqd.errors import ConfigError, FreqDError, shown
 
 _RECBOLE_DOCS = "any other --key=value is a config key, as in RecBole"
 
@@ -118,15 +119,22 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for key in keys:
         if not key.startswith("--") or key.count("=") != 1 or key.startswith("--="):
             parser.error(f"{key!r} is not of the form --key=value (RecBole would ignore it)")
+        if key.encode("utf-8", "ignore").decode() != key:  # bytes that are no text
+            parser.error(f"{key!r} is no text in UTF-8")
     return options, [*keys, "--resume=True"] if options.resume else keys
 
 
 def _compare_with_alone(options: argparse.Namespace) -> None:
     """Runs what the options ask for beside the student alone; prints and saves the comparison."""
-    files = options.config_files.split() if options.config_files else []
+    files = [] if options.config_files is None else options.config_files.split()
+    if not files and options.config_files is not None:
+        raise ConfigError("--config_files: got nothing; allowed: YAML files, separated by spaces.")
     for file in files:
-        if not Path(file).is_file():
-            raise ConfigError(f"--config_files: {file} does not exist (from {Path.cwd()}).")
+        if not os.path.isfile(file):
+            raise ConfigError(
+                f"--config_files: {shown(file)[1:-1]} does not exist, or is no file (from "
+                f"{Path.cwd()}). Names of files are separated by spaces."
+            )
     _check_processes(options.nproc, options.world_size)
     from recbole_freqd.plugin import register
 
@@ -162,7 +170,12 @@ def _fill_in(
         given = read_external(files)
     named = {key: given.get(key) for key in ("model", "dataset")}
     model, dataset = (
-        getattr(options, key) or named[key] or defaults.pop(key) for key in ("model", "dataset")
+        next(
+            value
+            for value in (getattr(options, key), named[key], defaults[key])
+            if value is not None
+        )
+        for key in ("model", "dataset")
     )
     teacher = given.get(TEACHER)
     if isinstance(teacher, dict) and not {CHECKPOINT, RECIPE} & set(teacher):
@@ -195,20 +208,21 @@ def _make_config(
     """
     from recbole.config import Config
 
-    from recbole_freqd.config import (
-        asking_recbole,
-        check_host_values,
-        read_external,
-    )
-    from recbole_freqd.model_classes import check_model_name
+    from recbole_freqd.checks import check_host_values
+    from recbole_freqd.config import asking_recbole, read_external
+    from recbole_freqd.key_names import refuse_what_is_no_setting
+    from recbole_freqd.model_classes import check_dataset_name, check_model_name
 
     values = dict(values or {})  # RecBole changes it in place
-    with asking_recbole():
-        named = model or {**values, **read_external(files)}.get("model")
-    check_model_name(named, "model")
-    with asking_recbole():
+    with asking_recbole(values):
+        given = {**values, **read_external(files)}
+    refuse_what_is_no_setting(given)
+    check_model_name(given.get("model") if model is None else model, "model")
+    check_dataset_name(given.get("dataset") if dataset is None else dataset)
+    with asking_recbole(given):
         config = Config(model, dataset, files, values)
-    check_host_values(config.final_config_dict, config.internal_config_dict)
+    final = config.final_config_dict
+    final.update(check_host_values(final, config.internal_config_dict))
     return config
 
 

@@ -15,12 +15,13 @@ from recbole_freqd.checkpoint import (
     write_atomically,
 )
 from recbole_freqd.features import registered_adapter
+from recbole_freqd.finite import FiniteTrainer
 from recbole_freqd.identity import run_identity
 from recbole_freqd.rng import set_streams, streams
 from recbole_freqd.state_file import StateFile
 
 
-class ResumableTrainer:
+class ResumableTrainer(FiniteTrainer):
     """A mixin over a RecBole trainer that keeps its state, and goes on from it with ``resume``.
 
     Before every epoch but the first, all that the rest of the run depends on is written to a file

@@ -5,6 +5,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from recbole_freqd.checks import check_data
 from recbole_freqd.compat import fresh_log_handlers
 from recbole_freqd.config import TEACHER, asking_recbole, no_command_line, trainer_names
 from recbole_freqd.literals import strings_as_they_are
@@ -58,15 +59,16 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
 
     fresh_log_handlers()
     init_seed(config["seed"], config["reproducibility"])
-    with asking_recbole():
+    with asking_recbole(config):
         init_logger(config)  # makes log/ in the working directory
         logger.info(config)
         dataset = create_dataset(config)
         logger.info(dataset)
         train_data, valid_data, test_data = data_preparation(config, dataset)
+        check_data(config, train_data._dataset)
 
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    with asking_recbole():
+    with asking_recbole(config):
         model = config.model_class(config, train_data._dataset).to(config["device"])
         logger.info(model)
         found = get_trainer(config["MODEL_TYPE"], config["model"])
@@ -74,7 +76,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
         trainer = over(mixin, found)(config, model)
     progress = config["show_progress"]
     score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
-    if valid_result is None and valid_data is not None:  # RaCT validates nothing while it pretrains
+    if valid_result is None and valid_data:  # RaCT validates nothing while it pretrains
         trainer.eval_collector.data_collect(train_data)
         valid_result = trainer.evaluate(valid_data, saved, show_progress=progress)
         score = valid_result[config["valid_metric"].lower()]

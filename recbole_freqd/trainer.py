@@ -90,7 +90,8 @@ class DistillationTrainer(ResumableTrainer):
         """As RecBole's ``fit``, with the teacher found first.
 
         Raises:
-            TrainingError: A loss that is not a number, or no model was saved although asked for.
+            TrainingError: A loss or weights that are not finite, or no model was saved although
+                asked for.
         """
         self._verbose = verbose
         self._prepare(train_data, valid_data)
@@ -209,19 +210,14 @@ class DistillationTrainer(ResumableTrainer):
         record = {f"loss_{name}": value for name, value in parts.items()}
         self.wandblogger.log_metrics({**record, "train_step": epoch_idx}, head="train")
 
-    def _check_nan(self, loss: torch.Tensor) -> None:
-        """As RecBole's, but says which term it was and what is left.
+    def _terms(self) -> dict[str, torch.Tensor]:
+        return self._sums
 
-        Raises:
-            TrainingError: The loss is not a number.
-        """
-        if torch.isnan(loss):
-            bad = [name for name, value in self._sums.items() if not torch.isfinite(value)]
-            raise TrainingError(
-                f"Training loss is nan in step {self._steps} of the epoch; not finite: "
-                f"{', '.join(bad) or 'the weighted sum'}. The best checkpoint so far stays at "
-                f"{self.saved_model_file}. Lower learning_rate or the weight of the loss."
-            )
+    def _other_modules(self) -> dict[str, torch.nn.Module]:
+        return dict(self.distiller.losses) if self.distiller is not None else {}
+
+    def _place(self) -> str:
+        return f"step {self._steps} of {super()._place()}"
 
     # --- checkpoints: the student's stays plain RecBole, ours lies beside it ------------------
 

@@ -34,6 +34,7 @@ def extract_features(
     progress: bool = False,
     dtype: torch.dtype = torch.float32,
     mapped: bool = False,
+    check: bool = True,
 ) -> Features:
     """The features a model scores with, computed afresh in eval mode and without gradient.
 
@@ -53,6 +54,7 @@ def extract_features(
         dtype: Of the features; ``torch.float16`` halves their memory.
         mapped: Whether they are put into a file that is paged in and out, block by block, on the
             CPU; see :func:`recbole_freqd.rows.empty_rows`.
+        check: Whether features that are not finite are refused, the padding row apart.
 
     Returns:
         ``(user_features, item_features)``: (n_users, d) and (n_items, d), copies on the model's
@@ -80,7 +82,8 @@ def extract_features(
                 whole_table(rows.item, model.n_items, model, dtype, mapped),
             )
             biases = adapter.biases(model)
-        _check_finite(model, features)
+        if check:
+            _check_finite(model, features)
         return _with_columns(features, biases) if with_bias else features
     if promised:
         logger.warning(
@@ -173,6 +176,7 @@ def _check_finite(model: Any, features: Features) -> None:
     """Raises where features are not numbers; a teacher is never silently wrong."""
     for side, values in zip(("user", "item"), features):
         bad = ~torch.isfinite(values).all(dim=1)
+        bad[0] = False
         if bad.any():
             raise TeacherError(
                 f"{type(model).__name__} cannot teach: {int(bad.sum())} of {len(values)} {side} "

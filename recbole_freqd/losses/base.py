@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from recbole_freqd.catalogue import FeatureRanker, Ranker
-from recbole_freqd.errors import TeacherError
+from recbole_freqd.errors import ConfigError, FreqDError, TeacherError
+from recbole_freqd.graph import SIDES
 from recbole_freqd.registry import Registry
 from recbole_freqd.rng import RandomStream
 from recbole_freqd.rows import FeatureRows, Features
@@ -59,6 +60,8 @@ class DistillationLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.check_options(options)
+        for side, features in zip(SIDES, teacher_features):
+            check_table(f"The teacher's {side} features", features, TeacherError)
         rows = tuple(len(features) for features in teacher_features)
         if rows != tuple(user_items.shape):
             raise TeacherError(
@@ -71,12 +74,46 @@ class DistillationLoss(nn.Module):
         self.teacher_scores = teacher_scores or FeatureRanker(*teacher_features)
         for name, features in zip(("teacher_user_emb", "teacher_item_emb"), teacher_features):
             # Not persistent: a loss's state is what it learns, the teacher has its own file.
-            self.register_buffer(name, features.detach(), persistent=False)
+            self.register_buffer(name, features.detach().contiguous(), persistent=False)
+        self.student_dims = student_dims
         self.build(user_items, student_dims)
 
     @classmethod
     def check_options(cls, options: dict[str, Any]) -> None:
         """Raises ConfigError where options that were *given* contradict each other."""
+
+    def check_batch(
+        self, student_features: Union[Features, FeatureRows], *ids: tuple[str, torch.Tensor]
+    ) -> None:
+        """Looks at what ``forward`` is given, without a wait for the accelerator.
+
+        Args:
+            student_features: See :meth:`forward`.
+            *ids: Side and sorted ids.
+
+        Raises:
+            ConfigError: Features that are no float tables of the right shape, ids that are no int64
+                vector; on the CPU also ids that are no rows of the table.
+        """
+        teachers = self.teacher_user_emb, self.teacher_item_emb
+        tables = (
+            student_features.tables
+            if isinstance(student_features, FeatureRows)
+            else student_features
+        )
+        for side, table, teacher, width in zip(SIDES, tables or (), teachers, self.student_dims):
+            if table.shape != (len(teacher), width):
+                raise ConfigError(
+                    f"The student's {side} features have the shape {tuple(table.shape)}; allowed: "
+                    f"{(len(teacher), width)}, which the loss was made for."
+                )
+        for side, values in ids:
+            n = len(teachers[SIDES.index(side)])
+            if len(values) and values.device.type == "cpu" and not 0 <= values[0] <= values[-1] < n:
+                raise ConfigError(
+                    f"{side} ids run from {int(values[0])} to {int(values[-1])}; allowed: 0 to "
+                    f"{n - 1}, the rows of the features."
+                )
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         """Makes graphs, projectors, lists: all that depends on data and widths."""
@@ -111,6 +148,30 @@ class DistillationLoss(nn.Module):
             A scalar.
         """
         raise NotImplementedError
+
+
+def check_table(name: str, table: torch.Tensor, error: type[FreqDError]) -> None:
+    """Raises ``error`` unless it is a dense matrix of floats."""
+    good = isinstance(table, torch.Tensor) and table.layout == torch.strided
+    if not (good and table.dim() == 2 and table.is_floating_point() and table.shape[1] > 0):
+        what = f"{table.dtype} {tuple(table.shape)}" if good else type(table).__name__
+        raise error(
+            f"{name} are {what}; allowed: a dense floating-point tensor with one row for each "
+            "(.float() makes one of integers)."
+        )
+
+
+def distinct(name: str, ids: torch.Tensor) -> torch.Tensor:
+    """The sorted distinct ids of a batch.
+
+    Raises:
+        ConfigError: They are no vector of int64.
+    """
+    if not isinstance(ids, torch.Tensor) or ids.dtype != torch.int64 or ids.dim() != 1:
+        good = isinstance(ids, torch.Tensor)
+        what = f"{ids.dtype} {tuple(ids.shape)}" if good else type(ids).__name__
+        raise ConfigError(f"{name} are {what}; allowed: a vector of int64 (.long()).")
+    return torch.unique(ids)
 
 
 LOSSES: Registry[type[DistillationLoss]] = Registry("trainer")

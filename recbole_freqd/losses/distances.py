@@ -57,7 +57,8 @@ def projected_distance(
         squares = ((rows @ (weight @ weight.T)) * rows).sum(dim=1)
         if distance == "squared":
             return squares - 2.0 * dots + teacher_norm.square()
-        nonzero = (squares > torch.finfo(rows.dtype).tiny) & (teacher_norm > 0)
+        # Not "> tiny": NaN is no zero row, and has to be seen in the loss.
+        nonzero = ~((squares <= torch.finfo(rows.dtype).tiny) | (teacher_norm <= 0))
         lengths = torch.where(nonzero, squares, 1.0).sqrt() * torch.where(
             nonzero, teacher_norm, 1.0
         )
@@ -65,9 +66,14 @@ def projected_distance(
 
 
 def _unit_rows(x: torch.Tensor) -> torch.Tensor:
-    """Rows of length 1; a zero row stays zero, with gradient zero (torch's own would be g/eps)."""
+    """Rows of length 1; a zero row stays zero, with gradient zero (torch's own would be g/eps).
+
+    Rows of NaN, and rows so long that their squares overflow, become NaN: an error of the training
+    instead of a row that silently teaches nothing.
+    """
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    nonzero = norm > torch.finfo(x.dtype).tiny
+    norm = torch.where(torch.isinf(norm), torch.nan, norm)
+    nonzero = ~(norm <= torch.finfo(x.dtype).tiny)
     return torch.where(nonzero, x / torch.where(nonzero, norm, torch.ones_like(norm)), 0.0)
 
 

@@ -20,7 +20,7 @@ from recbole_freqd.graph import (
     cooccurrence_graph,
     graph_filter,
 )
-from recbole_freqd.losses.base import LOSSES, DistillationLoss
+from recbole_freqd.losses.base import LOSSES, DistillationLoss, distinct
 from recbole_freqd.losses.distances import mean_or_zero, projected_distance, row_distance
 from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
 from recbole_freqd.rows import FeatureRows, Features, as_rows
@@ -130,11 +130,21 @@ class FreqDLoss(DistillationLoss):
 
     def _make_graph(self, user_items: sp.csr_array, side: str, dtype: torch.dtype) -> EntityGraph:
         if self.filter.degree == 0:
-            n = user_items.shape[0 if side == "user" else 1]
+            n = user_items.shape[SIDES.index(side)]
             return EntityGraph(sp.csr_array((n, n)), dtype)
+        n, k = user_items.shape[SIDES.index(side)], self.options["k"]
+        if k >= n:
+            logger.warning(
+                "%s_k: got %d, but the %s graph has %d entities: it acts as %d.",
+                self.prefix,
+                k,
+                side,
+                n,
+                max(n - 1, 1),
+            )
         start = perf_counter()
         adjacency = cooccurrence_graph(
-            user_items, side=side, k=self.options["k"], max_pairs=self.options["max_pairs"]
+            user_items, side=side, k=min(k, max(n - 1, 1)), max_pairs=self.options["max_pairs"]
         )
         logger.info(
             "%s graph: %d entities, %d edges, %d entities without a neighbour, %.1f s",
@@ -153,10 +163,11 @@ class FreqDLoss(DistillationLoss):
         positive_item_ids: torch.Tensor,
         negative_item_ids: Optional[torch.Tensor] = None,
     ) -> torch.Tensor:
-        student, users = as_rows(student_features), torch.unique(user_ids)
-        kinds = [torch.unique(positive_item_ids)]
+        student, users = as_rows(student_features), distinct("user_ids", user_ids)
+        kinds = [distinct("positive_item_ids", positive_item_ids)]
         if negative_item_ids is not None:
-            kinds.append(torch.unique(negative_item_ids))
+            kinds.append(distinct("negative_item_ids", negative_item_ids))
+        self.check_batch(student_features, ("user", users), *(("item", kind) for kind in kinds))
         items = self.distances("item", student, torch.cat(kinds))
         means = [mean_or_zero(part) for part in items.split([len(kind) for kind in kinds])]
         return mean_or_zero(self.distances("user", student, users)) + sum(means) / len(means)
@@ -193,9 +204,10 @@ class FreqDLoss(DistillationLoss):
         distance = self.options["distance"]
         if isinstance(projector, MLPProjector):  # all but its last layer has to see the neighbours
             nodes, sums = sums.compacted()
-            projected = projector.of_filtered(student.of(side, nodes), sums)
+            kind = projector.weight_in.dtype  # as precise as the teacher
+            projected = projector.of_filtered(student.of(side, nodes).to(kind), sums)
             return row_distance(projected, teacher, distance)
-        rows = student.summed(side, sums)
+        rows = student.summed(side, sums).to(projector.weight.dtype)
         if rows.shape[1] < teacher.shape[1]:
             rows = torch.cat([rows, totals[:, None]], dim=1)
             return projected_distance(rows, projector.stacked(), teacher, norm, distance)

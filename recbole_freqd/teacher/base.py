@@ -221,4 +221,5 @@ def features_of(config: Any, spec: dict[str, Any], model: torch.nn.Module) -> Fe
         progress=bool(config["show_progress"]),
         dtype=getattr(torch, precision),
         mapped=is_mapped(config, spec),
+        check=False,  # find_teacher looks at them, and knows whose rows they are
     )
