@@ -109,8 +109,8 @@ def test_trainers_are_named_in_any_case_one_or_several(value, names):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("FreqDD", r"Unknown trainer 'FreqDD'\. Did you mean 'FreqD'\? Allowed: FD, FreqD"),
-        ("xyz", r"Unknown trainer 'xyz'\. Allowed: FD, FreqD"),
+        ("FreqDD", r"Unknown trainer 'FreqDD'\. Did you mean 'FreqD'\? Allowed: .*FD, .*FreqD"),
+        ("xyz", r"Unknown trainer 'xyz'\. Allowed: .*FD, .*FreqD"),
         (["FD", "FrqD"], r"Unknown trainer 'FrqD'\. Did you mean 'FreqD'\?"),
         (["FD", "fd"], r"trainer: \['FD', 'FD'\] names a loss twice"),
         (7, r"Unknown trainer 7\. Allowed"),
@@ -265,7 +265,8 @@ OUT_OF_RANGE = {
 
 
 def bad_values(key):
-    return [*OUT_OF_RANGE[key.range], "nonsense", True, float("nan"), float("inf"), {}, []]
+    unfit = [*OUT_OF_RANGE[key.range], "nonsense", float("nan"), float("inf"), {}, []]
+    return unfit if "bool" in key.types else [*unfit, True]
 
 
 @pytest.mark.parametrize("key", METHOD_KEYS, ids=lambda key: key.name)

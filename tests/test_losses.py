@@ -16,6 +16,8 @@ from tests.oracles import dense_filter, dense_laplacian, random_interactions
 N_USERS, N_ITEMS, D_S, D_T = 9, 10, 3, 5
 EVERYONE, EVERYTHING = torch.arange(N_USERS), torch.arange(N_ITEMS)
 PLAIN = {"distance": "squared", "projector": "linear", "keep_prob": 1.0}
+DRAWS_NOTHING = {"FTD"}  # neither initial weights nor anything in a step
+FROM_THE_CATALOGUE = {"FitNet", "VkD"}  # of a batch, only the number of rows counts
 every_loss = pytest.mark.parametrize("name", LOSSES.names())
 
 
@@ -75,7 +77,7 @@ def test_the_seed_alone_decides_and_torchs_global_stream_is_left_alone(name):
     before = torch.random.get_rng_state()
     student = features(D_S, D_S, 2)
     values = [make(name, seed=seed)(student, *batch()).item() for seed in (1, 1, 2)]
-    assert values[0] == values[1] != values[2]
+    assert values[0] == values[1] and (values[1] == values[2]) == (name in DRAWS_NOTHING)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -86,7 +88,7 @@ def test_user_and_item_widths_are_free(name):
     assert torch.isfinite(loss(features(2, 3, 2), *batch()))
 
 
-@every_loss
+@pytest.mark.parametrize("name", [n for n in LOSSES.names() if n not in FROM_THE_CATALOGUE])
 def test_order_and_repetition_of_ids_do_not_count(name):
     users, positives, negatives = batch()
     student = features(D_S, D_S, 2)

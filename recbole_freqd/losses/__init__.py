@@ -1,6 +1,19 @@
 """Distillation losses, one module a family; ``LOSSES`` finds them by name."""
 
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
+from recbole_freqd.losses.experts import DELoss
+from recbole_freqd.losses.fitnet import FitNetLoss, VkDLoss
 from recbole_freqd.losses.freqd import FDLoss, FreqDLoss
+from recbole_freqd.losses.topology import FTDLoss, HTDLoss
 
-__all__ = ["LOSSES", "DistillationLoss", "FDLoss", "FreqDLoss"]
+__all__ = [
+    "LOSSES",
+    "DELoss",
+    "DistillationLoss",
+    "FDLoss",
+    "FTDLoss",
+    "FitNetLoss",
+    "FreqDLoss",
+    "HTDLoss",
+    "VkDLoss",
+]

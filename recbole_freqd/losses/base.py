@@ -82,38 +82,33 @@ class DistillationLoss(nn.Module):
     def check_options(cls, options: dict[str, Any]) -> None:
         """Raises ConfigError where options that were *given* contradict each other."""
 
-    def check_batch(
-        self, student_features: Union[Features, FeatureRows], *ids: tuple[str, torch.Tensor]
-    ) -> None:
-        """Looks at what ``forward`` is given, without a wait for the accelerator.
-
-        Args:
-            student_features: See :meth:`forward`.
-            *ids: Side and sorted ids.
+    def __call__(
+        self,
+        student_features: Union[Features, FeatureRows],
+        user_ids: torch.Tensor,
+        positive_item_ids: torch.Tensor,
+        negative_item_ids: Optional[torch.Tensor] = None,
+    ) -> torch.Tensor:
+        """:meth:`forward`, after a look at what it is given, without a wait for the accelerator.
 
         Raises:
             ConfigError: Features that are no float tables of the right shape, ids that are no int64
-                vector; on the CPU also ids that are no rows of the table.
+                vector; on the CPU also ids that are no rows of the tables.
         """
         teachers = self.teacher_user_emb, self.teacher_item_emb
-        tables = (
-            student_features.tables
-            if isinstance(student_features, FeatureRows)
-            else student_features
-        )
+        given = student_features
+        tables = given.tables if isinstance(given, FeatureRows) else given
         for side, table, teacher, width in zip(SIDES, tables or (), teachers, self.student_dims):
             if table.shape != (len(teacher), width):
                 raise ConfigError(
                     f"The student's {side} features have the shape {tuple(table.shape)}; allowed: "
                     f"{(len(teacher), width)}, which the loss was made for."
                 )
-        for side, values in ids:
-            n = len(teachers[SIDES.index(side)])
-            if len(values) and values.device.type == "cpu" and not 0 <= values[0] <= values[-1] < n:
-                raise ConfigError(
-                    f"{side} ids run from {int(values[0])} to {int(values[-1])}; allowed: 0 to "
-                    f"{n - 1}, the rows of the features."
-                )
+        check_ids("user_ids", user_ids, len(teachers[0]))
+        check_ids("positive_item_ids", positive_item_ids, len(teachers[1]))
+        if negative_item_ids is not None:
+            check_ids("negative_item_ids", negative_item_ids, len(teachers[1]))
+        return super().__call__(student_features, user_ids, positive_item_ids, negative_item_ids)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         """Makes graphs, projectors, lists: all that depends on data and widths."""
@@ -161,17 +156,18 @@ def check_table(name: str, table: torch.Tensor, error: type[FreqDError]) -> None
         )
 
 
-def distinct(name: str, ids: torch.Tensor) -> torch.Tensor:
-    """The sorted distinct ids of a batch.
-
-    Raises:
-        ConfigError: They are no vector of int64.
-    """
+def check_ids(name: str, ids: torch.Tensor, n: int) -> None:
+    """Raises ConfigError unless ids are a vector of int64 and, on the CPU, from 0 to n - 1."""
     if not isinstance(ids, torch.Tensor) or ids.dtype != torch.int64 or ids.dim() != 1:
         good = isinstance(ids, torch.Tensor)
         what = f"{ids.dtype} {tuple(ids.shape)}" if good else type(ids).__name__
         raise ConfigError(f"{name} are {what}; allowed: a vector of int64 (.long()).")
-    return torch.unique(ids)
+    if len(ids) and ids.device.type == "cpu":
+        low, high = map(int, ids.aminmax())
+        if low < 0 or high >= n:
+            raise ConfigError(
+                f"{name} run from {low} to {high}; allowed: 0 to {n - 1}, the rows of the features."
+            )
 
 
 LOSSES: Registry[type[DistillationLoss]] = Registry("trainer")

@@ -20,8 +20,13 @@ from recbole_freqd.graph import (
     cooccurrence_graph,
     graph_filter,
 )
-from recbole_freqd.losses.base import LOSSES, DistillationLoss, distinct
-from recbole_freqd.losses.distances import mean_or_zero, projected_distance, row_distance
+from recbole_freqd.losses.base import LOSSES, DistillationLoss
+from recbole_freqd.losses.distances import (
+    mean_over_batch,
+    projected_distance,
+    refuse_one_dimension,
+    row_distance,
+)
 from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
 from recbole_freqd.rows import FeatureRows, Features, as_rows
 
@@ -102,12 +107,10 @@ class FreqDLoss(DistillationLoss):
         self._filtered: dict[str, _Filtered] = {}
         teachers = self.teacher_user_emb, self.teacher_item_emb
         for side, width, teacher_emb in zip(SIDES, student_dims, teachers):
-            if teacher_emb.shape[1] == 1 and options["distance"] == "cosine":
-                raise ConfigError(
-                    f"{self.prefix}_distance: got cosine, but the teacher's {side} features have "
-                    "one dimension, where a cosine is 1 or -1 and teaches nothing (Pop and Random "
-                    f"have no more). Allowed: {self.prefix}_distance: squared; or another teacher."
-                )
+            if options["distance"] == "cosine":
+                key = f"{self.prefix}_distance"
+                way_out = f"{key}: squared; or "
+                refuse_one_dimension(teacher_emb.shape[1], side, f"{key}: got cosine", way_out)
             dtype = torch.promote_types(teacher_emb.dtype, torch.float32)
             self.graphs[side] = self._make_graph(user_items, side, dtype)
             self.projectors[side] = make_projector(
@@ -163,14 +166,13 @@ class FreqDLoss(DistillationLoss):
         positive_item_ids: torch.Tensor,
         negative_item_ids: Optional[torch.Tensor] = None,
     ) -> torch.Tensor:
-        student, users = as_rows(student_features), distinct("user_ids", user_ids)
-        kinds = [distinct("positive_item_ids", positive_item_ids)]
-        if negative_item_ids is not None:
-            kinds.append(distinct("negative_item_ids", negative_item_ids))
-        self.check_batch(student_features, ("user", users), *(("item", kind) for kind in kinds))
-        items = self.distances("item", student, torch.cat(kinds))
-        means = [mean_or_zero(part) for part in items.split([len(kind) for kind in kinds])]
-        return mean_or_zero(self.distances("user", student, users)) + sum(means) / len(means)
+        student = as_rows(student_features)
+        return mean_over_batch(
+            lambda side, ids: self.distances(side, student, ids),
+            user_ids,
+            positive_item_ids,
+            negative_item_ids,
+        )
 
     def distances(self, side: str, student: FeatureRows, ids: torch.Tensor) -> torch.Tensor:
         """Distance between filtered student and filtered teacher rows.
