@@ -3,6 +3,13 @@
 import numpy as np
 import scipy.sparse as sp
 
+# Lists so short that a loss has something to draw on nine users and ten items.
+SHORT_LISTS = {
+    "RRD": {"k": 2, "uninteresting": 2, "top": 4},
+    "DCD": {"k": 2, "top": 6},
+    "RCE-KD": {"k": 2, "sampled": 2, "top": 5},
+}
+
 
 def dense_graph(user_items: np.ndarray, side: str, k: int) -> np.ndarray:
     """Â of the co-occurrence graph, by loops."""

@@ -2,5 +2,15 @@
 
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.freqd import FDLoss, FreqDLoss
+from recbole_freqd.losses.ranking import DCDLoss, RRDLoss
+from recbole_freqd.losses.rcekd import RCEKDLoss
 
-__all__ = ["LOSSES", "DistillationLoss", "FDLoss", "FreqDLoss"]
+__all__ = [
+    "LOSSES",
+    "DCDLoss",
+    "DistillationLoss",
+    "FDLoss",
+    "FreqDLoss",
+    "RCEKDLoss",
+    "RRDLoss",
+]
