@@ -39,6 +39,7 @@ _ONLY_OF_TEACHERS = (
     "allow_leakage",
     "min_overlap",
     "memory_map",
+    "keep_every",
 )
 _OF_THE_MLP = ("experts", "hidden", "dropout")
 _INHERITED_CATEGORIES = ("General", "Evaluation", "Dataset")

@@ -1,8 +1,9 @@
 """The module that joins student, teacher features and losses; the student never contains it."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import scipy.sparse as sp
@@ -115,6 +116,7 @@ class Distiller(nn.Module):
             taken out of the interactions and of every batch, so that no loss meets them: they have
             no edge in a graph, their rows are never read and get no gradient.
         teacher_scores: What the teacher ranks by, where a loss reads scores.
+        teacher_trajectory: What makes the rankers of its earlier selves, where a loss reads those.
 
     Raises:
         TeacherError: The teacher's rows are not the student's users and items.
@@ -130,6 +132,7 @@ class Distiller(nn.Module):
         teacher_features: Features,
         known: Optional[Known] = None,
         teacher_scores: Optional[Ranker] = None,
+        teacher_trajectory: Sequence[Callable[[], Ranker]] = (),
     ) -> None:
         super().__init__()
         device, seed = config["device"], config["seed"]
@@ -151,6 +154,7 @@ class Distiller(nn.Module):
                 widths,
                 teacher_features,
                 teacher_scores=teacher_scores,
+                teacher_trajectory=teacher_trajectory,
                 seed=seed,
                 **options,
             )

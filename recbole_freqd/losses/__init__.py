@@ -2,6 +2,7 @@
 
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.freqd import FDLoss, FreqDLoss
+from recbole_freqd.losses.hetcomp import HetCompLoss
 from recbole_freqd.losses.ranking import DCDLoss, RRDLoss
 from recbole_freqd.losses.rcekd import RCEKDLoss
 
@@ -11,6 +12,7 @@ __all__ = [
     "DistillationLoss",
     "FDLoss",
     "FreqDLoss",
+    "HetCompLoss",
     "RCEKDLoss",
     "RRDLoss",
 ]

@@ -166,3 +166,11 @@ def cross_entropy(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tens
 def mean_of_those(values: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
     """The mean of values (b,) over those that are there, (b,) bool; 0 of none, without a wait."""
     return torch.where(there, values, 0.0).sum() / there.sum().clamp(min=1)
+
+
+def is_in(items: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """(b, k) bool, which items (b, k) are among others (b, l) of their row; 0 is in none."""
+    ordered = others.long().sort(dim=1).values
+    items = items.long()
+    place = torch.searchsorted(ordered, items).clamp(max=ordered.shape[1] - 1)
+    return (ordered.gather(1, place) == items) & (items > 0)

@@ -125,10 +125,10 @@ class DCDLoss(RelaxedRankingLoss):
 
     Of the teacher's top M items that a user has not trained on, item k = 0 … M-1 has rank σ_k in
     the student's own list of all the user's untrained items (0 is the best), so it is misjudged
-    by d_k = (σ_k - k) / T: underestimated where positive, overestimated where negative. K are drawn without
-    replacement from the underestimated, with chances proportional to tanh d_k, and K from the
-    overestimated, proportional to tanh(-d_k). The first, in the teacher's order, are the list of
-    :class:`RRDLoss` and the second come after it:
+    by d_k = (σ_k - k) / T: underestimated where that is positive, overestimated where negative. K
+    are drawn without replacement from the underestimated, with chances proportional to tanh d_k,
+    and K from the overestimated, proportional to tanh(-d_k). The first, in the teacher's order, are
+    the list of :class:`RRDLoss` and the second come after it:
 
         L_u = Σ_k [log(Σ_{l ≥ k} exp s_l + Σ_j exp s'_j) - s_k],    L = mean of L_u
 
@@ -192,8 +192,11 @@ class DCDLoss(RelaxedRankingLoss):
         scores = candidates(student, user_ids, self.user_items)
         scores[:, ~self.known_items] = -torch.inf
         own = scores.gather(1, items.long())
-        ordered = scores.sort(dim=1).values
-        return scores.shape[1] - torch.searchsorted(ordered, own, right=True)
+        if scores.device.type == "cpu":
+            scores.numpy().sort(axis=1)  # in place; up to 15 times as fast as torch's
+        else:
+            scores = scores.sort(dim=1).values
+        return scores.shape[1] - torch.searchsorted(scores, own, right=True)
 
     def _draw(self, top: torch.Tensor, degree: torch.Tensor) -> torch.Tensor:
         """(b, k) int32, items drawn in proportion to a degree where that is positive."""

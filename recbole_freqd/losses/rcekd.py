@@ -8,6 +8,7 @@ from recbole_freqd.losses.base import LOSSES
 from recbole_freqd.losses.listwise import (
     ListwiseLoss,
     cross_entropy,
+    is_in,
     listed_scores,
     mean_of_those,
 )
@@ -79,7 +80,7 @@ class RCEKDLoss(ListwiseLoss):
         """Of users: Qˢ and A side by side, int32, the teacher's scores of them, J \\ A in Qᵀ, γ."""
         options, of_teacher = self.options, self._teacher_ids[user_ids]
         ranked = self._ranked(student, user_ids)
-        common = _is_in(ranked, of_teacher)
+        common = is_in(ranked, of_teacher)
         behind = common.flip(1).cumsum(dim=1).flip(1)
         if options["cap"] is not None:
             behind = behind.clamp(max=options["cap"])
@@ -87,8 +88,8 @@ class RCEKDLoss(ListwiseLoss):
         places, there = weighted_draw(weights, options["sampled"], self.stream)
         sample = ranked.gather(1, places).masked_fill(~there, 0)
         first = ranked[:, : options["k"]]
-        in_sample = _is_in(of_teacher, sample)
-        added = (of_teacher > 0) & ~in_sample & ~_is_in(of_teacher, first)
+        in_sample = is_in(of_teacher, sample)
+        added = (of_teacher > 0) & ~in_sample & ~is_in(of_teacher, first)
         overlap = in_sample.sum(dim=1) / (of_teacher > 0).sum(dim=1).clamp(min=1)
         lists = torch.cat([first, sample], dim=1)
         scores = listed_scores(self.teacher_scores, user_ids, lists)
@@ -118,11 +119,3 @@ class RCEKDLoss(ListwiseLoss):
     def _first_width(self) -> int:
         """How long the student's list is at most."""
         return min(self.options["top"], self.teacher_scores.shape[1] - 1)
-
-
-def _is_in(items: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """(b, k) bool, which items (b, k) are among others (b, l) of their row; 0 is in none."""
-    ordered = others.long().sort(dim=1).values
-    items = items.long()
-    place = torch.searchsorted(ordered, items).clamp(max=ordered.shape[1] - 1)
-    return (ordered.gather(1, place) == items) & (items > 0)
