@@ -2,10 +2,10 @@
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import scipy.sparse as sp
@@ -118,6 +118,7 @@ class Distiller(nn.Module):
             taken out of the interactions and of every batch, so that no loss meets them: they have
             no edge in a graph, their rows are never read and get no gradient.
         teacher_scores: What the teacher ranks by, where a loss reads scores.
+        teacher_trajectory: What makes the rankers of its earlier selves, where a loss reads those.
 
     Raises:
         TeacherError: The teacher's rows are not the student's users and items.
@@ -133,6 +134,7 @@ class Distiller(nn.Module):
         teacher_features: Features,
         known: Optional[Known] = None,
         teacher_scores: Optional[Ranker] = None,
+        teacher_trajectory: Sequence[Callable[[], Ranker]] = (),
     ) -> None:
         super().__init__()
         device, seed = config["device"], config["seed"]
@@ -155,6 +157,7 @@ class Distiller(nn.Module):
                     widths,
                     teacher_features,
                     teacher_scores=teacher_scores,
+                    teacher_trajectory=teacher_trajectory,
                     seed=seed,
                     **options,
                 ).to(device)

@@ -175,7 +175,8 @@ class FeatureRows:
             return _at_least_single(self.scorer(user_ids, item_ids))
         users = _at_least_single(self.of("user", user_ids))
         items = _at_least_single(self.of("item", item_ids.reshape(-1)))
-        return torch.einsum("bd,bkd->bk", users, items.view(*item_ids.shape, -1))
+        with torch.autocast(device_type=users.device.type, enabled=False):
+            return torch.einsum("bd,bkd->bk", users, items.view(*item_ids.shape, items.shape[-1]))
 
     def summed(self, side: str, sums: WeightedSums) -> torch.Tensor:
         """(b, d), weighted sums of features, at least float32; each entity is computed once."""

@@ -4,10 +4,14 @@ from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.experts import DELoss
 from recbole_freqd.losses.fitnet import FitNetLoss, VkDLoss
 from recbole_freqd.losses.freqd import FDLoss, FreqDLoss
+from recbole_freqd.losses.hetcomp import HetCompLoss
+from recbole_freqd.losses.ranking import DCDLoss, RRDLoss
+from recbole_freqd.losses.rcekd import RCEKDLoss
 from recbole_freqd.losses.topology import FTDLoss, HTDLoss
 
 __all__ = [
     "LOSSES",
+    "DCDLoss",
     "DELoss",
     "DistillationLoss",
     "FDLoss",
@@ -15,5 +19,8 @@ __all__ = [
     "FitNetLoss",
     "FreqDLoss",
     "HTDLoss",
+    "HetCompLoss",
+    "RCEKDLoss",
+    "RRDLoss",
     "VkDLoss",
 ]

@@ -1,6 +1,7 @@
 """What every distillation loss is: a module with options checked against ``properties/``."""
 
-from typing import Any, ClassVar, Optional, Union
+from collections.abc import Sequence
+from typing import Any, Callable, ClassVar, Optional, Union
 
 import scipy.sparse as sp
 import torch
@@ -27,6 +28,8 @@ class DistillationLoss(nn.Module):
         teacher_features: The teacher's user features (n_users, d) and item features (n_items, d').
         teacher_scores: What the teacher ranks by, for losses that read scores; None: the dot
             products of its features.
+        teacher_trajectory: What makes the rankers of the teacher's earlier selves, earliest first,
+            for losses that follow its training; each is made when it is read.
         seed: Of the loss's own random stream (initial projectors, dropout, masks).
         **options: The keys of the method without prefix; what is not given is the default of
             ``properties/``.
@@ -37,14 +40,16 @@ class DistillationLoss(nn.Module):
 
     Attributes:
         reads_scores: Whether the loss is made of the teacher's scores and not of its features.
+        reads_trajectory: Whether it is made of the teacher's earlier selves too.
         user_items: The training interactions.
-        teacher_scores: See above.
+        teacher_scores, teacher_trajectory: See above.
         stream: The loss's own random stream.
     """
 
     method: ClassVar[str]
     prefix: ClassVar[str]
     reads_scores: ClassVar[bool] = False
+    reads_trajectory: ClassVar[bool] = False
     teacher_user_emb: torch.Tensor
     teacher_item_emb: torch.Tensor
 
@@ -55,6 +60,7 @@ class DistillationLoss(nn.Module):
         teacher_features: Features,
         *,
         teacher_scores: Optional[Ranker] = None,
+        teacher_trajectory: Sequence[Callable[[], Ranker]] = (),
         seed: int = 0,
         **options: Any,
     ) -> None:
@@ -72,6 +78,7 @@ class DistillationLoss(nn.Module):
         self.options = resolve(self.method, self.prefix, options)
         self.stream, self.user_items = RandomStream(seed), user_items
         self.teacher_scores = teacher_scores or FeatureRanker(*teacher_features)
+        self.teacher_trajectory = teacher_trajectory
         for name, features in zip(("teacher_user_emb", "teacher_item_emb"), teacher_features):
             # Not persistent: a loss's state is what it learns, the teacher has its own file.
             self.register_buffer(name, features.detach().contiguous(), persistent=False)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -40,12 +41,14 @@ def from_recipe(
         if recipe.get("epochs", 1) != 1:
             logger.info("%s is computed in one pass: teacher.epochs is 1.", own_config["model"])
         own_config["epochs"] = own_config["eval_step"] = 1  # a validation is what saves it
+    if spec.get("keep_every"):
+        own_config["keep_every"] = spec["keep_every"]  # so it is one of its own, also to resume
     identity = run_identity(own_config, train_data._dataset, valid_data, metrics=False)
     stem = f"teacher-{own_config['model']}-{config['dataset']}"
     name = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=6).hexdigest()
     path = Path(config["checkpoint_dir"]) / f"{stem}-{name}.pth"
     facts_file, model = path.with_suffix(".json"), None
-    if path.is_file() and facts_file.is_file():
+    if path.is_file() and facts_file.is_file() and _is_whole(facts_file):
         facts, origin = read_json(facts_file)["facts"], "reused"
         logger.info("Teacher reused: %s (recipe, data and versions are unchanged)", path)
     else:
@@ -54,13 +57,22 @@ def from_recipe(
         model, facts = trainer.model, {"seconds_per_epoch": trainer.seconds_per_epoch()}
         if _is_closed_form(own_config):
             facts = {}  # an epoch is RecBole's idle pass over the data, the work was before it
+        facts.update(trainer.keep_trajectory(path))
         write_json(facts_file, {"identity": identity, "facts": facts})
         trainer.forget()
         logger.info("Teacher trained: %s", path)
     own_class = own_config.model_class
     payload = load_checkpoint(path, map_location=config["device"], model_class=own_class)
     model = load_model(own_config, payload, train_data._dataset, str(path), model)
-    return Teacher(own_config, str(path), features_of(config, spec, model), origin, facts)
+    features = features_of(config, spec, model)
+    on_the_way = tuple(str(path.with_name(file)) for file in facts.get("trajectory", ()))
+    return Teacher(own_config, str(path), features, origin, facts, on_the_way)
+
+
+def _is_whole(facts_file: Path) -> bool:
+    """Whether the checkpoints that a teacher's training has kept are all still there."""
+    kept = read_json(facts_file)["facts"].get("trajectory", ())
+    return all(facts_file.with_name(file).is_file() for file in kept)
 
 
 def _is_closed_form(config: Any) -> bool:
@@ -101,7 +113,7 @@ def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
 
 def _train(
     config: Any, train_data: Any, valid_data: Any, path: Path, rank: Optional[int]
-) -> ResumableTrainer:
+) -> "_TeacherTrainer":
     """Trains a recipe with RecBole's own trainer and keeps its best model at ``path``.
 
     Returns:
@@ -137,10 +149,45 @@ def _train(
 
 
 class _TeacherTrainer(ResumableTrainer):
-    """RecBole's own training, under a name that no student has."""
+    """RecBole's own training, under a name that no student has.
+
+    With ``keep_every`` in its Config, a checkpoint stays after every so many epochs.
+    """
 
     def _stem(self, config: Any) -> str:
         return f"{config['model']}-as-teacher"
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
+        result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
+        every = self.config["keep_every"]
+        if every and (epoch_idx + 1) % every == 0:
+            path = Path(self._run_file).with_suffix(f".epoch{epoch_idx + 1}.pth")
+            self._save_checkpoint(epoch_idx, verbose=False, saved_model_file=str(path))
+        return result
+
+    def keep_trajectory(self, teacher: Path) -> dict[str, list[str]]:
+        """Copies what was kept before the best epoch beside the teacher, ``….epoch<k>.pth``."""
+        if not self.config["keep_every"]:
+            return {}
+        best = load_checkpoint(teacher, model_class=self.config.model_class)["epoch"] + 1
+        names = []
+        for epoch, file in sorted(self._kept()):
+            if epoch < best:
+                path = teacher.with_suffix(f".epoch{epoch}.pth")
+                write_atomically(path, partial(shutil.copyfile, file))
+                names.append(path.name)
+        logger.info("Kept from before its best epoch %d: %s", best, ", ".join(names) or "nothing")
+        return {"trajectory": names}
+
+    def _kept(self) -> list[tuple[int, Path]]:
+        run = Path(self._run_file)
+        files = run.parent.glob(f"{run.stem}.epoch*.pth")
+        return [(int(file.stem.rpartition(".epoch")[2]), file) for file in files]
+
+    def forget(self) -> None:
+        for _, file in self._kept():
+            file.unlink()
+        super().forget()
 
 
 def _train_sampler(config: Any, dataset: Any) -> Optional[Any]:
