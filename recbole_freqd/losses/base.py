@@ -75,6 +75,11 @@ class DistillationLoss(nn.Module):
                 f"{user_items.shape[0]} users and {user_items.shape[1]} items. "
                 "Distil from a teacher trained on the same data."
             )
+        if self.reads_scores and rows[1] < 3:
+            raise ConfigError(
+                f"{self.method} teaches the order of items, of which there has to be more than "
+                f"one; the data has {rows[1] - 1}."
+            )
         self.options = resolve(self.method, self.prefix, options)
         self.stream, self.user_items = RandomStream(seed), user_items
         self.teacher_scores = teacher_scores or FeatureRanker(*teacher_features)
