@@ -661,7 +661,7 @@ def test_sidecars_say_what_the_data_was_and_need_no_pickle(world, ours, find, tm
     state = torch.load(sidecar_path(paths["student"]), weights_only=True)
     assert sorted(state["data"]) == ["filters", "split", "tokens", "train"]
     identity = json.loads(Path(paths["recipe"]).with_suffix(".json").read_text())["identity"]
-    assert {"tokens", "train", "valid"} == set(identity["data"])
+    assert {"tokens", "train", "valid", "columns"} == set(identity["data"])
     assert {"seed", "eval_args", "user_inter_num_interval"} <= set(identity["config"])
     assert len({tuple(read_fingerprint(path).values()) for path in paths.values()}) == 1
 
