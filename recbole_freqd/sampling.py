@@ -1,11 +1,11 @@
-"""What losses draw: items outside of lists, ranks from one distribution, tournaments, pairs.
+"""What losses draw: items without interaction, ranks from one law, tournaments, pairs.
 
 Everything is drawn for a batch of users at once, exactly, from a
 :class:`recbole_freqd.rng.RandomStream`; id 0, RecBole's padding, is never drawn but stands where
 there is nothing to draw.
 """
 
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,88 +16,51 @@ from recbole_freqd.rng import RandomStream
 
 _ROUNDS = 32
 _TINY = 1e-300  # a chance that has underflown is still more than none
-_USERS_AT_ONCE = 4096
 
 
 class FreeItems(nn.Module):
-    """The items from 1 on that are in no list of a user, and uniform draws from them.
+    """The items from 1 on that a user has not interacted with, and uniform draws from them.
 
-    The free item of rank r (from 0, ascending ids) of a user whose listed items are e_0 < e_1 < …
-    is r + 1 + #{j: e_j - j - 1 <= r}: one binary search, so nothing is drawn twice or rejected.
+    The free item of rank r (from 0, ascending ids) of a user with the items e_0 < e_1 < … is
+    r + 1 + #{j: e_j - j - 1 <= r}: one binary search, so that nothing is rejected and drawn again.
 
     Args:
-        user_items: (n_users, n_items) sparse, non-zero for the listed pairs.
+        user_items: (n_users, n_items) sparse, non-zero for the pairs that are not free.
         device: Where items are drawn.
-        also: (n_users, m) integer, items that are listed too, e.g. a top list; distinct in a row,
-            0 for none.
+
+    Attributes:
+        counts: (n_users,) int64, how many items are free.
     """
 
+    counts: torch.Tensor
     offsets: torch.Tensor
     below: torch.Tensor
-    also_below: torch.Tensor
-    counts: torch.Tensor
 
-    def __init__(
-        self, user_items: sp.csr_array, device: Any, also: Optional[torch.Tensor] = None
-    ) -> None:
+    def __init__(self, user_items: sp.csr_array, device: Any) -> None:
         super().__init__()
         n_users, self.n_items = user_items.shape
         keys = _keys(user_items)
         first = np.searchsorted(keys, np.arange(n_users + 1) * self.n_items)
         place = np.arange(len(keys)) - np.repeat(first[:-1], np.diff(first))
-        # Free items below each listed one, made unique to its user like the keys themselves.
-        below, known = torch.from_numpy(keys - place - 1), torch.from_numpy(keys).to(device)
-        self.register_buffer("offsets", torch.from_numpy(first).to(device), persistent=False)
+        # Free items below each one that is not, made unique to the user like the keys themselves.
+        below, offsets = torch.from_numpy(keys - place - 1), torch.from_numpy(first)
         self.register_buffer("below", below.to(device), persistent=False)
-        rows = self._rank_among_free(known, also) if also is not None else self.offsets[:0]
-        self.register_buffer("also_below", rows, persistent=False)
-        free = self.n_items - 1 - self.offsets.diff()
-        if also is not None:
-            free = free - (rows < self.n_items).sum(dim=1)
-        self.register_buffer("counts", free, persistent=False)
+        self.register_buffer("offsets", offsets.to(device), persistent=False)
+        counts = self.n_items - 1 - self.offsets.diff()
+        self.register_buffer("counts", counts, persistent=False)
 
-    def draw(
-        self, user_ids: torch.Tensor, count: int, stream: RandomStream, *, distinct: bool = False
-    ) -> torch.Tensor:
-        """(b, count) int64, for each of users (b,) free items, independent or without repeats.
-
-        0 where a user has none, or none left.
-        """
-        limits = self.counts[user_ids]
-        if distinct:
-            return self.items(user_ids, distinct_draws(limits, count, stream))
-        return self.items(user_ids, _uniform_ranks(limits, count, stream))
+    def draw(self, user_ids: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
+        """(b, count) int64, for each of users (b,) independent free items; 0 where there is none."""
+        limits = self.counts[user_ids, None]
+        return self.items(user_ids, (_uniform(limits[:, 0], count, stream) * limits).long())
 
     def items(self, user_ids: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
         """(b, k) int64, the free items of users (b,) of ranks (b, k); 0 for a rank without one."""
         none = (ranks < 0) | (ranks >= self.counts[user_ids, None])
         ranks = ranks.masked_fill(none, 0)
-        if len(self.also_below):
-            more = self.also_below[user_ids]
-            ranks = ranks + torch.searchsorted(more, ranks.to(more.dtype), right=True)
         keys = user_ids[:, None] * self.n_items + ranks
-        listed = torch.searchsorted(self.below, keys, right=True) - self.offsets[user_ids, None]
-        return (ranks + 1 + listed).masked_fill(none, 0)
-
-    def _rank_among_free(self, keys: torch.Tensor, also: torch.Tensor) -> torch.Tensor:
-        """(n_users, m) int32: ``below`` again, of ``also`` among what ``user_items`` leaves free.
-
-        What is in ``user_items`` already, and 0, come last, as ``n_items``.
-        """
-        also = also.to(keys.device)
-        ranks = torch.empty(also.shape, dtype=torch.int32, device=keys.device)
-        for users in torch.arange(len(also), device=keys.device).split(_USERS_AT_ONCE):
-            ids = also[users].long()
-            wanted = users[:, None] * self.n_items + ids
-            place = torch.searchsorted(keys, wanted)
-            idle = ids == 0
-            if len(keys):
-                idle |= keys[place.clamp(max=len(keys) - 1)] == wanted
-            rank = ids - 1 - (place - self.offsets[users, None])
-            rank = rank.masked_fill(idle, 2 * self.n_items).sort(dim=1).values
-            rank -= torch.arange(ids.shape[1], device=keys.device)
-            ranks[users] = rank.clamp(max=self.n_items).int()
-        return ranks
+        before = torch.searchsorted(self.below, keys, right=True) - self.offsets[user_ids, None]
+        return (ranks + 1 + before).masked_fill(none, 0)
 
 
 class RankDraws(nn.Module):
@@ -198,8 +161,8 @@ def distinct_draws(
     limits: torch.Tensor,
     count: int,
     stream: RandomStream,
-    draw: Optional[Callable[[torch.Tensor], torch.Tensor]] = None,
-    weigh: Optional[Callable[[torch.Tensor, int], torch.Tensor]] = None,
+    draw: Callable[[torch.Tensor], torch.Tensor],
+    weigh: Callable[[torch.Tensor, int], torch.Tensor],
 ) -> torch.Tensor:
     """Ranks drawn one after the other, those that a user has already being drawn again.
 
@@ -209,18 +172,16 @@ def distinct_draws(
         limits: (b,) int64, ranks of a user are below.
         count: Ranks of each user.
         stream: Where what is missing in the end is drawn from.
-        draw: From limits (b',) to independent ranks (b', count); None: uniform ones.
+        draw: From limits (b',) to independent ranks (b', count).
         weigh: From limits (b',) and n to the chances (b', n) that ``draw`` gives to the ranks below
-            the limits, up to a factor; None: equal ones.
+            the limits, up to a factor.
 
     Returns:
         (b, count) int64; where a limit is at most ``count``, all ranks in order and then -1.
     """
-    draw = draw or (lambda some: _uniform_ranks(some, count, stream))
-    weigh = weigh or _equal_chances
     every = torch.arange(count, device=limits.device)
     ranks = every.where(every < limits[:, None], -1)
-    open_rows = (limits > count).nonzero()[:, 0]
+    (open_rows,) = (limits > count).nonzero(as_tuple=True)
     if len(open_rows):
         ranks[open_rows] = draw(limits[open_rows])
     for _ in range(_ROUNDS):
@@ -230,22 +191,30 @@ def distinct_draws(
         if len(open_rows) == 0:
             return ranks
         ranks[open_rows] = torch.where(repeated, draw(limits[open_rows]), ranks[open_rows])
-    repeated = _repeats(ranks[open_rows])
-    chances = weigh(limits[open_rows], int(limits[open_rows].max())).clamp(min=_TINY)
-    race = torch.empty_like(chances).exponential_(generator=stream.on(chances.device))
-    taken = ranks[open_rows].where(~repeated, ranks[open_rows, :1])
-    outside = torch.arange(chances.shape[1], device=limits.device) >= limits[open_rows, None]
-    race = (chances / race).masked_fill(outside, -1.0).scatter(1, taken, -1.0)
-    fresh = race.topk(count, dim=1).indices
-    place = (repeated.cumsum(dim=1) - 1).clamp(min=0)
-    ranks[open_rows] = torch.where(repeated, fresh.gather(1, place), ranks[open_rows])
+    if len(open_rows):
+        chances = weigh(limits[open_rows], int(limits[open_rows].max()))
+        ranks[open_rows] = _completed(ranks[open_rows], limits[open_rows], chances, stream)
     return ranks
+
+
+def _completed(
+    ranks: torch.Tensor, limits: torch.Tensor, chances: torch.Tensor, stream: RandomStream
+) -> torch.Tensor:
+    """(b, k), ranks with all repeats replaced, by a draw without replacement from those left."""
+    repeated = _repeats(ranks)
+    race = torch.empty_like(chances).exponential_(generator=stream.on(chances.device))
+    outside = torch.arange(chances.shape[1], device=limits.device) >= limits[:, None]
+    taken = ranks.where(~repeated, ranks[:, :1])
+    race = (chances.clamp(min=_TINY) / race).masked_fill(outside, -1.0).scatter(1, taken, -1.0)
+    fresh = race.topk(ranks.shape[1], dim=1).indices
+    place = (repeated.cumsum(dim=1) - 1).clamp(min=0)
+    return torch.where(repeated, fresh.gather(1, place), ranks)
 
 
 def _keys(user_items: sp.csr_array) -> np.ndarray:
     """The pairs as user * n_items + item, ascending and distinct, int64; without the padding."""
     entries = user_items.tocoo()
-    rows, columns = (ids.astype(np.int64) for ids in entries.coords)
+    rows, columns = entries.row.astype(np.int64), entries.col.astype(np.int64)
     counted = (entries.data != 0) & (columns > 0)
     return np.unique(rows[counted] * user_items.shape[1] + columns[counted])
 
@@ -254,14 +223,6 @@ def _uniform(limits: torch.Tensor, count: int, stream: RandomStream) -> torch.Te
     """(b, count) float64 in [0, 1)."""
     shape, device = (len(limits), count), limits.device
     return torch.rand(shape, generator=stream.on(device), dtype=torch.float64, device=device)
-
-
-def _uniform_ranks(limits: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
-    return (_uniform(limits, count, stream) * limits[:, None]).long()
-
-
-def _equal_chances(limits: torch.Tensor, n: int) -> torch.Tensor:
-    return torch.ones(len(limits), n, dtype=torch.float64, device=limits.device)
 
 
 def _repeats(ranks: torch.Tensor) -> torch.Tensor:
