@@ -151,6 +151,7 @@ class Distiller(nn.Module):
                 widths,
                 teacher_features,
                 teacher_scores=teacher_scores,
+                progress=bool(config["show_progress"]),
                 seed=seed,
                 **options,
             )

@@ -50,7 +50,7 @@ class FreeItems(nn.Module):
         self.register_buffer("counts", counts, persistent=False)
 
     def draw(self, user_ids: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
-        """(b, count) int64, for each of users (b,) independent free items; 0 where there is none."""
+        """(b, count) int64, independent free items of users (b,); 0 where there is none."""
         limits = self.counts[user_ids, None]
         return self.items(user_ids, (_uniform(limits[:, 0], count, stream) * limits).long())
 

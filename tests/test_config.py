@@ -109,8 +109,8 @@ def test_trainers_are_named_in_any_case_one_or_several(value, names):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("FreqDD", r"Unknown trainer 'FreqDD'\. Did you mean 'FreqD'\? Allowed: FD, FreqD"),
-        ("xyz", r"Unknown trainer 'xyz'\. Allowed: FD, FreqD"),
+        ("FreqDD", r"Unknown trainer 'FreqDD'\. Did you mean 'FreqD'\? Allowed: .*FD, .*FreqD"),
+        ("xyz", r"Unknown trainer 'xyz'\. Allowed: .*FD, .*FreqD"),
         (["FD", "FrqD"], r"Unknown trainer 'FrqD'\. Did you mean 'FreqD'\?"),
         (["FD", "fd"], r"trainer: \['FD', 'FD'\] names a loss twice"),
         (7, r"Unknown trainer 7\. Allowed"),
@@ -256,11 +256,13 @@ OUT_OF_RANGE = {
     "[0, 1)": [-0.01, 1],
     ">= 0": [-0.01],
     ">= 1": [0, -3],
+    "> 0": [0, -0.5],
 }
 
 
 def bad_values(key):
-    return [*OUT_OF_RANGE[key.range], "nonsense", True, float("nan"), float("inf"), {}, []]
+    values = [*OUT_OF_RANGE[key.range], "nonsense", True, float("nan"), float("inf"), {}, []]
+    return [value for value in values if "bool" not in key.types or value is not True]
 
 
 @pytest.mark.parametrize("key", METHOD_KEYS, ids=lambda key: key.name)

@@ -26,6 +26,7 @@ class DistillationLoss(nn.Module):
         teacher_features: The teacher's user features (n_users, d) and item features (n_items, d').
         teacher_scores: What the teacher ranks by, for losses that read scores; None: the dot
             products of its features.
+        progress: Whether passes over all users show a bar.
         seed: Of the loss's own random stream (initial projectors, dropout, masks).
         **options: The keys of the method without prefix; what is not given is the default of
             ``properties/``.
@@ -36,6 +37,7 @@ class DistillationLoss(nn.Module):
 
     Attributes:
         reads_scores: Whether the loss is made of the teacher's scores and not of its features.
+        counts_rows: Whether a user counts as often as the batch has it, and not once.
         user_items: The training interactions.
         teacher_scores: See above.
         stream: The loss's own random stream.
@@ -44,6 +46,7 @@ class DistillationLoss(nn.Module):
     method: ClassVar[str]
     prefix: ClassVar[str]
     reads_scores: ClassVar[bool] = False
+    counts_rows: ClassVar[bool] = False
     teacher_user_emb: torch.Tensor
     teacher_item_emb: torch.Tensor
 
@@ -54,6 +57,7 @@ class DistillationLoss(nn.Module):
         teacher_features: Features,
         *,
         teacher_scores: Optional[Ranker] = None,
+        progress: bool = False,
         seed: int = 0,
         **options: Any,
     ) -> None:
@@ -68,6 +72,7 @@ class DistillationLoss(nn.Module):
             )
         self.options = resolve(self.method, self.prefix, options)
         self.stream, self.user_items = RandomStream(seed), user_items
+        self.progress = progress
         self.teacher_scores = teacher_scores or FeatureRanker(*teacher_features)
         for name, features in zip(("teacher_user_emb", "teacher_item_emb"), teacher_features):
             # Not persistent: a loss's state is what it learns, the teacher has its own file.

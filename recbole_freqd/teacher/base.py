@@ -100,7 +100,7 @@ class Teacher:
         logger.info(
             "%s is asked for its scores, which are no products of features.", self.config["model"]
         )
-        return ModelRanker(model, adapter.caches)
+        return ModelRanker(model, adapter.caches, adapter.pairs_by)
 
     def can_rank(self, loader: Any) -> bool:
         """Whether it can be evaluated on a loader of the student's; the log says if not, and why.
