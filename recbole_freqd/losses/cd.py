@@ -67,7 +67,7 @@ class CDLoss(RowwiseResponseLoss):
             self.refresh(self.teacher_scores)
         elif self.options["guide"] == "random":
             free = FreeItems(user_items, device)
-            for users in user_blocks(*user_items.shape, device):
+            for users in user_blocks(*self.teacher_scores.shape, device):
                 self._note(users, free.draw(users, count, self.stream))
 
     def refresh(self, student: Ranker) -> None:

@@ -68,7 +68,7 @@ class RDLoss(RowwiseResponseLoss):
         scores = student.scores(user_ids, items)
         weights = self._position_weights(items, scores.dtype)
         if self._epoch >= self.options["start"]:
-            weights = weights * self._discrepancy(student, user_ids, scores.detach())
+            weights = weights * self._discrepancy(student, user_ids, items, scores.detach())
         return -(weights * F.logsigmoid(scores)).sum(dim=1)
 
     def _position_weights(self, items: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -78,15 +78,19 @@ class RDLoss(RowwiseResponseLoss):
         return weights / weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(dtype).tiny)
 
     def _discrepancy(
-        self, student: FeatureRows, user_ids: torch.Tensor, scores: torch.Tensor
+        self,
+        student: FeatureRows,
+        user_ids: torch.Tensor,
+        items: torch.Tensor,
+        scores: torch.Tensor,
     ) -> torch.Tensor:
-        """(b, K), b, from the student's scores (b, K) of the listed items."""
+        """(b, K), b, from the student's scores (b, K) of the listed items (b, K)."""
         count = self.options["samples"]
+        drawn = self.free.draw(user_ids, count, self.stream)
         with torch.no_grad():
-            drawn = student.scores(user_ids, self.free.draw(user_ids, count, self.stream))
-        # Samples that score higher: all but those that sort before the item.
-        ordered = drawn.sort(dim=1).values
-        higher = count - torch.searchsorted(ordered, scores.contiguous(), right=True)
-        rank = higher * self.free.counts[user_ids, None] // count
+            others = student.scores(user_ids, drawn)
+        # An item is never above itself, however its two scores were rounded.
+        above = (others[:, None] > scores[:, :, None]) & (drawn[:, None] != items[:, :, None])
+        rank = above.sum(dim=2) * self.free.counts[user_ids, None] // count
         position = torch.arange(scores.shape[1], device=scores.device)
         return torch.tanh(self.options["sharpness"] * (rank - position)).clamp(min=0).to(scores)

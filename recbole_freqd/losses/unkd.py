@@ -111,7 +111,8 @@ class UnKDLoss(RowwiseResponseLoss):
             (b, n) int64 each: the item that the teacher prefers, and the other; 0 and 0 where a
             group has no two candidates.
         """
-        better, worse = [], []
+        better: list[torch.Tensor] = []
+        worse: list[torch.Tensor] = []
         for group, count in enumerate(self.shares):
             limits = self.list_lengths[user_ids, group].long()
             items = self.list_ids[user_ids, group].long()
