@@ -156,7 +156,8 @@ class Distiller(nn.Module):
                 **options,
             )
             self.losses[method] = loss.to(device)
-        self._log_widths(widths, teacher_features, adapter)
+        if not all(loss.reads_scores for loss in self.losses.values()):
+            self._log_widths(widths, teacher_features, adapter)
 
     def _log_widths(
         self, widths: tuple[int, int], teacher_features: Features, adapter: FeatureAdapter

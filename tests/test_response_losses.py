@@ -465,3 +465,34 @@ def test_students_are_taught_through_the_trainer(tiny_config, name, model, teach
     assert set(run.trainer._sums) == {"base", name}
     assert 0 < float(run.trainer._sums[name]) < math.inf
     assert isinstance(run.trainer.distiller.losses[name].teacher_scores, Ranker)
+
+
+class Killed(Exception):
+    """As far as a run can tell, the process is gone."""
+
+
+@every
+def test_a_run_that_was_cut_off_ends_in_the_same_bits(tiny_config, name, tmp_path, monkeypatch):
+    from recbole_freqd import runs
+    from recbole_freqd.distiller import Distiller
+
+    def run(folder, **keys):
+        recipe = {"model": "BPR", "epochs": 1}
+        keys = {"rd_start": 1} | keys if name == "RD" else keys
+        folder = str(tmp_path / folder)
+        config = tiny_config(trainer=name, teacher=recipe, epochs=4, checkpoint_dir=folder, **keys)
+        return runs.run(config, test=False).trainer
+
+    def until_epoch_2(self, epoch, student=None):
+        if epoch == 2:
+            raise Killed
+        begin(self, epoch, student)
+
+    whole, begin = run("whole"), Distiller.start_epoch
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Distiller, "start_epoch", until_epoch_2)
+        run("parts")
+    resumed = run("parts", resume=True)
+    assert len(resumed.train_loss_dict) == 4 and resumed.train_loss_dict == whole.train_loss_dict
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key])
