@@ -49,3 +49,12 @@ def test_a_teacher_checkpoint_of_cuda_teaches_on_the_cpu(distil):
 def test_amp_trains_on_cuda(distil):
     run = distil("0", enable_amp=True, enable_scaler=True)
     assert all(torch.isfinite(value).all() for value in run.model.state_dict().values())
+
+
+@pytest.mark.parametrize("trainer", ["KD", "RD", "CD", "UnKD"])
+@pytest.mark.parametrize("teacher", ["BPR", "ItemKNN"])
+def test_scores_are_taught_on_the_device(distil, trainer, teacher):
+    keys = {"rd_start": 0} if trainer == "RD" else {}
+    run = distil("0", trainer=trainer, teacher={"model": teacher, "epochs": 1}, **keys).trainer
+    assert {buffer.device.type for buffer in run.distiller.buffers()} == {"cuda"}
+    assert 0 < float(run._sums[trainer]) < float("inf")
