@@ -158,6 +158,7 @@ class Distiller(nn.Module):
                     teacher_features,
                     teacher_scores=teacher_scores,
                     teacher_trajectory=teacher_trajectory,
+                    progress=bool(config["show_progress"]),
                     seed=seed,
                     **options,
                 ).to(device)

@@ -15,9 +15,13 @@ from recbole_freqd.checkpoint import load_plain, sidecar_path, write_atomically
 from recbole_freqd.config import complete_in_place, trainer_names
 from recbole_freqd.distiller import Distiller
 from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
-from recbole_freqd.features import closed_form_error, shared_features, student_adapter
+from recbole_freqd.features import (
+    StudentRanker,
+    closed_form_error,
+    shared_features,
+    student_adapter,
+)
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.ranking import ModelRanker
 from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.teacher import Teacher, data_fingerprint, find_teacher
 
@@ -188,7 +192,7 @@ class DistillationTrainer(ResumableTrainer):
             clip_grad_norm_([*self.model.parameters(), *self.distiller.parameters()], **arguments)
 
     def _begin_epoch(self, epoch: int) -> None:
-        self.distiller.start_epoch(epoch, ModelRanker(self.model, self.adapter.caches))
+        self.distiller.start_epoch(epoch, StudentRanker(self.model, self.adapter))
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         self._sums, self._steps = {}, 0

@@ -25,7 +25,7 @@ SHORT_LISTS = {
     "HetComp": {"k": 4, "positives": 2, "teacher_trajectory": earlier_teachers(2)},
     "RCE-KD": {"k": 2, "sampled": 2, "top": 5},
 }
-WITHOUT_CHANCE = {"HetComp", "FTD"}  # losses that draw nothing
+WITHOUT_CHANCE = {"HetComp", "FTD", "KD"}  # losses that draw nothing
 
 
 def dense_graph(user_items: np.ndarray, side: str, k: int) -> np.ndarray:

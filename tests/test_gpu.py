@@ -72,3 +72,12 @@ def test_a_run_cut_off_on_cuda_goes_on_there_and_on_the_cpu(distil, monkeypatch,
         whole = distil("0", learning_rate=0.0011).model.state_dict()
         for name, value in done.model.state_dict().items():
             torch.testing.assert_close(value, whole[name], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("trainer", ["KD", "RD", "CD", "UnKD"])
+@pytest.mark.parametrize("teacher", ["BPR", "ItemKNN"])
+def test_scores_are_taught_on_the_device(distil, trainer, teacher):
+    keys = {"rd_start": 0} if trainer == "RD" else {}
+    run = distil("0", trainer=trainer, teacher={"model": teacher, "epochs": 1}, **keys).trainer
+    assert {buffer.device.type for buffer in run.distiller.buffers()} == {"cuda"}
+    assert 0 < float(run._sums[trainer]) < float("inf")

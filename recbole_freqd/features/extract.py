@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from recbole_freqd.errors import ConfigError, TeacherError
-from recbole_freqd.features.base import Biases, FeatureAdapter
+from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
 from recbole_freqd.features.check import (
     ORDER_TOLERANCE,
     are_exact,
@@ -84,7 +84,7 @@ def extract_features(
             biases = adapter.biases(model)
         if check:
             _check_finite(model, features)
-        return _with_columns(features, biases) if with_bias else features
+        return with_bias_columns(features, biases) if with_bias else features
     if promised:
         logger.warning(
             "%s does not rank by the features of %s that it inherits or resembles: approximating "
@@ -190,13 +190,3 @@ def _kept(values: torch.Tensor, dtype: torch.dtype, mapped: bool) -> torch.Tenso
         return values.to(dtype)
     n_rows, width = values.shape
     return empty_rows(n_rows, width, dtype, values.device, mapped=True).copy_(values)
-
-
-def _with_columns(features: Features, biases: Biases) -> Features:
-    """Biases as columns: [U, b_u, 1] and [V, 1, b_i], of those that there are."""
-    columns: list[list[torch.Tensor]] = [[features[0]], [features[1]]]
-    for side, bias in enumerate(biases):
-        if bias is not None:
-            columns[side].append(bias.detach().unsqueeze(1))
-            columns[1 - side].append(features[1 - side].new_ones(len(features[1 - side]), 1))
-    return torch.cat(columns[0], dim=1), torch.cat(columns[1], dim=1)

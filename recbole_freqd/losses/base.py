@@ -30,6 +30,7 @@ class DistillationLoss(nn.Module):
             products of its features.
         teacher_trajectory: What makes the rankers of the teacher's earlier selves, earliest first,
             for losses that follow its training; each is made when it is read.
+        progress: Whether passes over all users show a bar.
         seed: Of the loss's own random stream (initial projectors, dropout, masks).
         **options: The keys of the method without prefix; what is not given is the default of
             ``properties/``.
@@ -41,6 +42,7 @@ class DistillationLoss(nn.Module):
     Attributes:
         reads_scores: Whether the loss is made of the teacher's scores and not of its features.
         reads_trajectory: Whether it is made of the teacher's earlier selves too.
+        counts_rows: Whether a user counts as often as the batch has it, and not once.
         user_items: The training interactions.
         teacher_scores, teacher_trajectory: See above.
         stream: The loss's own random stream.
@@ -50,6 +52,7 @@ class DistillationLoss(nn.Module):
     prefix: ClassVar[str]
     reads_scores: ClassVar[bool] = False
     reads_trajectory: ClassVar[bool] = False
+    counts_rows: ClassVar[bool] = False
     teacher_user_emb: torch.Tensor
     teacher_item_emb: torch.Tensor
 
@@ -61,6 +64,7 @@ class DistillationLoss(nn.Module):
         *,
         teacher_scores: Optional[Ranker] = None,
         teacher_trajectory: Sequence[Callable[[], Ranker]] = (),
+        progress: bool = False,
         seed: int = 0,
         **options: Any,
     ) -> None:
@@ -82,6 +86,7 @@ class DistillationLoss(nn.Module):
             )
         self.options = resolve(self.method, self.prefix, options)
         self.stream, self.user_items = RandomStream(seed), user_items
+        self.progress = progress
         self.teacher_scores = teacher_scores or FeatureRanker(*teacher_features)
         self.teacher_trajectory = teacher_trajectory
         for name, features in zip(("teacher_user_emb", "teacher_item_emb"), teacher_features):

@@ -103,7 +103,7 @@ class Teacher:
         logger.info(
             "%s is asked for its scores, which are no products of features.", self.config["model"]
         )
-        return ModelRanker(model, adapter.caches)
+        return ModelRanker(model, adapter.caches, adapter.pairs_by)
 
     def trajectory_rankers(self, dataset: Any) -> list[Callable[[], Ranker]]:
         """What makes the :meth:`ranker` of each checkpoint of its trajectory when called."""
