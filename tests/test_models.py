@@ -7,7 +7,7 @@ What is found is recorded (``record_property``), for a script that makes a table
 import copy
 import importlib.util
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -384,7 +384,7 @@ class FirstStep:
 
     def note_features(self, _, arguments):
         """A hook: the distiller is about to read the features, its first argument."""
-        rows = arguments[0]
+        rows = replace(arguments[0], in_place=False)  # that hides gradients from autograd.grad
         for side, count in (("user", self.model.n_users), ("item", self.model.n_items)):
             features = rows.of(side, torch.arange(1, count))
             self.features[side] = features.detach()
