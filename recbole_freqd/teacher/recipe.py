@@ -13,7 +13,7 @@ from recbole_freqd.checkpoint import load_checkpoint, read_json, write_atomicall
 from recbole_freqd.config import asking_recbole, teacher_config
 from recbole_freqd.errors import CheckpointError
 from recbole_freqd.features import check_teacher, registered_adapter
-from recbole_freqd.identity import run_identity
+from recbole_freqd.identity import differences, run_identity
 from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.settings import read_keys
 from recbole_freqd.teacher.base import Teacher, features_of, load_model
@@ -34,14 +34,7 @@ def from_recipe(
     Raises:
         ConfigError, CheckpointError, TeacherError: It cannot be trained, saved or read.
     """
-    reserved = read_keys("teacher.yaml")
-    recipe = {key: value for key, value in spec.items() if key not in reserved}
-    own_config = teacher_config(config, recipe)
-    rank = spec.get("spectral_rank")
-    if _is_closed_form(own_config):
-        if recipe.get("epochs", 1) != 1:
-            logger.info("%s is computed in one pass: teacher.epochs is 1.", own_config["model"])
-        own_config["epochs"] = own_config["eval_step"] = 1  # a validation is what saves it
+    own_config, rank = recipe_config(config, spec), spec.get("spectral_rank")
     identity = run_identity(own_config, train_data._dataset, valid_data, metrics=False)
     stem = f"teacher-{own_config['model']}-{config['dataset']}"
     name = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=6).hexdigest()
@@ -61,7 +54,27 @@ def from_recipe(
     return Teacher(own_config, str(path), features_of(config, spec, model), origin, facts)
 
 
-def _is_closed_form(config: Any) -> bool:
+def recipe_config(config: Any, spec: dict[str, Any]) -> Any:
+    """The Config that a recipe is trained with.
+
+    Args:
+        config: The student's Config.
+        spec: Its ``teacher`` keys.
+
+    Raises:
+        ConfigError: An unknown model or key.
+    """
+    reserved = read_keys("teacher.yaml")
+    recipe = {key: value for key, value in spec.items() if key not in reserved}
+    own_config = teacher_config(config, recipe)
+    if is_closed_form(own_config):
+        if recipe.get("epochs", 1) != 1:
+            logger.info("%s is computed in one pass: teacher.epochs is 1.", own_config["model"])
+        own_config["epochs"] = own_config["eval_step"] = 1  # a validation is what saves it
+    return own_config
+
+
+def is_closed_form(config: Any) -> bool:
     """Whether a teacher is computed, not trained.
 
     Raises:
@@ -82,14 +95,7 @@ def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
             stored = json.loads(file.read_text(encoding="utf-8"))["identity"]
         except (OSError, ValueError, KeyError):
             continue
-        changed = [
-            f"{key} was {stored['config'].get(key)}, is {identity['config'].get(key)}"
-            for key in sorted(set(stored["config"]) | set(identity["config"]))
-            if stored["config"].get(key) != identity["config"].get(key)
-        ]
-        changed += [
-            f"{key} changed" for key in ("data", "versions") if stored[key] != identity[key]
-        ]
+        changed = differences(stored, identity)
         candidates.append((len(changed), file.with_suffix(".pth").name, changed))
     if not candidates:
         return f"there is no {stem} in {path.parent} yet"
@@ -132,7 +138,7 @@ def _train(
     write_atomically(path, lambda temporary: shutil.copyfile(trainer.saved_model_file, temporary))
     trainer.forget()
     trainer.tensorboard.close()
-    if _is_closed_form(config):
+    if is_closed_form(config):
         return {}, model  # an epoch is RecBole's idle pass over the data, the work was before it
     return {"seconds_per_epoch": trainer.seconds_per_epoch()}, model
 
