@@ -97,7 +97,7 @@ class CellStore:
         return load_users(path) if path.is_file() else None
 
     def _say_why(self, cell: Cell) -> None:
-        """What sets a cell apart from the kept one of the same method and seed that comes nearest."""
+        """What sets a cell apart from the nearest one kept of its method and seed."""
         candidates = []
         for file in self.folder.glob(f"{cell.what}-{cell.seed}-*.json"):
             try:

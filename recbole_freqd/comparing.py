@@ -76,17 +76,18 @@ def compare(
 
     named = comparison.read_methods(methods)
     seeds = comparison.check_seeds(seeds, "--seeds")
-    tune_seeds = comparison.check_seeds(seeds[:2] if tune_seeds is None else tune_seeds, "tune_seeds")
+    tune_seeds = comparison.check_seeds(
+        seeds[:2] if tune_seeds is None else tune_seeds, "tune_seeds"
+    )
     if tune < 0 or (tune_only and not tune) or (tune and frozen):
         raise ConfigError(
             f"--tune {tune}{' --tune_only' * tune_only}{f' --frozen {frozen}' if frozen else ''}; "
-            "allowed: a number of trials from 1, or frozen configs, not both; --tune_only with --tune."
+            "allowed: a number of trials from 1, or frozen configs, not both; --tune_only with "
+            "--tune."
         )
     own, chosen = spaces.read_own(search), frozen and tuning.read_frozen(frozen, named)
     losses = list(dict.fromkeys(loss for parts in named.values() for loss in parts))
-    base = make_config(
-        model, dataset, config_file_list, {**(config_dict or {}), "trainer": losses}
-    )
+    base = make_config(model, dataset, config_file_list, {**(config_dict or {}), "trainer": losses})
     comparison.metric_of(base)
     folder = Path(output_dir) / f"compare-{base['dataset']}-{base['model']}"
     if tune:
@@ -151,6 +152,4 @@ def _seeds(text: str) -> list[int]:
             return list(range(int(first), int(last) + 1))
         return [int(seed) for seed in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"got {text!r}; allowed: 2020,2021 or 2020-2024"
-        ) from None
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: 2020,2021 or 2020-2024") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Callable, Optional
 
-from recbole_freqd import __version__, comparison_report, runs, search
+from recbole_freqd import __version__, comparison_report, runs
 from recbole_freqd.cells import Cell, CellStore
 from recbole_freqd.checkpoint import fingerprint, write_atomically, write_json
 from recbole_freqd.config import CHECKPOINT, TEACHER, trainer_names
@@ -64,7 +64,9 @@ def compare_runs(
             row, users = run_cell(cell, metric)
             seconds = perf_counter() - start
             found[cell.name] = store.keep(cell, {**row, "seconds": seconds}, users)
-            words = f"{cell.what}, seed {cell.seed}: test {metric} {row['test'].get(metric, 'none')}"
+            words = (
+                f"{cell.what}, seed {cell.seed}: test {metric} {row['test'].get(metric, 'none')}"
+            )
             count.done(cell.what, words, seconds)
     by_what = {what: [cell for cell in plan if cell.what == what] for what in whats}
     records = {what: [found[cell.name] for cell in cells] for what, cells in by_what.items()}
@@ -114,7 +116,7 @@ def check_seeds(seeds: Sequence[Any], option: str) -> list[int]:
     whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
     if not seeds or not whole or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ConfigError(
-            f"{option}: got {list(seeds)}; allowed: whole numbers from 0, each once, e.g. 2020,2021."
+            f"{option}: got {list(seeds)}; allowed: whole numbers from 0, each once, e.g. 1,2."
         )
     return list(seeds)
 
@@ -240,7 +242,9 @@ def _results(
     """All that is known of a comparison, as plain values."""
     methods = [what for what in records if what not in ("teacher", "alone")]
     reference = "FreqD" if "FreqD" in methods else methods[0]
-    common, configs = _apart({what: found[0]["config"] for what, found in records.items()})
+    common, configs = comparison_report.apart(
+        {what: found[0]["config"] for what, found in records.items()}
+    )
     tuned = (frozen or {}).get("tuned")
     spec = {**base[TEACHER], **(frozen or {}).get("teacher", {})}
     every = [record for found in records.values() for record in found]
@@ -264,31 +268,6 @@ def _results(
             what: [{**record, "config": None, "identity": None} for record in found]
             for what, found in records.items()
         },
-    }
-
-
-def _apart(configs: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What all students have in common, and what differs, by student.
-
-    Raises:
-        ConfigError: Something differs that has to be the same for all.
-    """
-    students = {what: config for what, config in configs.items() if what != "teacher"}
-    alone = students["alone"]
-    missing = object()
-    common = {
-        key: value
-        for key, value in alone.items()
-        if key != "seed"
-        and all(config.get(key, missing) == value for config in students.values())
-    }
-    unequal = sorted((search.EQUAL_FOR_ALL - {"seed", "trainer", TEACHER}) & set(alone) - set(common))
-    if unequal:
-        raise ConfigError(f"{', '.join(unequal)}: not the same for all that is compared.")
-    left_out = {*common, "seed", TEACHER}
-    return common, {
-        what: {key: value for key, value in config.items() if key not in left_out}
-        for what, config in students.items()
     }
 
 

@@ -6,7 +6,9 @@ from typing import Any, Optional
 import numpy as np
 import yaml
 
+from recbole_freqd.errors import ConfigError
 from recbole_freqd.report import as_markdown, as_text, gap_closed
+from recbole_freqd.search import EQUAL_FOR_ALL
 from recbole_freqd.significance import PerUser, holm, paired_test, user_differences
 
 LEVEL = 0.05
@@ -54,10 +56,15 @@ def summarise(
             row["rank"] = 1 + sum(means[other] > mean for other in students)
         if row["what"] not in ("teacher", "alone") and means.get("teacher") is not None:
             row["gap_closed"] = gap_closed(means["teacher"], means["alone"], mean)
-    tested = {
-        what: paired_test(user_differences(users[what], users[reference]))
+    known = {
+        what: [one for one in users[what] if one is not None]
         for what in students
-        if what != reference and None not in (*users[what], *users[reference])
+        if all(one is not None for one in users[what])
+    }
+    tested = {
+        what: paired_test(user_differences(known[what], known[reference]))
+        for what in known
+        if what != reference and reference in known
     }
     corrected = holm({what: test["p"] for what, test in tested.items() if test["p"] is not None})
     for row in table:
@@ -100,6 +107,30 @@ def _spreads(results: Sequence[dict[str, float]]) -> dict[str, dict[str, Optiona
             else None,
         }
         for name in shared
+    }
+
+
+def apart(configs: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What all students have in common, and what differs, by student.
+
+    Raises:
+        ConfigError: Something differs that has to be the same for all.
+    """
+    students = {what: config for what, config in configs.items() if what != "teacher"}
+    alone = students["alone"]
+    missing = object()
+    common = {
+        key: value
+        for key, value in alone.items()
+        if key != "seed" and all(config.get(key, missing) == value for config in students.values())
+    }
+    unequal = sorted((EQUAL_FOR_ALL - {"seed", "trainer", "teacher"}) & set(alone) - set(common))
+    if unequal:
+        raise ConfigError(f"{', '.join(unequal)}: not the same for all that is compared.")
+    left_out = {*common, "seed", "teacher"}
+    return common, {
+        what: {key: value for key, value in config.items() if key not in left_out}
+        for what, config in students.items()
     }
 
 
@@ -159,7 +190,11 @@ def in_words(results: dict[str, Any]) -> str:
             f"At {LEVEL} (paired t-test over users, Holm-corrected) {reference} is "
             f"{'; '.join(told)}."
         )
-    if students and by_name["teacher"]["test"] and all(row["gap_closed"] is None for row in students):
+    if (
+        students
+        and by_name["teacher"]["test"]
+        and all(row["gap_closed"] is None for row in students)
+    ):
         sentences.append("There is no gap to close: the teacher does not beat the student alone.")
     return " ".join(sentences)
 
@@ -186,9 +221,10 @@ def markdown(results: dict[str, Any]) -> str:
             "",
             f"Mean ± standard deviation over seeds {seeds}; every method has the same teacher in a "
             f"seed. Δ is the mean over users of the difference in test {metric}, averaged over "
-            f"seeds first; seeds won are those with a higher mean than {results['reference']}; p is "
-            "of the paired t-test over users, corrected by Holm over all rows that have one. Users "
-            "are its sample, not seeds: read it beside the spread over seeds. The gap closed is of the means: (method − alone) / (teacher − alone).",
+            "seeds first; seeds won are those with a higher mean than the reference; p is of the "
+            "paired t-test over users, corrected by Holm over all rows that have one. Users are "
+            "its sample, not seeds: read it beside the spread over seeds. The gap closed is of the "
+            "means: (method − alone) / (teacher − alone).",
             "",
             f"Tuning: {budget}.",
             "",

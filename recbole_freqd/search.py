@@ -161,9 +161,7 @@ def _read(lines: dict[str, Any], section: str, file: str) -> Space:
         raise ConfigError(f"{file}: {section} holds {lines!r}; allowed: keys with their ranges.")
     for key in lines:
         _check_key(key, section, file)
-    return {
-        key: _rule(key, line, section, file) for key, line in lines.items() if line is not None
-    }
+    return {key: _rule(key, line, section, file) for key, line in lines.items() if line is not None}
 
 
 def _check_key(key: str, section: str, file: str) -> None:
@@ -181,20 +179,19 @@ def _check_key(key: str, section: str, file: str) -> None:
 
 def _rule(key: str, line: Any, section: str, file: str) -> Rule:
     kinds = list(line) if isinstance(line, dict) else []
-    values = line[kinds[0]] if len(kinds) == 1 else None
+    given = line[kinds[0]] if len(kinds) == 1 else None
+    values = [_number(value) for value in given] if isinstance(given, list) else []
     if kinds[:1] == ["choice"]:
-        good = isinstance(values, list) and len(values) > 0
+        good = len(values) > 0
     else:
-        values = [_number(value) for value in values] if isinstance(values, list) else []
-        numbers = [value for value in values if isinstance(value, (int, float))]
-        good = len(numbers) == len(values) == 2 and numbers[0] < numbers[1]
-        good = good and (kinds[0] != "loguniform" or numbers[0] > 0)
+        good = len(values) == 2 and all(isinstance(value, (int, float)) for value in values)
+        good = good and values[0] < values[1] and (kinds[0] != "loguniform" or values[0] > 0)
     if not good or kinds[0] not in _KINDS:
         raise ConfigError(
             f"{file}: {key}: got {line!r}; allowed: {{loguniform: [low, high]}} with 0 < low < "
             "high, {uniform: [low, high]} or {choice: [a, b, ...]}."
         )
-    rule = Rule(kinds[0], tuple(map(_number, values)))
+    rule = Rule(kinds[0], tuple(values))
     if section not in (STUDENT, TEACHER):
         checked = list(rule.values)  # the message of a value out of range names key and meaning
         if rule.kind != "choice":  # a whole number where another would be drawn between the limits

@@ -235,8 +235,8 @@ def _run(config: Any) -> dict[str, Any]:
     try:
         run = runs.run(config, saved=False, test=False)
     except (TrainingError, ValueError) as error:  # RecBole: ValueError("Training loss is nan")
-        broke = isinstance(error, TrainingError) or "nan" in str(error)
-        if isinstance(error, FreqDError) and not isinstance(error, TrainingError) or not broke:
+        of_recbole = not isinstance(error, FreqDError) and "nan" in str(error)
+        if not of_recbole and not isinstance(error, TrainingError):
             raise
         return {"score": None, "error": str(error)}
     return {

@@ -131,8 +131,6 @@ def counted(monkeypatch):
     return found
 
 
-
-
 def test_two_methods_two_seeds_one_teacher_each_and_nothing_is_run_twice(compare, counted):
     results = compare()
     assert counted == [(None, 1), ("FreqD", 1), ("FD", 1), (None, 2), ("FreqD", 2), ("FD", 2)]
