@@ -265,7 +265,10 @@ def _results(
         "configs": configs,
         "table": comparison_report.summarise(records, users, reference, metric),
         "cells": {
-            what: [{**record, "config": None, "identity": None} for record in found]
+            what: [
+                {key: record[key] for key in record if key not in ("config", "identity")}
+                for record in found
+            ]
             for what, found in records.items()
         },
     }

@@ -76,7 +76,8 @@ def tune(
     """Searches for the teacher, the student alone and every method, the same number of trials each.
 
     A trial is judged by the mean over ``seeds`` of ``valid_metric``. The teacher comes first, and
-    the methods are taught by the best. Test data is not evaluated.
+    the methods are taught by the best. Test data is not evaluated. Finished trials are kept; one
+    that was interrupted starts again.
 
     Args:
         base: A Config with the keys of all methods and the teacher.

@@ -257,6 +257,31 @@ def test_what_was_interrupted_goes_on(compare, counted, monkeypatch):
     assert [row["test"]["ndcg@10"]["sd"] for row in results["table"]] == [None] * 4
 
 
+def test_a_run_that_was_interrupted_goes_on_inside_with_resume(compare, monkeypatch):
+    from recbole_freqd.trainer import DistillationTrainer
+
+    begin, epochs, failing = DistillationTrainer._begin_epoch, [], [True]
+
+    def broken(self, epoch):
+        epochs.append(epoch)
+        if epoch == 2 and failing[0]:
+            raise KeyboardInterrupt
+        begin(self, epoch)
+
+    monkeypatch.setattr(DistillationTrainer, "_begin_epoch", broken)
+    keys = {"epochs": 3, "resume": True}
+    with pytest.raises(KeyboardInterrupt):
+        compare(["FD"], seeds=[1], keys=keys)
+    failing[0] = False
+    resumed = compare(["FD"], seeds=[1], keys=keys)
+    assert epochs == [0, 1, 2, 2] and resumed["table"][-1]["epochs"] == 3
+    for file in (compare.folder / "cells").glob("FD-*"):
+        file.unlink()
+    again = compare(["FD"], seeds=[1], keys={"epochs": 3})
+    assert epochs == [0, 1, 2, 2, 0, 1, 2]
+    assert again["cells"]["FD"][0]["test"] == resumed["cells"]["FD"][0]["test"]
+
+
 def test_losses_add_up_under_one_name_and_the_first_named_is_the_reference(compare):
     results = compare(["FD+FreqD", "fd"], seeds=[1])
     assert results["methods"] == ["FD+FreqD", "FD"] and results["reference"] == "FD+FreqD"
