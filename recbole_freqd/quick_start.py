@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Optional
 
-from recbole_freqd import __version__
+from recbole_freqd import __version__, comparing
 from recbole_freqd.errors import ConfigError, FreqDError, shown
 
 _RECBOLE_DOCS = "any other --key=value is a config key, as in RecBole"
@@ -53,7 +53,7 @@ def run_recbole_freqd(
     register()
     from recbole_freqd import runs
 
-    config = _make_config(model, dataset, config_file_list, config_dict)
+    config = make_config(model, dataset, config_file_list, config_dict)
     done = runs.run(config, saved=saved)
     teacher_test_result = None
     if config["trainer"]:
@@ -80,7 +80,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     argv = sys.argv
     sys.argv = [argv[0], *keys]  # what RecBole's Config will read
     try:
-        _compare_with_alone(options)
+        _run(options)
         return 0
     except FreqDError as error:
         if options.debug:
@@ -114,6 +114,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--port", default="5678", help="port of the first machine")
     parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    comparing.add_options(parser)
     parser.add_argument("--version", action="version", version=f"recbole_freqd {__version__}")
     options, keys = parser.parse_known_args(arguments)
     for key in keys:
@@ -121,11 +122,12 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
             parser.error(f"{key!r} is not of the form --key=value (RecBole would ignore it)")
         if key.encode("utf-8", "ignore").decode() != key:  # bytes that are no text
             parser.error(f"{key!r} is no text in UTF-8")
+    comparing.check_options(parser, options, keys)
     return options, [*keys, "--resume=True"] if options.resume else keys
 
 
-def _compare_with_alone(options: argparse.Namespace) -> None:
-    """Runs what the options ask for beside the student alone; prints and saves the comparison."""
+def _run(options: argparse.Namespace) -> None:
+    """Runs what the options ask for: a comparison, or one method beside the student alone."""
     files = [] if options.config_files is None else options.config_files.split()
     if not files and options.config_files is not None:
         raise ConfigError("--config_files: got nothing; allowed: YAML files, separated by spaces.")
@@ -139,9 +141,11 @@ def _compare_with_alone(options: argparse.Namespace) -> None:
     from recbole_freqd.plugin import register
 
     register()
+    if options.compare is not None:
+        return comparing.run_script(options, _fill_in(options, files))
     from recbole_freqd import report, runs
 
-    config = _make_config(*_fill_in(options, files))
+    config = make_config(*_fill_in(options, files))
     distilled = runs.run(config) if config["trainer"] else None
     alone = runs.run(runs.alone_config(config))
     report_run(report, config, runs.rows_of(distilled, alone), Path(options.output_dir))
@@ -182,7 +186,11 @@ def _fill_in(
         defaults[TEACHER] = {**defaults[TEACHER], **teacher}
     elif teacher is not None:
         del defaults[TEACHER]
-    names = trainer_names(given.get("trainer", defaults["trainer"]))
+    if options.compare is not None:  # nobody's keys are tuned, and many runs say little each
+        names = []
+        defaults.update(state="WARNING", show_progress=False)
+    else:
+        names = trainer_names(given.get("trainer", defaults["trainer"]))
     for method in LOSSES.names():  # what the main job sets for FreqD is no default of another job
         if method not in names:
             drop = set(method_keys(method))
@@ -195,7 +203,7 @@ def _fill_in(
     return model, dataset, files, low
 
 
-def _make_config(
+def make_config(
     model: Optional[str],
     dataset: Optional[str],
     files: Optional[list[str]],

@@ -12,7 +12,7 @@ from recbole_freqd.checkpoint import load_checkpoint, read_json, write_atomicall
 from recbole_freqd.config import asking_recbole, teacher_config
 from recbole_freqd.errors import CheckpointError
 from recbole_freqd.features import check_teacher, registered_adapter
-from recbole_freqd.identity import run_identity
+from recbole_freqd.identity import differences, run_identity
 from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.settings import read_keys
 from recbole_freqd.teacher.base import Teacher, features_of, load_model
@@ -33,16 +33,7 @@ def from_recipe(
     Raises:
         ConfigError, CheckpointError, TeacherError: It cannot be trained, saved or read.
     """
-    reserved = read_keys("teacher.yaml")
-    recipe = {key: value for key, value in spec.items() if key not in reserved}
-    own_config = teacher_config(config, recipe)
-    rank = spec.get("spectral_rank")
-    if _is_closed_form(own_config):
-        if recipe.get("epochs", 1) != 1:
-            logger.info("%s is computed in one pass: teacher.epochs is 1.", own_config["model"])
-        own_config["epochs"] = own_config["eval_step"] = 1  # a validation is what saves it
-    if spec.get("keep_every"):
-        own_config["keep_every"] = spec["keep_every"]  # so it is one of its own, also to resume
+    own_config, rank = recipe_config(config, spec), spec.get("spectral_rank")
     identity = run_identity(own_config, train_data._dataset, valid_data, metrics=False)
     stem = f"teacher-{own_config['model']}-{config['dataset']}"
     name = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=6).hexdigest()
@@ -55,7 +46,7 @@ def from_recipe(
         logger.info("Teacher to be trained: %s", _why_not_reused(path, stem, identity))
         trainer, origin = _train(own_config, train_data, valid_data, path, rank), "trained"
         model, facts = trainer.model, {"seconds_per_epoch": trainer.seconds_per_epoch()}
-        if _is_closed_form(own_config):
+        if is_closed_form(own_config):
             facts = {}  # an epoch is RecBole's idle pass over the data, the work was before it
         facts.update(trainer.keep_trajectory(path))
         write_json(facts_file, {"identity": identity, "facts": facts})
@@ -75,7 +66,29 @@ def _is_whole(facts_file: Path) -> bool:
     return all(facts_file.with_name(file).is_file() for file in kept)
 
 
-def _is_closed_form(config: Any) -> bool:
+def recipe_config(config: Any, spec: dict[str, Any]) -> Any:
+    """The Config that a recipe is trained with.
+
+    Args:
+        config: The student's Config.
+        spec: Its ``teacher`` keys.
+
+    Raises:
+        ConfigError: An unknown model or key.
+    """
+    reserved = read_keys("teacher.yaml")
+    recipe = {key: value for key, value in spec.items() if key not in reserved}
+    own_config = teacher_config(config, recipe)
+    if is_closed_form(own_config):
+        if recipe.get("epochs", 1) != 1:
+            logger.info("%s is computed in one pass: teacher.epochs is 1.", own_config["model"])
+        own_config["epochs"] = own_config["eval_step"] = 1  # a validation is what saves it
+    if spec.get("keep_every"):
+        own_config["keep_every"] = spec["keep_every"]  # so it is one of its own, also to resume
+    return own_config
+
+
+def is_closed_form(config: Any) -> bool:
     """Whether a teacher is computed, not trained.
 
     Raises:
@@ -96,14 +109,7 @@ def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
             stored = json.loads(file.read_text(encoding="utf-8"))["identity"]
         except (OSError, ValueError, KeyError):
             continue
-        changed = [
-            f"{key} was {stored['config'].get(key)}, is {identity['config'].get(key)}"
-            for key in sorted(set(stored["config"]) | set(identity["config"]))
-            if stored["config"].get(key) != identity["config"].get(key)
-        ]
-        changed += [
-            f"{key} changed" for key in ("data", "versions") if stored[key] != identity[key]
-        ]
+        changed = differences(stored, identity)
         candidates.append((len(changed), file.with_suffix(".pth").name, changed))
     if not candidates:
         return f"there is no {stem} in {path.parent} yet"
