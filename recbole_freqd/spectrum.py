@@ -260,8 +260,12 @@ def _in_torch(links: sp.csr_array, dtype: torch.dtype, device: torch.device) -> 
             edges = torch.from_numpy(np.stack(links.tocoo().coords).astype(np.int64))
             return torch.sparse_coo_tensor(edges, values, links.shape, check_invariants=False)
         kind = np.int32 if links.nnz < 2**31 else np.int64  # MKL's own: nothing to convert
-        places = (torch.from_numpy(part.astype(kind)) for part in (links.indptr, links.indices))
-        matrix = torch.sparse_csr_tensor(*places, values, size=links.shape, check_invariants=False)
+        rows, columns = (
+            torch.from_numpy(part.astype(kind)) for part in (links.indptr, links.indices)
+        )
+        matrix = torch.sparse_csr_tensor(
+            rows, columns, values, size=links.shape, check_invariants=False
+        )
         return matrix.to(device)
 
 
@@ -378,6 +382,18 @@ def band_losses(
         spectrum.energies(student),
         tuple(spectrum.isolated_energy(x) for x in (error, teacher, student)),  # type: ignore[arg-type]
     )
+
+
+def with_lengths_of(rows: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Rows (n, d) in their own directions, of the lengths of the teacher's; zero rows stay zero.
+
+    For projectors that were trained by cosine, which teaches directions only: then ‖P(S) - T‖² is
+    Σ ‖t‖² · 2 (1 - cos).
+    """
+    own, wanted = (
+        torch.linalg.vector_norm(x.to(rows), dim=1, keepdim=True) for x in (rows, teacher)
+    )
+    return torch.where(own > 0, rows * (wanted / own.clamp(min=torch.finfo(own.dtype).tiny)), rows)
 
 
 def response_curve(

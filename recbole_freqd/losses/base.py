@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar, Optional, Union
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import nn
@@ -111,6 +112,14 @@ class DistillationLoss(nn.Module):
             A scalar.
         """
         raise NotImplementedError
+
+    def relative_band_losses(self, student: Features) -> dict[str, np.ndarray]:
+        """By side, what of each band of frequencies is not learnt yet; empty where not asked for.
+
+        Args:
+            student: All its features, (n_users, d) and (n_items, d').
+        """
+        return {}
 
 
 LOSSES: Registry[type[DistillationLoss]] = Registry("trainer")
