@@ -11,10 +11,10 @@ from recbole_freqd import __version__
 from recbole_freqd.checkpoint import fingerprint, load_plain, sidecar_path
 from recbole_freqd.model_classes import class_fingerprint
 
-_WHERE_IT_RUNS = {"device", "gpu_id", "use_gpu", "worker", "eval_batch_size", "data_path"}
-_WHERE_IT_RUNS |= {"checkpoint_dir", "config_file", "show_progress", "state", "resume"}
-_WHERE_IT_RUNS |= {"log_wandb", "wandb_project", "save_dataset", "dataset_save_path"}
-_WHERE_IT_RUNS |= {"save_dataloaders", "dataloaders_save_path"}
+WHERE_IT_RUNS = {"device", "gpu_id", "use_gpu", "worker", "eval_batch_size", "data_path"}
+WHERE_IT_RUNS |= {"checkpoint_dir", "config_file", "show_progress", "state", "resume"}
+WHERE_IT_RUNS |= {"log_wandb", "wandb_project", "save_dataset", "dataset_save_path"}
+WHERE_IT_RUNS |= {"save_dataloaders", "dataloaders_save_path"}
 logger = logging.getLogger(__name__)
 
 
@@ -55,7 +55,7 @@ def run_identity(
     """
     import recbole
 
-    ignored = _WHERE_IT_RUNS | (set() if metrics else {"metrics", "topk"})
+    ignored = WHERE_IT_RUNS | (set() if metrics else {"metrics", "topk"})
     values = {
         key: str(value)
         for key, value in sorted(config.final_config_dict.items())

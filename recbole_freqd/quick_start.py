@@ -79,7 +79,10 @@ def main(arguments: Optional[list[str]] = None) -> int:
     argv = sys.argv
     sys.argv = [argv[0], *keys]  # what RecBole's Config will read
     try:
-        _compare_with_alone(options)
+        if options.analyze or options.sweep:
+            _analyse(options, keys)
+        else:
+            _compare_with_alone(options)
         return 0
     except FreqDError as error:
         if options.debug:
@@ -112,6 +115,15 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--ip", default="localhost", help="address of the first machine")
     parser.add_argument("--port", default="5678", help="port of the first machine")
     parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first")
+    figures = parser.add_argument_group("figures (pip install recbole_freqd[plot])")
+    figures.add_argument(
+        "--analyze", action="store_true", help="what students know of a teacher, by frequency"
+    )
+    figures.add_argument("--teacher", help="its checkpoint, with --analyze")
+    figures.add_argument("--student", action="append", help="a checkpoint; repeat for several")
+    figures.add_argument("--bands", type=int, default=8, help="bands of frequencies (default: 8)")
+    figures.add_argument("--sweep", help="a key and values to run: freqd_alpha=0,0.1,...,1")
+    figures.add_argument("--seeds", help="of every run of a sweep: 2020,2021 (default: 2020)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"recbole_freqd {__version__}")
     options, keys = parser.parse_known_args(arguments)
@@ -123,10 +135,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def _compare_with_alone(options: argparse.Namespace) -> None:
     """Runs what the options ask for beside the student alone; prints and saves the comparison."""
-    files = options.config_files.split() if options.config_files else []
-    for file in files:
-        if not Path(file).is_file():
-            raise ConfigError(f"--config_files: {file} does not exist (from {Path.cwd()}).")
+    files = _config_files(options)
     _check_processes(options.nproc, options.world_size)
     from recbole_freqd.plugin import register
 
@@ -137,6 +146,42 @@ def _compare_with_alone(options: argparse.Namespace) -> None:
     distilled = runs.run(config) if config["trainer"] else None
     alone = runs.run(runs.alone_config(config))
     report_run(report, config, runs.rows_of(distilled, alone), Path(options.output_dir))
+
+
+def _analyse(options: argparse.Namespace, keys: list[str]) -> None:
+    """``--analyze`` and ``--sweep``: figures and numbers instead of a comparison."""
+    files = _config_files(options)
+    if options.analyze and not (options.teacher and options.student):
+        raise ConfigError("--analyze needs --teacher t.pth and at least one --student s.pth.")
+    from recbole_freqd.plugin import register
+
+    register()
+    from recbole_freqd import analyze, sweep
+    from recbole_freqd.checkpoint import load_checkpoint
+
+    folder = Path(options.output_dir)
+    if options.analyze:
+        dataset = load_checkpoint(options.teacher)["config"]["dataset"]
+        where = _make_config("BPR", dataset, files, {})  # a device, and where data lies now
+        report = analyze.analyze(options.teacher, options.student, where, folder, options.bands)
+        print(f"Report: {report}\nFigures and numbers are beside it.")
+        return
+
+    def make_config(values: dict[str, str]) -> Any:
+        sys.argv = [sys.argv[0], *keys, *(f"--{key}={value}" for key, value in values.items())]
+        return _make_config(*_fill_in(options, files))
+
+    key, values = sweep.read_sweep(options.sweep)
+    figure = sweep.sweep(key, values, sweep.read_seeds(options.seeds), make_config, folder)
+    print(f"Figure: {figure}\nNumbers are beside it.")
+
+
+def _config_files(options: argparse.Namespace) -> list[str]:
+    files = options.config_files.split() if options.config_files else []
+    for file in files:
+        if not Path(file).is_file():
+            raise ConfigError(f"--config_files: {file} does not exist (from {Path.cwd()}).")
+    return files
 
 
 def _fill_in(
