@@ -54,7 +54,7 @@ INSTALL_REQUIRES = [
 ]
 
 # setuptools and wheel: the tests build the wheel without network. faiss: RecBole's NCL needs it.
-TEST = ["pytest", "hypothesis", "setuptools>=61", "wheel", "faiss-cpu"]
+TEST = ["pytest", "hypothesis", "setuptools>=61", "wheel", "faiss-cpu", "matplotlib"]
 EXTRAS_REQUIRE = {
     "test": TEST,
     "dev": ["ruff", "mypy", *TEST],

@@ -103,7 +103,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of a comparison."""
     group = parser.add_argument_group("comparing methods")
     group.add_argument("--compare", metavar="FreqD,FD,...", help="trainers to run side by side")
-    group.add_argument("--seeds", type=_seeds, help="2020,2021 or 2020-2024 (the default)")
+    group.add_argument(
+        "--seeds", type=_seeds, help="2020,2021 or 2020-2024 (the default); also of --sweep"
+    )
     group.add_argument("--tune", type=int, metavar="N", help="trials for everything compared")
     group.add_argument("--tune_seeds", type=_seeds, help="default: the first two of --seeds")
     group.add_argument("--tune_only", action="store_true", help="stop when configs are frozen")
@@ -118,7 +120,7 @@ def check_options(
     """Ends the program where options do not go together."""
     if options.compare is None:
         for name in _NEEDS:
-            if getattr(options, name):
+            if getattr(options, name) and not (name == "seeds" and options.sweep):
                 parser.error(f"--{name} goes with --compare, e.g. --compare FreqD,FD")
         return
     for key in keys:

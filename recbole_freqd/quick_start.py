@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Optional
 
-from recbole_freqd import __version__, comparing
+from recbole_freqd import __version__, analysing, comparing
 from recbole_freqd.errors import ConfigError, FreqDError, shown
 
 _RECBOLE_DOCS = "any other --key=value is a config key, as in RecBole"
@@ -80,7 +80,10 @@ def main(arguments: Optional[list[str]] = None) -> int:
     argv = sys.argv
     sys.argv = [argv[0], *keys]  # what RecBole's Config will read
     try:
-        _run(options)
+        if options.analyze or options.sweep:
+            analysing.run_script(options, keys)
+        else:
+            _run(options)
         return 0
     except FreqDError as error:
         if options.debug:
@@ -115,6 +118,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     comparing.add_options(parser)
+    analysing.add_options(parser)
     parser.add_argument("--version", action="version", version=f"recbole_freqd {__version__}")
     options, keys = parser.parse_known_args(arguments)
     for key in keys:
@@ -123,11 +127,33 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         if key.encode("utf-8", "ignore").decode() != key:  # bytes that are no text
             parser.error(f"{key!r} is no text in UTF-8")
     comparing.check_options(parser, options, keys)
+    keys += analysing.check_options(parser, options)
     return options, [*keys, "--resume=True"] if options.resume else keys
 
 
 def _run(options: argparse.Namespace) -> None:
     """Runs what the options ask for: a comparison, or one method beside the student alone."""
+    files = config_files(options)
+    _check_processes(options.nproc, options.world_size)
+    from recbole_freqd.plugin import register
+
+    register()
+    if options.compare is not None:
+        return comparing.run_script(options, fill_in(options, files))
+    from recbole_freqd import report, runs
+
+    config = make_config(*fill_in(options, files))
+    distilled = runs.run(config) if config["trainer"] else None
+    alone = runs.run(runs.alone_config(config))
+    report_run(report, config, runs.rows_of(distilled, alone), Path(options.output_dir))
+
+
+def config_files(options: argparse.Namespace) -> list[str]:
+    """The files that ``--config_files`` names.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
     files = [] if options.config_files is None else options.config_files.split()
     if not files and options.config_files is not None:
         raise ConfigError("--config_files: got nothing; allowed: YAML files, separated by spaces.")
@@ -137,21 +163,10 @@ def _run(options: argparse.Namespace) -> None:
                 f"--config_files: {shown(file)[1:-1]} does not exist, or is no file (from "
                 f"{Path.cwd()}). Names of files are separated by spaces."
             )
-    _check_processes(options.nproc, options.world_size)
-    from recbole_freqd.plugin import register
-
-    register()
-    if options.compare is not None:
-        return comparing.run_script(options, _fill_in(options, files))
-    from recbole_freqd import report, runs
-
-    config = make_config(*_fill_in(options, files))
-    distilled = runs.run(config) if config["trainer"] else None
-    alone = runs.run(runs.alone_config(config))
-    report_run(report, config, runs.rows_of(distilled, alone), Path(options.output_dir))
+    return files
 
 
-def _fill_in(
+def fill_in(
     options: argparse.Namespace, files: list[str]
 ) -> tuple[str, str, list[str], dict[str, Any]]:
     """What the user gave, with the script's own defaults below it."""

@@ -21,9 +21,13 @@ from recbole_freqd.features import (
     shared_features,
     student_adapter,
 )
+from recbole_freqd.features.check import whole_features
 from recbole_freqd.losses import LOSSES
+from recbole_freqd.ranking import undisturbed
 from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.teacher import Teacher, data_fingerprint, find_teacher
+
+_BANDS_EVERY = 5  # epochs between two looks at the bands
 
 
 class DistillationTrainer(ResumableTrainer):
@@ -200,7 +204,23 @@ class DistillationTrainer(ResumableTrainer):
         parts = {name: float(value) / self._steps for name, value in self._sums.items()}
         if parts:
             self._log_parts(parts, epoch_idx)
+        if epoch_idx % _BANDS_EVERY == 0 or epoch_idx == self.epochs - 1:
+            self._log_bands(epoch_idx)
         return result
+
+    def _log_bands(self, epoch_idx: int) -> None:
+        """What of each band is not learnt yet, for the losses that are asked for it."""
+        losses = [loss for loss in self.distiller.losses.values() if loss.options.get("log_bands")]
+        if not losses:
+            return
+        with undisturbed(self.model, self.adapter.caches):
+            student = whole_features(self.model, self.adapter)
+            for loss in losses:
+                for side, shares in loss.relative_band_losses(student).items():
+                    for band, share in enumerate(shares.tolist(), start=1):
+                        if np.isfinite(share):  # else the teacher has no energy there
+                            tag = f"Bands/{loss.method}/{side}/{band}"
+                            self.tensorboard.add_scalar(tag, share, epoch_idx)
 
     def _log_parts(self, parts: dict[str, float], epoch_idx: int) -> None:
         """Mean of base and distillation losses per batch: log, TensorBoard, Weights & Biases."""

@@ -325,12 +325,13 @@ def test_fd_builds_no_graph(monkeypatch):
         make("FreqD")
 
 
-def test_freqd_and_fd_are_related_but_differ_in_keys_by_the_filter_only():
+def test_freqd_and_fd_are_related_but_differ_in_keys_by_the_graph_only():
     freqd, fd = (
         {key.split("_", 1)[1]: spec.default for key, spec in method_keys(name).items()}
         for name in ("FreqD", "FD")
     )
-    assert set(freqd) - set(fd) == {"alpha", "k", "max_pairs", "keep_prob", "mask", "filter"}
+    of_the_graph = {"alpha", "k", "max_pairs", "keep_prob", "mask", "filter", "log_bands"}
+    assert set(freqd) - set(fd) == of_the_graph
     assert {key: freqd[key] for key in fd} == fd
     assert issubclass(FDLoss, FreqDLoss)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Callable, ClassVar, Optional, Union
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import nn
@@ -160,6 +161,14 @@ class DistillationLoss(nn.Module):
             A scalar.
         """
         raise NotImplementedError
+
+    def relative_band_losses(self, student: Features) -> dict[str, np.ndarray]:
+        """By side, what of each band of frequencies is not learnt yet; empty where not asked for.
+
+        Args:
+            student: All its features, (n_users, d) and (n_items, d').
+        """
+        return {}
 
 
 def check_table(name: str, table: torch.Tensor, error: type[FreqDError]) -> None:

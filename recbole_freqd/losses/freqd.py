@@ -20,6 +20,7 @@ from recbole_freqd.graph import (
     cooccurrence_graph,
     graph_filter,
 )
+from recbole_freqd.losses.bands import BandWatch
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.distances import (
     mean_over_batch,
@@ -59,7 +60,8 @@ class FreqDLoss(DistillationLoss):
         ``"epoch"`` or ``"step"``, how often the mask is drawn. filter: ``"linear"``,
         ``"quadratic"`` or coefficients c_j (then without ``alpha``). distance: ``"cosine"`` or
         ``"squared"``. projector: ``"mlp"`` or ``"linear"``. experts, hidden, dropout: of the mlp.
-        weight_decay: of the projectors, applied by the trainer.
+        weight_decay: of the projectors, applied by the trainer. log_bands: bands that the trainer
+        logs the loss of, 0 for none.
 
     Source: Zhu & Zhang, "Exploring Feature-based Knowledge Distillation for Recommender System:
         A Frequency Perspective", KDD 2025, arXiv 2411.10676.
@@ -105,6 +107,7 @@ class FreqDLoss(DistillationLoss):
         self.graphs, self.projectors = nn.ModuleDict(), nn.ModuleDict()
         self._epoch = 0
         self._filtered: dict[str, _Filtered] = {}
+        self._watches: dict[str, BandWatch] = {}
         teachers = self.teacher_user_emb, self.teacher_item_emb
         for side, width, teacher_emb in zip(SIDES, student_dims, teachers):
             if options["distance"] == "cosine":
@@ -132,7 +135,7 @@ class FreqDLoss(DistillationLoss):
         return PolynomialFilter.named(self.options["filter"], self.options["alpha"])
 
     def _make_graph(self, user_items: sp.csr_array, side: str, dtype: torch.dtype) -> EntityGraph:
-        if self.filter.degree == 0:
+        if self.filter.degree == 0 and not self.options.get("log_bands"):
             n = user_items.shape[SIDES.index(side)]
             return EntityGraph(sp.csr_array((n, n)), dtype)
         n, k = user_items.shape[SIDES.index(side)], self.options["k"]
@@ -214,6 +217,24 @@ class FreqDLoss(DistillationLoss):
             rows = torch.cat([rows, totals[:, None]], dim=1)
             return projected_distance(rows, projector.stacked(), teacher, norm, distance)
         return row_distance(projector.of_filtered(rows, totals), teacher, distance)
+
+    def relative_band_losses(self, student: Features) -> dict[str, np.ndarray]:
+        """By side, E_b(P(S) - T) / E_b(T) for ``log_bands`` bands; of none, nothing.
+
+        On the whole graph, without dropout, for all entities and whatever the filter: this is what
+        has been learnt, not what is asked for. A pass over everything, not for every epoch.
+
+        Args:
+            student: All its features, (n_users, d) and (n_items, d').
+        """
+        count, found = self.options.get("log_bands", 0), {}
+        for side, features in zip(SIDES, student) if count else ():
+            if side not in self._watches:
+                graph = cast(EntityGraph, self.graphs[side])
+                distance = self.options["distance"]
+                self._watches[side] = BandWatch(graph, self._teacher(side), distance, count)
+            found[side] = self._watches[side].relative(self.projectors[side], features)
+        return found
 
     def _teacher(self, side: str) -> torch.Tensor:
         return self.teacher_user_emb if side == "user" else self.teacher_item_emb
