@@ -77,16 +77,16 @@ def test_the_script_trains_three_models_prints_one_table_and_saves_it(tiny_file,
 
 
 def test_a_dotted_key_changes_the_default_teacher_and_another_model_replaces_it(tiny_file, capsys):
-    from recbole_freqd.quick_start import _fill_in, _parse
+    from recbole_freqd.quick_start import _parse, fill_in
 
     options, _ = _parse([])
     sys.argv = ["x", "--teacher.embedding_size=128"]
-    model, dataset, _, low = _fill_in(options, [])
+    model, dataset, _, low = fill_in(options, [])
     assert (model, dataset, low["trainer"]) == ("BPR", "ml-100k", "FreqD")
     assert low["teacher"]["embedding_size"] == 128 and low["teacher"]["model"] == "BPR"
     sys.argv = ["x", "--teacher.model=LightGCN"]
-    assert "teacher" not in _fill_in(options, [])[3]
-    assert "teacher" not in _fill_in(options, [tiny_file])[3]
+    assert "teacher" not in fill_in(options, [])[3]
+    assert "teacher" not in fill_in(options, [tiny_file])[3]
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,13 @@ def test_a_dotted_key_changes_the_default_teacher_and_another_model_replaces_it(
     ],
 )
 def test_what_the_main_job_sets_for_freqd_never_meets_another_job(host, argument, gone):
-    from recbole_freqd.quick_start import _fill_in, _parse
+    from recbole_freqd.quick_start import _parse, fill_in
 
     options, _ = _parse([])
     sys.argv = ["x"]
-    usual = {key for key in _fill_in(options, [])[3] if key.startswith("freqd_")}
+    usual = {key for key in fill_in(options, [])[3] if key.startswith("freqd_")}
     sys.argv = ["x", argument]
-    low = {key for key in _fill_in(options, [])[3] if key.startswith("freqd_")}
+    low = {key for key in fill_in(options, [])[3] if key.startswith("freqd_")}
     assert gone <= usual and low == usual - gone
 
 
