@@ -119,7 +119,13 @@ class HetCompLoss(ListwiseLoss):
         return [found[place] for place in places]
 
     def _list_of(self, ranker: Ranker) -> torch.Tensor:
-        found = top_items(ranker, self.options["k"], exclude=self.user_items, title="Trajectory")
+        found = top_items(
+            ranker,
+            self.options["k"],
+            exclude=self.user_items,
+            progress=self.progress,
+            title="Trajectory",
+        )
         return found.ids
 
     def _ranked_positives(self) -> torch.Tensor:

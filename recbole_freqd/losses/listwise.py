@@ -5,7 +5,7 @@ from typing import Optional, Union
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import FeatureRanker, Ranker, top_items, user_blocks
+from recbole_freqd.catalogue import FeatureRanker, Ranker, RowsRanker, top_items, user_blocks
 from recbole_freqd.losses.base import DistillationLoss
 from recbole_freqd.rows import FeatureRows, Features, as_rows
 
@@ -53,7 +53,13 @@ class ListwiseLoss(DistillationLoss):
     def teacher_lists(self, k: int, *, mask_train: bool = True) -> tuple[torch.Tensor, ...]:
         """(n_users, k) int32 ids and float32 scores of the teacher's best, 0 and -inf for none."""
         exclude = self.user_items if mask_train else None
-        found = top_items(self.teacher_scores, k, exclude=exclude, title="Teacher's lists")
+        found = top_items(
+            self.teacher_scores,
+            k,
+            exclude=exclude,
+            progress=self.progress,
+            title="Teacher's lists",
+        )
         return found.ids, found.scores
 
     def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
@@ -75,33 +81,6 @@ class ListwiseLoss(DistillationLoss):
             self.refresh(RowsRanker(student, self.teacher_scores.shape, users.device))
             self._stale = False
         return self.of_users(student, users)
-
-
-class RowsRanker(Ranker):
-    """The scores of features that are handed out by rows, as they are now and without gradient.
-
-    Args:
-        rows: The features.
-        shape: (n_users, n_items).
-        device: Theirs.
-    """
-
-    def __init__(self, rows: FeatureRows, shape: tuple[int, int], device: torch.device) -> None:
-        self.rows, self.shape, self.device = rows, shape, device
-        self._item_emb: Optional[torch.Tensor] = None
-
-    @torch.no_grad()
-    def block(self, user_ids: torch.Tensor) -> torch.Tensor:
-        everything = torch.arange(self.shape[1], device=self.device)
-        if self.rows.scorer is not None:
-            return self.rows.scores(user_ids, everything.expand(len(user_ids), -1)).float()
-        if self._item_emb is None:
-            self._item_emb = self.rows.of("item", everything).float()
-        return self.rows.of("user", user_ids).float() @ self._item_emb.T
-
-    @torch.no_grad()
-    def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
-        return self.rows.scores(user_ids, item_ids).float()
 
 
 def blocks_of_lists(n_users: int, length: int, device: torch.device) -> tuple[torch.Tensor, ...]:
