@@ -48,12 +48,14 @@ INSTALL_REQUIRES = [
     "scipy>=1.12,<1.18",
     "pandas>=2.0,<3",
     "sparse_dot_topn>=1.1",
+    "filelock>=3.8",
     "pyyaml",
     *RECBOLE,
 ]
 
 # setuptools and wheel: the tests build the wheel without network. faiss: RecBole's NCL needs it.
-TEST = ["pytest", "hypothesis", "setuptools>=61", "wheel", "faiss-cpu", "hyperopt>=0.3", "pyarrow"]
+TEST = ["pytest", "hypothesis", "setuptools>=61", "wheel", "faiss-cpu", "matplotlib"]
+TEST += ["hyperopt>=0.3", "pyarrow"]
 EXTRAS_REQUIRE = {
     "test": TEST,
     "dev": ["ruff", "mypy", *TEST],

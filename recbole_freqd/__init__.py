@@ -13,6 +13,7 @@ _HOMES = {
     "register": "recbole_freqd.plugin",
     "unregister": "recbole_freqd.plugin",
     "run_recbole_freqd": "recbole_freqd.quick_start",
+    "compare": "recbole_freqd.comparing",
     "FreqDTrainer": "recbole_freqd.trainer",
     "FreqDLoss": "recbole_freqd.losses",
     "FDLoss": "recbole_freqd.losses",

@@ -8,9 +8,12 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
+from recbole_freqd.rows import FeatureRows
+
 _BUDGET_BYTES = 256 * 2**20
 _COPIES = 4  # a model's own intermediate arrays of the size of the scores
 _MOST_USERS = 1024
+_ITEMS_AT_ONCE = 2**16  # made float32 at once
 
 
 def user_blocks(n_users: int, n_items: int, device: Any) -> Iterator[torch.Tensor]:
@@ -51,11 +54,46 @@ class FeatureRanker(Ranker):
         self.shape, self.device = (len(user_emb), len(item_emb)), user_emb.device
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
-        return self.user_emb[user_ids].float() @ self.item_emb.float().T
+        users = self.user_emb[user_ids].float()
+        if self.item_emb.dtype == torch.float32:
+            return users @ self.item_emb.T
+        # In parts, so that there is never a second, wider copy of the whole table.
+        parts = [users @ items.float().T for items in self.item_emb.split(_ITEMS_AT_ONCE)]
+        return torch.cat(parts, dim=1)
 
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
-        users, items = self.user_emb[user_ids].float(), self.item_emb[item_ids].float()
-        return torch.einsum("bd,bkd->bk", users, items)
+        scores = torch.empty(item_ids.shape, device=self.device)
+        each = 4 * max(1, item_ids.shape[1]) * self.item_emb.shape[1]
+        for some in torch.arange(len(user_ids), device=self.device).split(_fitting(each)):
+            users, items = self.user_emb[user_ids[some]], self.item_emb[item_ids[some]]
+            scores[some] = (items.float() @ users.float()[:, :, None])[:, :, 0]
+        return scores
+
+
+class RowsRanker(Ranker):
+    """Scores of features as they are now, e.g. of a student that no trainer has brought.
+
+    Args:
+        rows: The features; they are read without gradient.
+        shape: (n_users, n_items).
+        device: Where they are.
+    """
+
+    def __init__(self, rows: FeatureRows, shape: tuple[int, int], device: Any) -> None:
+        self.rows, self.shape, self.device = rows, shape, torch.device(device)
+
+    def block(self, user_ids: torch.Tensor) -> torch.Tensor:
+        items = torch.arange(self.shape[1], device=self.device)
+        if self.rows.scorer is not None:
+            return self.at(user_ids, items.expand(len(user_ids), -1))
+        with torch.no_grad():
+            users = self.rows.of("user", user_ids).float()
+            parts = [self.rows.of("item", some).float() for some in items.split(_ITEMS_AT_ONCE)]
+            return torch.cat([users @ part.T for part in parts], dim=1)
+
+    def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.rows.scores(user_ids, item_ids).float()
 
 
 @dataclass(frozen=True)
@@ -89,18 +127,43 @@ def top_items(
         progress: Whether to show a bar.
         title: Of the bar.
     """
-    n_users, n_items = ranker.shape
-    k = min(k, n_items - 1)
-    ids = torch.zeros(n_users, k, dtype=torch.int32, device=ranker.device)
-    scores = torch.full((n_users, k), -torch.inf, device=ranker.device)
-    blocks = list(user_blocks(n_users, n_items, ranker.device))
-    for users in tqdm(blocks, desc=title, ncols=100, disable=not progress):
-        found = candidates(ranker, users, exclude)
-        best, items = found.topk(k, dim=1)
-        first, last = int(users[0]), int(users[-1]) + 1
-        ids[first:last] = torch.where(best.isneginf(), 0, items).int()
-        scores[first:last] = best
+    shape = ranker.shape[0], min(k, ranker.shape[1] - 1)
+    ids = torch.zeros(shape, dtype=torch.int32, device=ranker.device)
+    scores = torch.full(shape, -torch.inf, device=ranker.device)
+    for users, best in top_blocks(ranker, k, exclude=exclude, progress=progress, title=title):
+        ids[users], scores[users] = best.ids, best.scores
     return TopItems(ids, scores)
+
+
+def top_blocks(
+    ranker: Ranker,
+    k: int,
+    *,
+    exclude: Optional[sp.csr_array] = None,
+    progress: bool = False,
+    title: str = "Ranking",
+) -> Iterator[tuple[torch.Tensor, TopItems]]:
+    """As :func:`top_items`, block by block: users (b,) and their lists, for what keeps less.
+
+    Of equal scores any may come first; what does is the same at every pass.
+    """
+    k = min(k, ranker.shape[1] - 1)
+    for users, found in candidate_blocks(ranker, exclude=exclude, progress=progress, title=title):
+        best, items = found.topk(k, dim=1)
+        yield users, TopItems(torch.where(best.isneginf(), 0, items).int(), best)
+
+
+def candidate_blocks(
+    ranker: Ranker,
+    *,
+    exclude: Optional[sp.csr_array] = None,
+    progress: bool = False,
+    title: str = "Ranking",
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Users (b,) and their :func:`candidates` (b, n_items), for all users block by block."""
+    blocks = list(user_blocks(*ranker.shape, ranker.device))
+    for users in tqdm(blocks, desc=title, ncols=100, disable=not progress):
+        yield users, candidates(ranker, users, exclude)
 
 
 def candidates(
@@ -111,6 +174,12 @@ def candidates(
     scores[:, 0] = -torch.inf
     if exclude is not None:
         part = exclude[user_ids.cpu().numpy()].tocoo()
-        row, col = (torch.from_numpy(ids).long().to(scores.device) for ids in part.coords)
-        scores[row, col] = -torch.inf
+        kept = part.data != 0
+        row, col = (torch.from_numpy(ids[kept]).long() for ids in (part.row, part.col))
+        scores[row.to(scores.device), col.to(scores.device)] = -torch.inf
     return scores
+
+
+def _fitting(bytes_each: int) -> int:
+    """How many of something fit the memory budget, at least one."""
+    return max(1, _BUDGET_BYTES // bytes_each)

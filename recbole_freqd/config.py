@@ -5,43 +5,34 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from numbers import Real
+from pathlib import Path
 from typing import Any, Optional, Union
 
-from recbole_freqd.errors import ConfigError, FreqDError, did_you_mean
+import yaml
+
+from recbole_freqd.checks import (
+    check_host_values,
+    check_sampling,
+)
+from recbole_freqd.errors import ConfigError, FreqDError, listed, shown
+from recbole_freqd.key_names import TEACHER, mention_unknown, refuse_misspelt
 from recbole_freqd.literals import literals_only
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.model_classes import (
     check_model_name,
     class_or_name,
     keys_read_by,
-    name_of_class,
 )
 from recbole_freqd.settings import method_keys, nearest, read_keys
+from recbole_freqd.teacher_keys import CHECKPOINT as CHECKPOINT
+from recbole_freqd.teacher_keys import (
+    RECIPE,
+    check_teacher,
+    check_teacher_is_nested,
+    inherited_keys,
+)
 
-TEACHER = "teacher"
-RECIPE, CHECKPOINT = "model", "checkpoint"
-# Keys of RecBole's properties/overall.yaml that its own lists of arguments forget; and one of ours.
-_ENVIRONMENT = (
-    "resume",
-    "worker",
-    "wandb_project",
-    "shuffle",
-    "enable_amp",
-    "enable_scaler",
-    "transform",
-)
-# Reserved teacher keys whose names can mean nothing else at the top level.
-_ONLY_OF_TEACHERS = (
-    "spectral_rank",
-    "trust_checkpoint",
-    "allow_leakage",
-    "min_overlap",
-    "memory_map",
-)
 _OF_THE_MLP = ("experts", "hidden", "dropout")
-_INHERITED_CATEGORIES = ("General", "Evaluation", "Dataset")
 logger = logging.getLogger(__name__)
 
 
@@ -67,7 +58,7 @@ def fold_dotted(keys: dict[str, Any]) -> dict[str, Any]:
     dotted = {name[len(TEACHER) + 1 :]: value for name, value in keys.items() if name not in flat}
     if not dotted:
         return flat
-    _check_teacher_is_nested(flat.get(TEACHER, {}))
+    check_teacher_is_nested(flat.get(TEACHER, {}))
     return deep_merge(flat, {TEACHER: dotted})
 
 
@@ -82,11 +73,15 @@ def trainer_names(value: Union[str, list[str], None]) -> list[str]:
     if isinstance(value, str):
         value = [name.strip(" '\"") for name in value.strip("[] ").split(",")]
     given = list(value) if isinstance(value, (list, tuple)) else [value]
-    given = [name for name in given if str(name).lower() not in ("none", "null", "")]
+    given = [name for name in given if not _is_none(name)]
     names = [LOSSES.canonical(name) for name in given]
     if len(set(names)) < len(names):
         raise ConfigError(f"trainer: {names} names a loss twice. Allowed: each at most once.")
     return names
+
+
+def _is_none(name: Any) -> bool:
+    return name is None or (isinstance(name, str) and name.lower() in ("none", "null", ""))
 
 
 def complete(
@@ -108,7 +103,7 @@ def complete(
             teacher or two forms of one.
     """
     hosts = set(internal).union(*categories.values())
-    _refuse_misspelt(external, hosts)
+    refuse_misspelt(external, hosts)
     for key, spec in read_keys("run.yaml").items():
         if key in external:
             external[key] = spec.check(external[key])
@@ -116,7 +111,9 @@ def complete(
     if not names:
         _note_idle(external)
         return {}
-    check_host_values({**internal, **external}, internal)
+    mention_unknown(external, hosts)
+    checked = check_host_values({**internal, **external}, internal)
+    external.update({key: value for key, value in checked.items() if key in external})
     external["trainer"] = names[0] if len(names) == 1 else names
     defaults: dict[str, Any] = {}
     for name in LOSSES.names():
@@ -126,7 +123,7 @@ def complete(
         elif set(checked) & set(external):
             idle = ", ".join(sorted(set(checked) & set(external)))
             logger.warning("%s has no effect: trainer is %s.", idle, external["trainer"])
-    _check_teacher(external.get(TEACHER), categories)
+    check_teacher(external.get(TEACHER), categories)
     return defaults
 
 
@@ -198,137 +195,6 @@ def _note_idle(external: dict[str, Any]) -> None:
         logger.warning("%s: no effect, since no trainer is named.", ", ".join(sorted(ours)))
 
 
-def check_host_values(values: dict[str, Any], defaults: dict[str, Any], where: str = "") -> None:
-    """Checks the keys of RecBole that it reads without a look, and would fail on deep inside.
-
-    Args:
-        values: All keys of a config.
-        defaults: RecBole's defaults, whose types count.
-        where: Prefix of the keys in messages, ``"teacher."`` for a recipe.
-
-    Raises:
-        ConfigError: Something that is no number where RecBole's default is one, a count below 1, or
-            a ``valid_metric`` that is not computed.
-    """
-    least = dict.fromkeys(("epochs", "train_batch_size", "eval_batch_size", "embedding_size"), 1)
-    least["eval_step"] = 0  # RecBole: no validation, every epoch is saved
-    for key, default in defaults.items():
-        value = values.get(key)
-        if isinstance(default, bool) or not isinstance(default, (int, float)) or value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise ConfigError(f"{where}{key}: got {value!r}; allowed: a number, e.g. {default}.")
-        if key in least and (value < least[key] or value != int(value)):
-            raise ConfigError(
-                f"{where}{key}: got {value!r}; allowed: a whole number from {least[key]}."
-            )
-    if not {"metrics", "topk", "valid_metric"} <= set(values):
-        return
-    names, cutoffs = (
-        values[key] if isinstance(values[key], (list, tuple)) else [values[key]]
-        for key in ("metrics", "topk")
-    )
-    computed = [f"{name}@{k}" for name in names for k in cutoffs]
-    if "@" in str(values["valid_metric"]) and str(values["valid_metric"]).lower() not in [
-        name.lower() for name in computed
-    ]:
-        raise ConfigError(
-            f"valid_metric: got {values['valid_metric']!r}, which metrics and topk do not compute; "
-            f"allowed: {', '.join(computed)}. Change valid_metric, metrics or topk."
-        )
-
-
-def _refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
-    """Raises on keys RecBole does not know that are, or nearly are, keys of ours."""
-    ours = ["trainer", TEACHER, *read_keys("run.yaml")]
-    prefixes = {}
-    for name in LOSSES.names():
-        prefix = LOSSES.get(name).prefix
-        prefixes[f"{prefix}_"] = name
-        # A short prefix is near too many words: fc_dropout is no misspelt fd_dropout.
-        ours += method_keys(name) if len(prefix) > 3 else []
-    known = hosts.union(ours, *(method_keys(name) for name in LOSSES.names()))
-    for key in map(str, external):
-        if key in known:
-            continue
-        if f"{key}_" in prefixes and isinstance(external[key], dict):
-            raise ConfigError(
-                f"{key}: got nested keys {external[key]!r}; allowed: flat ones, e.g. "
-                f"{next(iter(method_keys(prefixes[f'{key}_'])))}."
-            )
-        for prefix, name in prefixes.items():
-            if key.startswith(prefix):
-                raise ConfigError(
-                    f"Unknown key {key!r} of trainer {name}. "
-                    f"{did_you_mean(key, method_keys(name))} Correct it where you set it."
-                )
-        if key in _ONLY_OF_TEACHERS:
-            raise ConfigError(
-                f"Unknown key {key!r}; did you mean '{TEACHER}.{key}'? RecBole would ignore it "
-                "silently: correct or remove it where you set it."
-            )
-        near = nearest(key, ours) or nearest(key.partition(".")[0], ours)
-        if near:
-            raise ConfigError(
-                f"Unknown key {key!r}; did you mean {near!r}? RecBole would ignore it silently: "
-                "correct or remove it where you set it."
-            )
-
-
-def _check_teacher_is_nested(teacher: Any) -> None:
-    if not isinstance(teacher, dict):
-        raise ConfigError(
-            f"teacher: got {teacher!r}; allowed: nested keys, either `teacher: {{checkpoint: "
-            "saved/....pth}` or a recipe like `teacher: {model: BPR, embedding_size: 64}`."
-        )
-
-
-def _check_teacher(teacher: Any, categories: dict[str, list[str]]) -> None:
-    """Raises unless there is exactly one form of teacher, made of keys a teacher may have."""
-    if not teacher:
-        raise ConfigError(
-            "trainer is set but there is no teacher. Add `teacher: {checkpoint: saved/....pth}` or "
-            "a recipe like `teacher: {model: BPR, embedding_size: 64}` to the config "
-            "(--teacher.model=BPR on the command line)."
-        )
-    _check_teacher_is_nested(teacher)
-    specs = read_keys("teacher.yaml")
-    for key in specs:
-        if key in teacher:
-            spec = replace(specs[key], name=f"{TEACHER}.{key}")
-            teacher[key] = spec.check(teacher[key])
-    if isinstance(teacher.get(RECIPE), type):
-        # By name: a student's checkpoint keeps its config, and must not need the teacher's class.
-        teacher[RECIPE] = name_of_class(teacher[RECIPE])
-    recipe = {key: value for key, value in teacher.items() if key not in specs}
-    for key in recipe:
-        near = nearest(key, list(specs))
-        if near:
-            raise ConfigError(f"Unknown key 'teacher.{key}'; did you mean 'teacher.{near}'?")
-    if recipe and teacher.get(CHECKPOINT) is not None:
-        raise ConfigError(
-            f"teacher has two forms: teacher.checkpoint={teacher[CHECKPOINT]!r} and a recipe "
-            f"({', '.join(f'teacher.{key}' for key in recipe)}). Keep one of them."
-        )
-    if teacher.get(CHECKPOINT) is None and recipe.get(RECIPE) is None:
-        raise ConfigError(
-            f"teacher: got {teacher!r}, which names neither teacher.checkpoint nor teacher.model. "
-            "Give one of the two."
-        )
-    inherited = inherited_keys(categories)
-    for key in recipe:
-        if key in inherited or key in ("dataset", "trainer", TEACHER):
-            raise ConfigError(
-                f"'teacher.{key}' is not allowed: environment, data, split and evaluation are the "
-                f"student's, or the two would not fit together. Set {key} at the top level."
-            )
-
-
-def inherited_keys(categories: dict[str, list[str]]) -> set[str]:
-    """RecBole's keys that a teacher always takes from the student."""
-    return set(_ENVIRONMENT).union(*(categories[name] for name in _INHERITED_CATEGORIES))
-
-
 @contextmanager
 def no_command_line() -> Iterator[None]:
     """Hides the command line from RecBole's Config, which reads it whoever makes one."""
@@ -341,8 +207,11 @@ def no_command_line() -> Iterator[None]:
 
 
 @contextmanager
-def asking_recbole() -> Iterator[None]:
+def asking_recbole(config: Any = None) -> Iterator[None]:
     """RecBole's errors for a mistake in config or data, of a dozen kinds, become ours.
+
+    Args:
+        config: The Config in question, or a dict of what was given; its keys are named.
 
     Raises:
         ConfigError: RecBole complained; its error is the cause.
@@ -352,10 +221,46 @@ def asking_recbole() -> Iterator[None]:
     except FreqDError:
         raise
     except Exception as error:
+        raise recboles_error(error, config) from error
+
+
+def recboles_error(error: Exception, config: Any = None) -> ConfigError:
+    """What to raise in place of an error of RecBole's; see :func:`asking_recbole`."""
+    given = getattr(config, "external_config_dict", config) or {}
+    keys = f"The keys that were set: {listed(given)}. " if given else ""
+    return ConfigError(
+        f"RecBole does not accept the config or its data: {type(error).__name__}: "
+        f"{shown(str(error))[1:-1]}. {keys}Check the config files, config_dict, command line and "
+        "dataset."
+    )
+
+
+def read_config_file(path: Any, loader: Any) -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Args:
+        path: The file.
+        loader: RecBole's YAML loader.
+
+    Raises:
+        ConfigError: It cannot be read, is no YAML, or holds no keys but something else.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
+    except Exception as error:  # of the system, of the encoding, and several of PyYAML
         raise ConfigError(
-            f"RecBole does not accept the config or its data: {type(error).__name__}: {error}. "
-            "Check the config files, config_dict, command line and dataset."
-        ) from error
+            f"Config file {shown(path)} cannot be read: {type(error).__name__}: {error}. "
+            "It must be a YAML file of `key: value` lines."
+        ) from None
+    if content is None:
+        logger.warning("Config file %s is empty.", path)
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"Config file {shown(path)} holds {shown(content)}; allowed: a YAML file of "
+            "`key: value` lines."
+        )
+    return content
 
 
 def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
@@ -379,7 +284,8 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
     world = {key: value for key, value in inherited.items() if value is not None}
     # Metrics and splits of the student are in their final form already, and fit RecBole's checks.
     # Without register() RecBole would run the strings among them as code.
-    with no_command_line(), asking_recbole(), literals_only():
+    given = {f"{TEACHER}.{key}": value for key, value in recipe.items()}
+    with no_command_line(), asking_recbole(given), literals_only():
         config = Config(
             model=model,
             dataset=student["dataset"],
@@ -390,10 +296,12 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
     for key in recipe:
         if key != RECIPE and key not in known:
             raise ConfigError(
-                f"Unknown key 'teacher.{key}' for model {recipe[RECIPE]}; "
-                f"did you mean 'teacher.{nearest(key, sorted(known), 0.0)}'?"
+                f"Unknown key {shown(f'teacher.{key}')} for model {recipe[RECIPE]}; "
+                f"did you mean 'teacher.{nearest(str(key), sorted(known), 0.0)}'?"
             )
-    check_host_values(config.final_config_dict, config.internal_config_dict, f"{TEACHER}.")
+    values, defaults = config.final_config_dict, config.internal_config_dict
+    values.update(check_host_values(values, defaults, f"{TEACHER}."))
+    check_sampling(config, f"{TEACHER}.")
     adopt_world(config, student)
     return config
 

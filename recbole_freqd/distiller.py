@@ -1,8 +1,11 @@
 """The module that joins student, teacher features and losses; the student never contains it."""
 
 import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +14,7 @@ from torch import nn
 
 from recbole_freqd.catalogue import Ranker
 from recbole_freqd.config import method_options
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.errors import ConfigError, shown
 from recbole_freqd.features import FeatureAdapter
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.ranking import undisturbed
@@ -115,6 +118,7 @@ class Distiller(nn.Module):
             taken out of the interactions and of every batch, so that no loss meets them: they have
             no edge in a graph, their rows are never read and get no gradient.
         teacher_scores: What the teacher ranks by, where a loss reads scores.
+        teacher_trajectory: What makes the rankers of its earlier selves, where a loss reads those.
 
     Raises:
         TeacherError: The teacher's rows are not the student's users and items.
@@ -130,6 +134,7 @@ class Distiller(nn.Module):
         teacher_features: Features,
         known: Optional[Known] = None,
         teacher_scores: Optional[Ranker] = None,
+        teacher_trajectory: Sequence[Callable[[], Ranker]] = (),
     ) -> None:
         super().__init__()
         device, seed = config["device"], config["seed"]
@@ -146,15 +151,17 @@ class Distiller(nn.Module):
             if options["beta"] == 0:
                 logger.warning("%s has weight 0: it is left out, the student trains alone.", method)
                 continue
-            loss = LOSSES.get(method)(
-                user_items,
-                widths,
-                teacher_features,
-                teacher_scores=teacher_scores,
-                seed=seed,
-                **options,
-            )
-            self.losses[method] = loss.to(device)
+            with _in_memory(method):
+                self.losses[method] = LOSSES.get(method)(
+                    user_items,
+                    widths,
+                    teacher_features,
+                    teacher_scores=teacher_scores,
+                    teacher_trajectory=teacher_trajectory,
+                    progress=bool(config["show_progress"]),
+                    seed=seed,
+                    **options,
+                ).to(device)
         self._log_widths(widths, teacher_features, adapter)
 
     def _log_widths(
@@ -212,6 +219,24 @@ class Distiller(nn.Module):
         self.reader.stream.load_state_dict(states["batch"])
         for method, loss in self.losses.items():
             loss.stream.load_state_dict(states[method])
+
+
+@contextmanager
+def _in_memory(method: str) -> Iterator[None]:
+    """Raises ConfigError for what torch and NumPy say of sizes that no memory has."""
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError, TypeError) as error:
+        text = str(error).partition("\n")[0]
+        if isinstance(error, (RuntimeError, TypeError)) and not re.search(
+            "memory|overflow|too large", text, re.I
+        ):
+            raise
+        prefix = LOSSES.get(method).prefix
+        raise ConfigError(
+            f"{method} does not fit into memory: {shown(text)}. Lower {prefix}_experts or "
+            f"{prefix}_hidden, or use {prefix}_projector: linear."
+        ) from error
 
 
 def _widths(model: Any, adapter: FeatureAdapter) -> tuple[int, int]:

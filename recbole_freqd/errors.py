@@ -1,7 +1,11 @@
 """The exceptions. Each message says what came, what is allowed and where to change it."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
+
+_LONGEST = 200
 
 
 class FreqDError(Exception):
@@ -28,7 +32,29 @@ class TrainingError(FreqDError):
     """Training cannot go on."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def shown(value: Any) -> str:
+    """A value as a message shows it: its ``repr``, cut where it is long, or impossible.
+
+    Example:
+        >>> shown("5"), len(shown("x" * 10_000)) <= 200
+        ("'5'", True)
+    """
+    try:
+        text = repr(value)
+    except Exception:  # an int of more than 4,300 digits, an object with a broken __repr__
+        text = reprlib.repr(type(value))
+    # Also in a log that cannot write every character: lone surrogates come from the command line.
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 20]}...{text[-10:]}"
+
+
+def listed(keys: Iterable[Any], most: int = 30) -> str:
+    """Names of keys, separated by commas; not more than so many."""
+    names = [shown(str(key))[1:-1] for key in keys]
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
     """Ends a message with the nearest known name and the whole list.
 
     Example:
@@ -37,6 +63,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     names = sorted(known, key=str.lower)
     lower = {candidate.lower(): candidate for candidate in names}
-    near = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(shown(name).strip("'").lower(), lower, n=1, cutoff=0.5)
     hint = f"Did you mean {lower[near[0]]!r}? " if near else ""
     return f"{hint}Allowed: {', '.join(names)}."

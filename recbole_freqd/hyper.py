@@ -70,8 +70,8 @@ def search(
         raise ConfigError(f"--algo: got {algo!r}; allowed: {', '.join(ALGORITHMS)}.")
     if max_evals is not None and max_evals < 1:
         raise ConfigError(f"--max_evals: got {max_evals}; allowed: a whole number from 1.")
-    space = Space(files)
-    space.check(config, algo)
+    space = Space(files, algo)
+    space.check(config)
     told = _identity(config, space, algo)
     names = trainer_names(config["trainer"]) or ["alone"]
     parts = ["hyper", config["dataset"], config["model"], *names, fingerprint(told)[:8]]

@@ -1,7 +1,10 @@
 """What tells data and runs apart: tokens, interactions, keys and versions, as hashes."""
 
+import hashlib
 import json
 import logging
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Optional
 
@@ -9,12 +12,13 @@ import numpy as np
 
 from recbole_freqd import __version__
 from recbole_freqd.checkpoint import fingerprint, load_plain, sidecar_path
+from recbole_freqd.config import asking_recbole
 from recbole_freqd.model_classes import class_fingerprint
 
-_WHERE_IT_RUNS = {"device", "gpu_id", "use_gpu", "worker", "eval_batch_size", "data_path"}
-_WHERE_IT_RUNS |= {"checkpoint_dir", "config_file", "show_progress", "state", "resume"}
-_WHERE_IT_RUNS |= {"log_wandb", "wandb_project", "save_dataset", "dataset_save_path"}
-_WHERE_IT_RUNS |= {"save_dataloaders", "dataloaders_save_path"}
+WHERE_IT_RUNS = {"device", "gpu_id", "use_gpu", "worker", "eval_batch_size", "data_path"}
+WHERE_IT_RUNS |= {"checkpoint_dir", "config_file", "show_progress", "state", "resume"}
+WHERE_IT_RUNS |= {"log_wandb", "wandb_project", "save_dataset", "dataset_save_path"}
+WHERE_IT_RUNS |= {"save_dataloaders", "dataloaders_save_path"}
 logger = logging.getLogger(__name__)
 
 
@@ -53,22 +57,92 @@ def run_identity(
         metrics: Whether what is computed on the validated lists belongs to the outcome; the
             metric that decides on the best epoch always does.
     """
-    import recbole
-
-    ignored = _WHERE_IT_RUNS | (set() if metrics else {"metrics", "topk"})
-    values = {
-        key: str(value)
-        for key, value in sorted(config.final_config_dict.items())
-        if key not in ignored
-    }
     made = data_fingerprint(dataset)
     data = {part: made[part] for part in ("tokens", "train")}  # the keys are in the config
+    data["columns"] = fingerprint(*_columns(dataset))  # DMF reads ratings, DiffRec times
     if valid_data is not None:
         data["valid"] = fingerprint(pairs(valid_data._dataset))
+    return {
+        "config": _values(config, () if metrics else ("metrics", "topk")),
+        "data": data,
+        "versions": _versions(config),
+    }
+
+
+def planned_identity(config: Any) -> dict[str, Any]:
+    """:func:`run_identity` of a run to come, before its data is read: its files stand for it.
+
+    Args:
+        config: Its RecBole Config; with ``seed`` and ``eval_args`` it says how files are split.
+
+    Raises:
+        ConfigError: There are no such files, and RecBole cannot get them either.
+    """
+    identity = {
+        "config": _values(config),
+        "data": _files_of(config),
+        "versions": _versions(config),
+    }
+    checkpoint = (config["teacher"] or {}).get("checkpoint")
+    if checkpoint is not None and Path(checkpoint).is_file():
+        identity["data"]["teacher"] = _hash_of(Path(checkpoint))
+    return identity
+
+
+def differences(stored: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    """In words, what sets the identity of a run apart from a stored one; empty: nothing."""
+    keys = sorted(set(stored["config"]) | set(identity["config"]))
+    then, now = (each["config"] for each in (stored, identity))
+    changed = [
+        f"{key} was {then.get(key)}, is {now.get(key)}"
+        for key in keys
+        if then.get(key) != now.get(key)
+    ]
+    return changed + [
+        f"{part} changed" for part in ("data", "versions") if stored[part] != identity[part]
+    ]
+
+
+def _values(config: Any, ignored: Sequence[str] = ()) -> dict[str, str]:
+    """The keys that decide on the outcome of a run."""
+    return {
+        key: str(value)
+        for key, value in sorted(config.final_config_dict.items())
+        if key not in WHERE_IT_RUNS.union(ignored)
+    }
+
+
+def _versions(config: Any) -> dict[str, str]:
+    import recbole
+
     versions = {"recbole": recbole.__version__, "recbole_freqd": __version__}
     if not config.model_class.__module__.startswith("recbole."):
         versions["model"] = class_fingerprint(config.model_class)
-    return {"config": values, "data": data, "versions": versions}
+    return versions
+
+
+def _files_of(config: Any) -> dict[str, str]:
+    """Hashes of the files of a dataset, by name; RecBole downloads those it knows."""
+    folder, pattern = Path(config["data_path"]), f"{config['dataset']}.*"
+    if not any(folder.glob(pattern)):
+        from recbole.data import create_dataset
+
+        with asking_recbole():
+            create_dataset(config)
+    return {file.name: _hash_of(file) for file in sorted(folder.glob(pattern)) if file.is_file()}
+
+
+def _hash_of(file: Path) -> str:
+    return _content_hash(str(file), file.stat().st_mtime_ns, file.stat().st_size)
+
+
+@cache
+def _content_hash(file: str, _modified: int, _size: int) -> str:
+    made = hashlib.blake2b(digest_size=16)
+    with open(file, "rb") as stream:
+        while block := stream.read(2**20):
+            made.update(block)
+    return made.hexdigest()
 
 
 def same_data(one: dict[str, str], other: dict[str, str]) -> bool:
@@ -105,6 +179,14 @@ def pairs(dataset: Any) -> np.ndarray:
     inter = dataset.inter_feat
     columns = [np.asarray(inter[name]) for name in (dataset.uid_field, dataset.iid_field)]
     return np.stack(columns, axis=1).astype(np.int64)
+
+
+def _columns(dataset: Any) -> list[Any]:
+    """All that is known of interactions, users and items: names and values in turn."""
+    known = (dataset.inter_feat, dataset.user_feat, dataset.item_feat)
+    tables = [table for table in known if table is not None]
+    return [part for table in tables for name in sorted(table.columns)
+            for part in (name, np.asarray(table[name]))]  # fmt: skip
 
 
 def splitting(config: Any) -> dict[str, Any]:

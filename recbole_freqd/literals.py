@@ -38,6 +38,23 @@ def literal(text: str) -> Any:
         raise NameError(f"{reprlib.repr(text)} is no literal") from None
 
 
+def value_of(value: Any) -> Any:
+    """A value as RecBole's Config reads it: a string is the literal it spells, or itself.
+
+    Example:
+        >>> value_of("1e-3"), value_of("TRUE"), value_of("adam"), value_of(5)
+        (0.001, True, 'adam', 5)
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        read = literal(value)
+    except NameError:
+        return {"true": True, "false": False}.get(value.lower(), value)
+    known = read is None or isinstance(read, (str, int, float, list, tuple, dict, bool))
+    return read if known else value
+
+
 def _choices(text: str) -> Any:
     """The same for the lists in the file of HyperTuning, where nothing but a list will do.
 

@@ -8,7 +8,7 @@ import pkgutil
 import re
 from typing import Any, Union
 
-from recbole_freqd.errors import ConfigError, did_you_mean
+from recbole_freqd.errors import ConfigError, did_you_mean, shown
 
 _KEY_READ = re.compile(r"""config\[\s*["']([^"']+)["']\s*\]""")
 _own: dict[str, type] = {}
@@ -31,8 +31,13 @@ def check_model_name(name: Any, key: str, *, only_general: bool = False) -> None
         key: The config key it came from.
         only_general: Refuse models of another kind too.
     """
-    if not isinstance(name, str) or name in general_models():
+    if isinstance(name, type) or (isinstance(name, str) and name in general_models()):
         return
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"{key}: got {shown(name)}; allowed: the name of a general recommender of RecBole, or "
+            "in Python a class of your own."
+        )
     from recbole.utils import get_model
 
     try:
@@ -41,9 +46,18 @@ def check_model_name(name: Any, key: str, *, only_general: bool = False) -> None
         get_model(name)
     except Exception:  # for an unknown name, whatever its last sub-package fails to import
         raise ConfigError(
-            f"{key}: {name!r} is no general recommender of RecBole. "
+            f"{key}: {shown(name)} is no general recommender of RecBole. "
             f"{did_you_mean(name, general_models())}"
         ) from None
+
+
+def check_dataset_name(name: Any) -> None:
+    """Raises ConfigError unless this can be the name of a dataset."""
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        raise ConfigError(
+            f"dataset: got {shown(name)}; allowed: the name of a folder in data_path, e.g. ml-100k "
+            "(-d on the command line)."
+        )
 
 
 def name_of_class(model_class: type) -> str:
@@ -63,7 +77,7 @@ def class_or_name(name: Union[str, type]) -> Union[str, type]:
     Raises:
         ConfigError: No such class.
     """
-    if isinstance(name, type) or "." not in name:
+    if not isinstance(name, str) or "." not in name:
         return name
     if name not in _own:
         module, _, attribute = name.rpartition(".")

@@ -1,7 +1,10 @@
 """The script's options for what is done with many runs, or with the result of one."""
 
 import argparse
+from pathlib import Path
 from typing import Any
+
+from recbole_freqd.errors import ConfigError
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
@@ -32,14 +35,26 @@ def add_hyper(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def export_arguments(options: argparse.Namespace, keys: list[str]) -> dict[str, Any]:
-    """What :func:`recbole_freqd.export` is called with.
+def run_hyper(options: argparse.Namespace, config: Any) -> None:
+    """Searches the spaces that the options name."""
+    from recbole_freqd.hyper import search
+
+    search(
+        config,
+        options.hyper.split(),
+        Path(options.output_dir),
+        algo=options.algo,
+        max_evals=options.max_evals,
+        keep=options.keep_checkpoints,
+    )
+
+
+def run_export(options: argparse.Namespace, keys: list[str]) -> None:
+    """Exports a checkpoint's vectors, and says what is in the folder now.
 
     Raises:
         ConfigError: A config key that an export has no use for.
     """
-    from recbole_freqd.errors import ConfigError
-
     given = dict(key[2:].split("=") for key in keys)
     data_path = given.pop("data_path", None)
     if given:
@@ -47,15 +62,26 @@ def export_arguments(options: argparse.Namespace, keys: list[str]) -> dict[str, 
             f"--export reads the checkpoint's own config: --{next(iter(given))} would change "
             "nothing. Allowed beside its own options: --data_path=..., where the data has moved."
         )
-    return {
-        "checkpoint": options.export,
-        "out": options.out,
-        "formats": options.format,
-        "precision": options.precision,
-        "histories": options.histories,
-        "spectral": options.spectral,
-        "overwrite": options.overwrite,
-        "data_path": data_path,
-        "trust": options.trust_checkpoint,
-        "progress": True,
-    }
+    from recbole_freqd.exporting import export
+
+    manifest = export(
+        options.export,
+        options.out,
+        formats=options.format,
+        precision=options.precision,
+        histories=options.histories,
+        spectral=options.spectral,
+        overwrite=options.overwrite,
+        data_path=data_path,
+        trust=options.trust_checkpoint,
+        progress=True,
+    )
+    counts = " and ".join(f"{manifest[side]['count']:,} {side}" for side in ("users", "items"))
+    print(
+        f"{manifest['model']}: vectors of {counts}, {manifest['dimensions']} x "
+        f"{manifest['dtype']}, {manifest['metric']}, in {options.out}/"
+        f"{{{', '.join(sorted(manifest['sha256']))}, manifest.json}}"
+    )
+    if manifest["approximation"]:
+        kept = 100 * manifest["approximation"]["top10_overlap"]
+        print(f"They are an approximation: {kept:.1f} % of the model's top 10 are in theirs.")

@@ -1,5 +1,6 @@
 """Putting FreqD into an existing RecBole project, and taking it out again."""
 
+import functools
 from typing import Any, Optional
 
 from recbole_freqd import compat
@@ -50,19 +51,41 @@ def unregister() -> None:
 def _hook_config() -> None:
     from recbole.config.configurator import Config
 
-    from recbole_freqd.config import complete, deep_merge, fold_dotted
+    from recbole_freqd.config import (
+        complete,
+        deep_merge,
+        fold_dotted,
+        read_config_file,
+        recboles_error,
+    )
+    from recbole_freqd.errors import FreqDError
+    from recbole_freqd.key_names import refuse_what_is_no_setting
     from recbole_freqd.literals import hook_eval
+    from recbole_freqd.model_classes import check_dataset_name, check_model_name
 
     hook_eval(_hooks)
-    load_files = Config._load_config_files
+    initialise = Config.__init__
     merge = Config._merge_external_config_dict
+    find_names = Config._get_model_and_dataset
     load_internal = Config._load_internal_config_dict
 
     def _load_config_files(self: Any, file_list: Optional[list[str]]) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for file in file_list or []:
-            merged = deep_merge(merged, fold_dotted(load_files(self, [file])))
+            merged = deep_merge(merged, fold_dotted(read_config_file(file, self.yaml_loader)))
         return merged
+
+    @functools.wraps(initialise)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            initialise(self, *args, **kwargs)
+        except FreqDError:
+            raise
+        except Exception as error:
+            given = self.__dict__.get("external_config_dict", {})
+            if given.get("trainer") is None:  # what names no trainer is RecBole's own business
+                raise
+            raise recboles_error(error, given) from error
 
     def _merge_external_config_dict(self: Any) -> None:
         merge(self)
@@ -71,12 +94,27 @@ def _hook_config() -> None:
             merged = deep_merge(merged, fold_dotted(higher))
         self.external_config_dict = merged
 
+    def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> Any:
+        given = self.external_config_dict
+        if given.get("trainer") is not None:
+            check_model_name(given.get("model") if model is None else model, "model")
+            check_dataset_name(given.get("dataset") if dataset is None else dataset)
+        return find_names(self, model, dataset)
+
     def _load_internal_config_dict(self: Any, model: str, model_class: type, dataset: str) -> None:
         load_internal(self, model, model_class, dataset)
+        if self.external_config_dict.get("trainer") is not None:
+            refuse_what_is_no_setting(self.external_config_dict)
         defaults = complete(self.external_config_dict, self.internal_config_dict, self.parameters)
         self.internal_config_dict.update(defaults)
 
-    for hook in (_load_config_files, _merge_external_config_dict, _load_internal_config_dict):
+    for hook in (
+        __init__,
+        _get_model_and_dataset,
+        _load_config_files,
+        _merge_external_config_dict,
+        _load_internal_config_dict,
+    ):
         _hooks.set(Config, hook.__name__, hook)
 
 

@@ -21,8 +21,8 @@ class LinearProjector(nn.Module):
 
     def __init__(self, student_dim: int, teacher_dim: int, stream: RandomStream) -> None:
         super().__init__()
-        self.weight = _uniform(stream, (student_dim, teacher_dim), student_dim)
-        self.bias = _uniform(stream, (teacher_dim,), student_dim)
+        self.weight = uniform_parameter(stream, (student_dim, teacher_dim), student_dim)
+        self.bias = uniform_parameter(stream, (teacher_dim,), student_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, student_dim) -> (n, teacher_dim)."""
@@ -61,10 +61,10 @@ class MLPProjector(nn.Module):
         super().__init__()
         hidden = hidden or teacher_dim
         self.stream, self.dropout = stream, dropout
-        self.weight_in = _uniform(stream, (experts, student_dim, hidden), student_dim)
-        self.bias_in = _uniform(stream, (experts, 1, hidden), student_dim)
-        self.weight_out = _uniform(stream, (experts, hidden, teacher_dim), hidden)
-        self.bias_out = _uniform(stream, (experts, teacher_dim), hidden)
+        self.weight_in = uniform_parameter(stream, (experts, student_dim, hidden), student_dim)
+        self.bias_in = uniform_parameter(stream, (experts, 1, hidden), student_dim)
+        self.weight_out = uniform_parameter(stream, (experts, hidden, teacher_dim), hidden)
+        self.bias_out = uniform_parameter(stream, (experts, teacher_dim), hidden)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, student_dim) -> (n, teacher_dim)."""
@@ -150,5 +150,6 @@ def make_projector(
     raise ConfigError(f"projector: got {kind!r}; allowed: mlp, linear.")
 
 
-def _uniform(stream: RandomStream, shape: tuple[int, ...], fan_in: int) -> nn.Parameter:
+def uniform_parameter(stream: RandomStream, shape: tuple[int, ...], fan_in: int) -> nn.Parameter:
+    """A parameter of ``shape`` from U(±1/√fan_in), what torch starts a Linear from."""
     return nn.Parameter(stream.uniform_(torch.empty(shape), fan_in**-0.5))

@@ -1,13 +1,14 @@
 """The run functions and the script's main. Heavy imports wait until the arguments are read."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any, Optional
 
-from recbole_freqd import __version__
-from recbole_freqd.errors import ConfigError, FreqDError
-from recbole_freqd.options import add_export, add_hyper, export_arguments
+from recbole_freqd import __version__, analysing, comparing
+from recbole_freqd.errors import ConfigError, FreqDError, shown
+from recbole_freqd.options import add_export, add_hyper, run_export, run_hyper
 
 _RECBOLE_DOCS = "any other --key=value is a config key, as in RecBole"
 
@@ -53,7 +54,7 @@ def run_recbole_freqd(
     register()
     from recbole_freqd import runs
 
-    config = _make_config(model, dataset, config_file_list, config_dict)
+    config = make_config(model, dataset, config_file_list, config_dict)
     done = runs.run(config, saved=saved)
     teacher_test_result = None
     if config["trainer"]:
@@ -81,9 +82,11 @@ def main(arguments: Optional[list[str]] = None) -> int:
     sys.argv = [argv[0], *keys]  # what RecBole's Config will read
     try:
         if options.export:
-            _export(options, keys)
+            run_export(options, keys)
+        elif options.analyze or options.sweep:
+            analysing.run_script(options, keys)
         else:
-            _compare_with_alone(options)
+            _run(options)
         return 0
     except FreqDError as error:
         if options.debug:
@@ -117,6 +120,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--port", default="5678", help="port of the first machine")
     parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    comparing.add_options(parser)
+    analysing.add_options(parser)
     add_hyper(parser)
     add_export(parser)
     parser.add_argument("--version", action="version", version=f"recbole_freqd {__version__}")
@@ -124,61 +129,51 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for key in keys:
         if not key.startswith("--") or key.count("=") != 1 or key.startswith("--="):
             parser.error(f"{key!r} is not of the form --key=value (RecBole would ignore it)")
+        if key.encode("utf-8", "ignore").decode() != key:  # bytes that are no text
+            parser.error(f"{key!r} is no text in UTF-8")
+    comparing.check_options(parser, options, keys)
+    keys += analysing.check_options(parser, options)
     return options, [*keys, "--resume=True"] if options.resume else keys
 
 
-def _export(options: argparse.Namespace, keys: list[str]) -> None:
-    """Exports a checkpoint's vectors, and says what is in the folder now."""
-    arguments = export_arguments(options, keys)
-    from recbole_freqd.exporting import export
-
-    manifest = export(**arguments)
-    counts = " and ".join(f"{manifest[side]['count']:,} {side}" for side in ("users", "items"))
-    print(
-        f"{manifest['model']}: vectors of {counts}, {manifest['dimensions']} x "
-        f"{manifest['dtype']}, {manifest['metric']}, in {options.out}/"
-        f"{{{', '.join(sorted(manifest['sha256']))}, manifest.json}}"
-    )
-    if manifest["approximation"]:
-        kept = 100 * manifest["approximation"]["top10_overlap"]
-        print(f"They are an approximation: {kept:.1f} % of the model's top 10 are in theirs.")
-
-
-def _tune(options: argparse.Namespace, config: Any) -> None:
-    """Searches the spaces that the options name."""
-    from recbole_freqd.hyper import search
-
-    search(
-        config,
-        options.hyper.split(),
-        Path(options.output_dir),
-        algo=options.algo,
-        max_evals=options.max_evals,
-        keep=options.keep_checkpoints,
-    )
-
-
-def _compare_with_alone(options: argparse.Namespace) -> None:
-    """Runs what the options ask for beside the student alone; prints and saves the comparison."""
-    files = options.config_files.split() if options.config_files else []
-    for file in files:
-        if not Path(file).is_file():
-            raise ConfigError(f"--config_files: {file} does not exist (from {Path.cwd()}).")
+def _run(options: argparse.Namespace) -> None:
+    """Runs what the options ask for: a comparison, or one method beside the student alone."""
+    files = config_files(options)
     _check_processes(options.nproc, options.world_size)
     from recbole_freqd.plugin import register
 
     register()
+    if options.compare is not None:
+        return comparing.run_script(options, fill_in(options, files))
     from recbole_freqd import report, runs
 
-    config = _make_config(*_fill_in(options, files))
+    config = make_config(*fill_in(options, files))
     if options.hyper:
-        return _tune(options, config)
+        return run_hyper(options, config)
     distilled = runs.run(config) if config["trainer"] else None
     alone = runs.run(runs.alone_config(config))
     report_run(report, config, runs.rows_of(distilled, alone), Path(options.output_dir))
 
 
-def _fill_in(
+def config_files(options: argparse.Namespace) -> list[str]:
+    """The files that ``--config_files`` names.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    files = [] if options.config_files is None else options.config_files.split()
+    if not files and options.config_files is not None:
+        raise ConfigError("--config_files: got nothing; allowed: YAML files, separated by spaces.")
+    for file in files:
+        if not os.path.isfile(file):
+            raise ConfigError(
+                f"--config_files: {shown(file)[1:-1]} does not exist, or is no file (from "
+                f"{Path.cwd()}). Names of files are separated by spaces."
+            )
+    return files
+
+
+def fill_in(
     options: argparse.Namespace, files: list[str]
 ) -> tuple[str, str, list[str], dict[str, Any]]:
     """What the user gave, with the script's own defaults below it."""
@@ -201,14 +196,23 @@ def _fill_in(
         given = read_external(files)
     named = {key: given.get(key) for key in ("model", "dataset")}
     model, dataset = (
-        getattr(options, key) or named[key] or defaults.pop(key) for key in ("model", "dataset")
+        next(
+            value
+            for value in (getattr(options, key), named[key], defaults[key])
+            if value is not None
+        )
+        for key in ("model", "dataset")
     )
     teacher = given.get(TEACHER)
     if isinstance(teacher, dict) and not {CHECKPOINT, RECIPE} & set(teacher):
         defaults[TEACHER] = {**defaults[TEACHER], **teacher}
     elif teacher is not None:
         del defaults[TEACHER]
-    names = trainer_names(given.get("trainer", defaults["trainer"]))
+    if options.compare is not None:  # nobody's keys are tuned, and many runs say little each
+        names = []
+        defaults.update(state="WARNING", show_progress=False)
+    else:
+        names = trainer_names(given.get("trainer", defaults["trainer"]))
     for method in LOSSES.names():  # what the main job sets for FreqD is no default of another job
         if method not in names:
             drop = set(method_keys(method))
@@ -221,7 +225,7 @@ def _fill_in(
     return model, dataset, files, low
 
 
-def _make_config(
+def make_config(
     model: Optional[str],
     dataset: Optional[str],
     files: Optional[list[str]],
@@ -234,20 +238,21 @@ def _make_config(
     """
     from recbole.config import Config
 
-    from recbole_freqd.config import (
-        asking_recbole,
-        check_host_values,
-        read_external,
-    )
-    from recbole_freqd.model_classes import check_model_name
+    from recbole_freqd.checks import check_host_values
+    from recbole_freqd.config import asking_recbole, read_external
+    from recbole_freqd.key_names import refuse_what_is_no_setting
+    from recbole_freqd.model_classes import check_dataset_name, check_model_name
 
     values = dict(values or {})  # RecBole changes it in place
-    with asking_recbole():
-        named = model or {**values, **read_external(files)}.get("model")
-    check_model_name(named, "model")
-    with asking_recbole():
+    with asking_recbole(values):
+        given = {**values, **read_external(files)}
+    refuse_what_is_no_setting(given)
+    check_model_name(given.get("model") if model is None else model, "model")
+    check_dataset_name(given.get("dataset") if dataset is None else dataset)
+    with asking_recbole(given):
         config = Config(model, dataset, files, values)
-    check_host_values(config.final_config_dict, config.internal_config_dict)
+    final = config.final_config_dict
+    final.update(check_host_values(final, config.internal_config_dict))
     return config
 
 

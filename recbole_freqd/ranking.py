@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,22 @@ def score_users(model: Any, users: torch.Tensor) -> torch.Tensor:
 
     Through ``full_sort_predict`` or, where a model has none, ``predict`` over all pairs.
     """
-    from recbole.data.interaction import Interaction
-
     try:
-        scores = model.full_sort_predict(Interaction({model.USER_ID: users}))
+        return full_sort(model, users)
     except NotImplementedError:
         items = torch.arange(model.n_items, device=users.device)
-        scores = predict_pairs(model, users, items.expand(len(users), -1))
+        return predict_pairs(model, users, items.expand(len(users), -1))
+
+
+def full_sort(model: Any, users: torch.Tensor) -> torch.Tensor:
+    """(b, n_items), what ``full_sort_predict`` gives users (b,).
+
+    Raises:
+        NotImplementedError: The model has no such thing.
+    """
+    from recbole.data.interaction import Interaction
+
+    scores = model.full_sort_predict(Interaction({model.USER_ID: users}))
     return scores.view(len(users), -1)
 
 
@@ -133,28 +142,69 @@ class ModelRanker(Ranker):
     Args:
         model: The model.
         caches: Attributes that hold scores of earlier weights, see :func:`undisturbed`.
+        pairs_by: How scores of chosen pairs are had, see :func:`score_pairs`. With ``"forward"``
+            whole rows come from there too.
     """
 
-    def __init__(self, model: Any, caches: tuple[str, ...] = ()) -> None:
-        self.model, self.caches = model, caches
+    def __init__(self, model: Any, caches: tuple[str, ...] = (), pairs_by: str = "predict") -> None:
+        self.model, self.caches, self.pairs_by = model, caches, pairs_by
         self.shape, self.device = (model.n_users, model.n_items), torch.device(model.device)
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
         with undisturbed(self.model, self.caches):
-            return score_users(self.model, user_ids).to(self.device, torch.float32, copy=True)
+            if self.pairs_by == "forward":
+                items = torch.arange(self.shape[1], device=self.device)
+                scores = score_pairs(
+                    self.model, user_ids, items.expand(len(user_ids), -1), "forward"
+                )
+            else:
+                scores = score_users(self.model, user_ids)
+            return scores.to(self.device, torch.float32, copy=True)
 
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
-        with undisturbed(self.model, self.caches):
-            return predict_pairs(self.model, user_ids, item_ids).to(self.device, torch.float32)
+        scores = torch.empty(item_ids.shape, device=self.device)
+        # As many at once as have room for the scores of all items, which a model may make.
+        for places in user_blocks(len(user_ids), self.shape[1], self.device):
+            with undisturbed(self.model, self.caches):
+                some = user_ids[places], item_ids[places]
+                scores[places] = score_pairs(self.model, *some, self.pairs_by).to(scores)
+        return scores
 
 
-def predict_pairs(model: Any, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
-    """(b, k), what ``predict`` of a model gives users (b,) and items (b, k) of their own."""
+def score_pairs(
+    model: Any, user_ids: torch.Tensor, item_ids: torch.Tensor, by: str = "predict"
+) -> torch.Tensor:
+    """(b, k), the scores of a model for users (b,) and items (b, k) of their own, differentiable.
+
+    Args:
+        model: A RecBole model.
+        user_ids: (b,) int64, repeats allowed.
+        item_ids: (b, k) int64.
+        by: ``"predict"``; ``"forward"``, of users and items, where ``predict`` is its sigmoid;
+            ``"rows"``, picked out of the scores (b, n_items) of the distinct users.
+    """
+    if by == "rows":
+        distinct, place = torch.unique(user_ids, return_inverse=True)
+        with suppress(NotImplementedError):
+            scores = full_sort(model, distinct).to(item_ids.device)
+            return scores[place[:, None], item_ids]
+    return predict_pairs(model, user_ids, item_ids, by)
+
+
+def predict_pairs(
+    model: Any, user_ids: torch.Tensor, item_ids: torch.Tensor, by: str = "predict"
+) -> torch.Tensor:
+    """(b, k), what ``predict`` or ``forward`` gives users (b,) and items (b, k) of their own."""
     from recbole.data.interaction import Interaction
+
+    def scores(users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        if by == "forward":
+            return model.forward(users, items)
+        return model.predict(Interaction({model.USER_ID: users, model.ITEM_ID: items}))
 
     users = user_ids.repeat_interleave(item_ids.shape[1])
     parts = [
-        model.predict(Interaction({model.USER_ID: some_users, model.ITEM_ID: some_items})).view(-1)
-        for some_users, some_items in zip(users.split(_PAIRS), item_ids.reshape(-1).split(_PAIRS))
+        scores(*some).view(-1)
+        for some in zip(users.split(_PAIRS), item_ids.reshape(-1).split(_PAIRS))
     ]
     return torch.cat(parts).view(item_ids.shape)

@@ -2,7 +2,7 @@
 
 from typing import Callable, Generic, TypeVar
 
-from recbole_freqd.errors import ConfigError, did_you_mean
+from recbole_freqd.errors import ConfigError, did_you_mean, shown
 
 T = TypeVar("T")
 
@@ -47,9 +47,9 @@ class Registry(Generic[T]):
             ConfigError: No such name; the message names the nearest.
         """
         for known in self._entries:
-            if known.lower() == str(name).lower():
+            if isinstance(name, str) and known.lower() == name.lower():
                 return known
-        raise ConfigError(f"Unknown {self.kind} {name!r}. {did_you_mean(name, self._entries)}")
+        raise ConfigError(f"Unknown {self.kind} {shown(name)}. {did_you_mean(name, self._entries)}")
 
     def get(self, name: str) -> T:
         """The entry filed under ``name``; raises like :meth:`canonical`."""

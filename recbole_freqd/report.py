@@ -12,9 +12,19 @@ def markdown_table(rows: list[dict[str, Any]], metrics: list[str]) -> str:
         rows: See ``results.json`` in the README.
         metrics: Names of the test metrics to show, as RecBole prints them (``ndcg@10``).
     """
+    return as_markdown(_lines(rows, metrics))
+
+
+def text_table(rows: list[dict[str, Any]], metrics: list[str]) -> str:
+    """:func:`markdown_table` with its columns aligned, for a terminal."""
+    return as_text(_lines(rows, metrics))
+
+
+def _lines(rows: list[dict[str, Any]], metrics: list[str]) -> list[list[str]]:
+    """The cells of the table, head first."""
     head = ["", "model", "parameters", "MB", *(f"test {name}" for name in metrics)]
     head += ["ms / 1k users", "s / epoch"]
-    lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2)]
+    lines = [head]
     for row in rows:
         name = ROLES[row["role"]] + (f" ({row['trainer']})" if row["trainer"] else "")
         lines.append(
@@ -22,20 +32,24 @@ def markdown_table(rows: list[dict[str, Any]], metrics: list[str]) -> str:
             + [_number((row["test"] or {}).get(metric), 4) for metric in metrics]
             + [_number(row["latency_ms_per_1k_users"], 1), _number(row["seconds_per_epoch"], 2)]
         )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return lines
 
 
-def text_table(rows: list[dict[str, Any]], metrics: list[str]) -> str:
-    """:func:`markdown_table` with its columns aligned, for a terminal."""
-    cells = [line[2:-2].split(" | ") for line in markdown_table(rows, metrics).split("\n")]
-    del cells[1]  # the rule between head and rows
-    widths = [max(map(len, column)) for column in zip(*cells)]
+def as_markdown(lines: list[list[str]], left: int = 2) -> str:
+    """Cells, head first, as a Markdown table whose first ``left`` columns are words."""
+    rule = ["---"] * left + ["---:"] * (len(lines[0]) - left)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+
+
+def as_text(lines: list[list[str]], left: int = 2) -> str:
+    """:func:`as_markdown` with its columns aligned, for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
     aligned = [
         "  ".join(
-            cell.ljust(width) if place < 2 else cell.rjust(width)
+            cell.ljust(width) if place < left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(line, widths))
         )
-        for line in cells
+        for line in lines
     ]
     return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]])
 

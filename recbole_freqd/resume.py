@@ -1,9 +1,5 @@
 """Training that survives its process: the state after every epoch, and going on from it exactly."""
 
-import logging
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from glob import escape
 from pathlib import Path
@@ -12,21 +8,21 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from recbole_freqd.checkpoint import (
     fingerprint,
-    load_plain,
+    load_checkpoint,
     new_checkpoint_path,
     write_atomically,
 )
 from recbole_freqd.features import registered_adapter
+from recbole_freqd.finite import FiniteTrainer
 from recbole_freqd.identity import run_identity
+from recbole_freqd.rng import set_streams, streams
+from recbole_freqd.state_file import StateFile
 
-logger = logging.getLogger(__name__)
 
-
-class ResumableTrainer:
+class ResumableTrainer(FiniteTrainer):
     """A mixin over a RecBole trainer that keeps its state, and goes on from it with ``resume``.
 
     Before every epoch but the first, all that the rest of the run depends on is written to a file
@@ -52,7 +48,7 @@ class ResumableTrainer:
         self.saved_model_file = new_checkpoint_path(self.checkpoint_dir, self._stem(config))
         self._run_file = self.saved_model_file  # RaCT saves under several names made from it
         self._untouched = self._attributes()
-        self._file: Optional[_StateFile] = None
+        self._file: Optional[StateFile] = None
         self._to_restore: Optional[dict[str, Any]] = None
         self._generators: list[torch.Generator] = []
 
@@ -85,18 +81,24 @@ class ResumableTrainer:
         Raises:
             CheckpointError: A state cannot be read or written.
         """
+        self._file = None
         if not saved:
             return super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)  # type: ignore[misc]
         loaders = [loader for loader in (train_data, valid_data) if loader is not None]
         self._generators = [loader.generator for loader in loaders]
         identity = fingerprint(
-            run_identity(self.config, train_data._dataset, valid_data), *self._taught()
+            run_identity(self.config, train_data._dataset, valid_data),
+            self.start_epoch,
+            *_start(self.model),
+            *self._taught(),
         )
-        with _StateFile.opened(self._run_file, identity[:12], self.config["resume"]) as file:
-            self._file, state = file, file.read(self.device)
-            if state is not None:
-                self._take_up(state)
-            if state is not None and state["finished"]:
+        resume = bool(self.config["resume"])
+        with StateFile.opened(self._run_file, identity[:12], resume, self.device) as (file, state):
+            self._file = file
+            if state:
+                with file.in_use():
+                    self._take_up(state)
+            if state and state["finished"]:
                 self.eval_collector.data_collect(train_data)
                 return self.best_valid_score, self.best_valid_result
             result = super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)  # type: ignore[misc]
@@ -105,7 +107,9 @@ class ResumableTrainer:
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         if self._to_restore is not None:
-            self._restore(self._to_restore)
+            with self._file.in_use():
+                self._restore(self._to_restore)
+            self._to_restore.clear()  # it is as large as the model and its optimizers
             self._to_restore = None
         elif self._file is not None and epoch_idx > 0:
             self._file.write({**self._progress(epoch_idx), **self._state()})
@@ -153,27 +157,43 @@ class ResumableTrainer:
             "finished": finished,
             "epoch": epoch,
             "run_file": Path(self._run_file).name,
-            "saved_model_file": Path(self.saved_model_file).name,
+            "saved_model_file": self._beside(self.saved_model_file),
             "cur_step": self.cur_step,
             "best_valid_score": float(self.best_valid_score),
             "best_valid_result": None if best is None else _floats(best),
             "train_loss_dict": _floats(self.train_loss_dict),
             "epoch_seconds": self.epoch_seconds,
+            "where": self._where(),
+        }
+
+    def _beside(self, path: str) -> str:
+        """A path as seen from the state's folder, so that the folder may be moved."""
+        same = Path(path).parent == Path(self._run_file).parent
+        return Path(path).name if same else str(Path(path).resolve())
+
+    def _where(self) -> dict[str, Any]:
+        """What a run may be resumed with otherwise, but then not to the last bit."""
+        return {
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "device": torch.device(self.device).type,
+            "threads": torch.get_num_threads(),
+            "worker": self.config["worker"],
+            "eval_batch_size": self.config["eval_batch_size"],
         }
 
     def _state(self) -> dict[str, Any]:
         """All that the epochs to come depend on."""
-        now = self._attributes()
         changed = {
-            name: value
-            for name, (value, version) in now.items()
-            if not _is_same(self._untouched.get(name), (value, version))
+            name: _plain(now[0])
+            for name, now in self._attributes().items()
+            if name not in self._untouched or not _is_same(self._untouched[name], now)
         }
         return {
             "model": self.model.state_dict(),
             "attributes": changed,
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-            "streams": _streams(self._generators),
+            "streams": streams(self._generators),
         }
 
     def _take_up(self, state: dict[str, Any]) -> None:
@@ -183,19 +203,30 @@ class ResumableTrainer:
         """
         for name in ("cur_step", "best_valid_score", "best_valid_result", "train_loss_dict"):
             setattr(self, name, state[name])
-        self.start_epoch, self.epoch_seconds = state["epoch"], list(state["epoch_seconds"])
-        for name in ("run_file", "saved_model_file"):
-            path = str(Path(self._run_file).with_name(state[name]))
-            setattr(self, name if name == "saved_model_file" else "_run_file", path)
+        self.epoch_seconds, folder = list(state["epoch_seconds"]), Path(self._run_file).parent
+        self._run_file = str(folder / state["run_file"])
+        self.saved_model_file = str(folder / state["saved_model_file"])
         if state["finished"]:
-            self.logger.info("Finished already, nothing to resume: %s", self.saved_model_file)
+            self._take_best()
+            self.logger.info("Finished already, its best model is taken: %s", self.saved_model_file)
             return
+        self.start_epoch, self._to_restore = state["epoch"], state
         self.model.load_state_dict(state["model"])
-        self._to_restore = state
         self.logger.info("Resumed at epoch %d: %s", state["epoch"], self.saved_model_file)
+        now = self._where()
+        other = [f"{name} was {was}, is {now[name]}" for name, was in state["where"].items()
+                 if was != now[name]]  # fmt: skip
+        if other:
+            self.logger.warning("Not resumed to the last bit: %s", "; ".join(other))
 
-    def _attributes(self) -> dict[str, tuple[Any, int]]:
-        """Numbers and tensors that the modules keep outside of ``state_dict``, and their versions.
+    def _take_best(self) -> None:
+        """Gives the model the weights of the best epoch; RecBole leaves it with the last one's."""
+        best = load_checkpoint(self.saved_model_file, map_location=self.device, trust=True)
+        self.model.load_state_dict(best["state_dict"])
+        self.model.load_other_parameter(best.get("other_parameter"))
+
+    def _attributes(self) -> dict[str, tuple[Any, Any]]:
+        """Numbers, arrays and tensors that modules keep outside of ``state_dict``, with a mark.
 
         But for what is computed from the weights when it is asked for.
         """
@@ -204,95 +235,21 @@ class ResumableTrainer:
         for path, module in self.model.named_modules():
             buffers = {name: module._buffers[name] for name in module._non_persistent_buffers_set}
             for name, value in {**vars(module), **buffers}.items():
-                if name in skipped:
-                    continue
-                if value is None or isinstance(value, (bool, int, float)):
-                    found[f"{path}.{name}"] = value, 0
-                elif isinstance(value, torch.Tensor) and value.layout == torch.strided:
-                    found[f"{path}.{name}"] = value, value._version
+                mark = None if name in skipped else _mark(value)
+                if mark is not None:
+                    found[f"{path}.{name}"] = value, mark
         return found
 
     def _restore(self, state: dict[str, Any]) -> None:
         for name, value in state["attributes"].items():
-            module, _, attribute = name.rpartition(".")
-            setattr(self.model.get_submodule(module), attribute, value)
+            path, _, attribute = name.rpartition(".")
+            module = self.model.get_submodule(path)
+            if isinstance(getattr(module, attribute, None), np.ndarray):
+                value = value.cpu().numpy()
+            setattr(module, attribute, value)
         for optimizer, stored in zip(self._optimizers, state["optimizers"]):
             optimizer.load_state_dict(stored)
-        _set_streams(state["streams"], self._generators)
-
-
-class _StateFile:
-    """The file with the state of one run, locked while a process uses it.
-
-    Its name is that of the checkpoint, then a hash of the run's config, data and versions.
-
-    Args:
-        path: ``….last.pt``.
-        lock: Held.
-    """
-
-    def __init__(self, path: Path, lock: FileLock) -> None:
-        self.path, self._lock, self.finished = path, lock, False
-
-    @classmethod
-    @contextmanager
-    def opened(cls, checkpoint: str, identity: str, resume: Any) -> Iterator["_StateFile"]:
-        """The newest interrupted run of that identity if it is to be resumed, else a new one."""
-        folder, own = Path(checkpoint).parent, Path(checkpoint).with_suffix(f".{identity}.last.pt")
-        found = sorted(
-            folder.glob(f"*.{identity}.last.pt"),
-            key=lambda file: file.stat().st_mtime,
-            reverse=True,
-        )
-        for path in [*(found if resume else []), own]:
-            lock = FileLock(f"{path}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                logger.info("%s is in use by another process, so it is not resumed.", path)
-                continue
-            break
-        if found and not resume:
-            logger.info(
-                "There is an earlier run of the same config: %s. resume: true (--resume) takes it "
-                "up instead of starting anew.",
-                found[0],
-            )
-        elif resume and path == own:
-            logger.info("Nothing to resume in %s: this run starts anew.", folder)
-        file = cls(path, lock)
-        try:
-            yield file
-        finally:
-            lock.release()
-            if file.finished:  # else another process may be waiting for this very file
-                Path(lock.lock_file).unlink(missing_ok=True)
-
-    def read(self, device: Any) -> Optional[dict[str, Any]]:
-        """The state, or None where there is none yet, or its checkpoint is gone.
-
-        Raises:
-            CheckpointError: It is damaged.
-        """
-        if not self.path.is_file():
-            return None
-        state = load_plain(self.path, map_location=device)
-        self.finished = state["finished"]
-        missing = not self.path.with_name(state["saved_model_file"]).is_file()
-        if missing and (state["finished"] or np.isfinite(state["best_valid_score"])):
-            logger.warning("The best model of %s is gone: this run starts anew.", self.path)
-            return None
-        return state
-
-    def write(self, state: dict[str, Any]) -> None:
-        """Puts a newer state in the place of the one of before."""
-        write_atomically(self.path, lambda temporary: torch.save(state, temporary))
-        self.finished = state["finished"]
-
-
-def _age(file: Path) -> float:
-    """Smaller for newer files."""
-    return -file.stat().st_mtime
+        set_streams(state["streams"], self._generators)
 
 
 @cache
@@ -306,40 +263,32 @@ def _floats(values: dict[Any, Any]) -> dict[Any, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def _is_same(before: Optional[tuple[Any, int]], now: tuple[Any, int]) -> bool:
-    if before is None:
-        return False
-    if isinstance(now[0], torch.Tensor):
+def _mark(value: Any) -> Any:
+    """What is another one once a value was changed in place, or None for what is not kept."""
+    if isinstance(value, torch.Tensor) and value.layout == torch.strided:
+        return value._version
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return fingerprint(value)
+    return 0 if value is None or isinstance(value, (bool, int, float)) else None
+
+
+def _is_same(before: tuple[Any, Any], now: tuple[Any, Any]) -> bool:
+    if isinstance(now[0], (torch.Tensor, np.ndarray)):
         return now[0] is before[0] and now[1] == before[1]
     return type(now[0]) is type(before[0]) and now[0] == before[0]
 
 
-def _streams(generators: list[torch.Generator]) -> dict[str, Any]:
-    """States of all random streams that RecBole draws from."""
-    version, words, gauss = random.getstate()
-    legacy = np.random.get_state(legacy=False)
-    return {
-        "python": [version, list(words), gauss],
-        "numpy": {
-            "key": torch.from_numpy(legacy["state"]["key"].astype(np.int64)),
-            "pos": int(legacy["state"]["pos"]),
-            "has_gauss": int(legacy["has_gauss"]),
-            "gauss": float(legacy["gauss"]),
-        },
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "loaders": [generator.get_state() for generator in generators],
-    }
+def _plain(value: Any) -> Any:
+    """A value as ``torch.load`` reads it without pickle."""
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return value.detach() if isinstance(value, torch.Tensor) else value
 
 
-def _set_streams(states: dict[str, Any], generators: list[torch.Generator]) -> None:
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(words), gauss))
-    of_numpy = states["numpy"]
-    key = of_numpy["key"].cpu().numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", key, of_numpy["pos"], of_numpy["has_gauss"], of_numpy["gauss"]))
-    torch.set_rng_state(states["torch"].cpu())
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
-    for generator, state in zip(generators, states["loaders"]):
-        generator.set_state(state.cpu())
+def _start(model: torch.nn.Module) -> list[np.ndarray]:
+    """The bytes of the weights that a training begins with."""
+    return [
+        value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        for value in model.state_dict().values()
+        if isinstance(value, torch.Tensor) and value.layout == torch.strided
+    ]

@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -84,3 +84,39 @@ def rng_untouched(*generators: torch.Generator) -> Iterator[None]:
             np.random.set_state(numpy_state)
             for generator, state in zip(generators, own_states):
                 generator.set_state(state)
+
+
+def streams(generators: list[torch.Generator]) -> dict[str, Any]:
+    """States of all random streams that RecBole draws from, as tensors and plain values.
+
+    Args:
+        generators: The data loaders' own.
+    """
+    version, words, gauss = random.getstate()
+    legacy: dict[str, Any] = dict(np.random.get_state(legacy=False))
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": {
+            "key": torch.from_numpy(legacy["state"]["key"].astype(np.int64)),
+            "pos": int(legacy["state"]["pos"]),
+            "has_gauss": int(legacy["has_gauss"]),
+            "gauss": float(legacy["gauss"]),
+        },
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "loaders": [generator.get_state() for generator in generators],
+    }
+
+
+def set_streams(states: dict[str, Any], generators: list[torch.Generator]) -> None:
+    """Puts :func:`streams` back; those of CUDA only where there are as many devices."""
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    of_numpy = states["numpy"]
+    key = of_numpy["key"].cpu().numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", key, of_numpy["pos"], of_numpy["has_gauss"], of_numpy["gauss"]))
+    torch.set_rng_state(states["torch"].cpu())
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    for generator, state in zip(generators, states["loaders"]):
+        generator.set_state(state.cpu())

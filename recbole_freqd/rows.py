@@ -174,8 +174,16 @@ class FeatureRows:
         if self.scorer is not None:
             return _at_least_single(self.scorer(user_ids, item_ids))
         users = _at_least_single(self.of("user", user_ids))
-        items = _at_least_single(self.of("item", item_ids.reshape(-1)))
-        return torch.einsum("bd,bkd->bk", users, items.view(*item_ids.shape, -1))
+        items = _at_least_single(self._items(item_ids.reshape(-1)))
+        with torch.autocast(device_type=users.device.type, enabled=False):
+            return torch.einsum("bd,bkd->bk", users, items.view(*item_ids.shape, items.shape[-1]))
+
+    def _items(self, ids: torch.Tensor) -> torch.Tensor:
+        """The features (b, d') of items with many repeats; each is computed once."""
+        if self.tables is not None:
+            return self.of("item", ids)
+        distinct, place = torch.unique(ids, return_inverse=True)
+        return self.of("item", distinct).index_select(0, place)
 
     def summed(self, side: str, sums: WeightedSums) -> torch.Tensor:
         """(b, d), weighted sums of features, at least float32; each entity is computed once."""

@@ -5,13 +5,15 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from recbole_freqd.checks import check_data
 from recbole_freqd.compat import fresh_log_handlers
 from recbole_freqd.config import TEACHER, asking_recbole, no_command_line, trainer_names
 from recbole_freqd.literals import strings_as_they_are
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.measure import parameter_count, ranking_latencies, size_mb
 from recbole_freqd.resume import ResumableTrainer, over
-from recbole_freqd.teacher.base import own_model
+from recbole_freqd.settings import method_keys
+from recbole_freqd.teacher.base import Teacher, own_model
 from recbole_freqd.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
@@ -53,20 +55,11 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
     Raises:
         FreqDError: The teacher or the student is not as it should be.
     """
-    from recbole.data import create_dataset, data_preparation
-    from recbole.utils import get_trainer, init_logger, init_seed
+    from recbole.utils import get_trainer, init_seed
 
-    fresh_log_handlers()
-    init_seed(config["seed"], config["reproducibility"])
-    with asking_recbole():
-        init_logger(config)  # makes log/ in the working directory
-        logger.info(config)
-        dataset = create_dataset(config)
-        logger.info(dataset)
-        train_data, valid_data, test_data = data_preparation(config, dataset)
-
+    train_data, valid_data, test_data = read_data(config)
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    with asking_recbole():
+    with asking_recbole(config):
         model = config.model_class(config, train_data._dataset).to(config["device"])
         logger.info(model)
         found = get_trainer(config["MODEL_TYPE"], config["model"])
@@ -74,7 +67,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
         trainer = over(mixin, found)(config, model)
     progress = config["show_progress"]
     score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
-    if valid_result is None and valid_data is not None:  # RaCT validates nothing while it pretrains
+    if valid_result is None and valid_data:  # RaCT validates nothing while it pretrains
         trainer.eval_collector.data_collect(train_data)
         valid_result = trainer.evaluate(valid_data, saved, show_progress=progress)
         score = valid_result[config["valid_metric"].lower()]
@@ -91,26 +84,51 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
     )  # fmt: skip
 
 
+def read_data(config: Any) -> tuple[Any, Any, Any]:
+    """RecBole's train, valid and test loaders of a Config, drawn from its seed."""
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import init_logger, init_seed
+
+    fresh_log_handlers()
+    init_seed(config["seed"], config["reproducibility"])
+    with asking_recbole(config):
+        init_logger(config)  # makes log/ in the working directory
+        logger.info(config)
+        dataset = create_dataset(config)
+        logger.info(dataset)
+        loaders = data_preparation(config, dataset)
+        check_data(config, loaders[0]._dataset)
+    return loaders
+
+
 def evaluate_teacher(run: Run, *splits: int) -> tuple[Any, list[dict[str, float]]]:
-    """Evaluates a run's teacher on the run's own splits.
+    """:func:`evaluate_on` of a finished run with distillation: its teacher on its own splits."""
+    return evaluate_on(run.data, run.trainer.teacher, *splits)
+
+
+def evaluate_on(
+    data: tuple[Any, Any, Any], teacher: Teacher, *splits: int
+) -> tuple[Any, list[dict[str, float]]]:
+    """Evaluates a teacher on the splits of a student.
 
     Args:
-        run: A finished run with distillation.
-        *splits: Positions in ``run.data``: 1 is valid, 2 is test.
+        data: The student's train, valid and test loaders.
+        teacher: Its teacher.
+        *splits: Positions in ``data``: 1 is valid, 2 is test.
 
     Returns:
         The teacher's model, and its metrics on each split: none where it does not know all users.
     """
     from recbole.trainer import Trainer
 
-    teacher, train_data = run.trainer.teacher, run.data[0]
+    train_data = data[0]
     model = teacher.model(train_data._dataset)
     # Not get_trainer's: that of a student of ours would want to be distilled again.
     trainer = Trainer(teacher.config, model)
     trainer.eval_collector.data_collect(train_data)
     results = [
         plain(trainer.evaluate(loader, load_best_model=False)) if teacher.can_rank(loader) else {}
-        for loader in (run.data[split] for split in splits)
+        for loader in (data[split] for split in splits)
     ]
     trainer.tensorboard.close()
     return own_model(model), results
@@ -174,14 +192,29 @@ def _row(
 
 def alone_config(config: Any) -> Any:
     """The same student without its teacher: the Config again, less every key of ours."""
+    return config_with(config, [])
+
+
+def config_with(config: Any, methods: list[str], **changes: Any) -> Any:
+    """The same student taught by other methods, or by none.
+
+    Args:
+        config: A Config with the keys of all of them.
+        methods: Names of losses; the keys of the others are left out, and without any the teacher.
+        **changes: Keys that are to be others.
+    """
     from recbole.config import Config
 
-    prefixes = tuple(f"{LOSSES.get(name).prefix}_" for name in LOSSES.names())
+    ours = {key for name in LOSSES.names() if name not in methods for key in method_keys(name)}
+    ours |= {"trainer"} | (set() if methods else {TEACHER})
     kept = {
         key: copy.deepcopy(value)
         for key, value in config.external_config_dict.items()
-        if key not in ("trainer", TEACHER) and not str(key).startswith(prefixes)
+        if key not in ours
     }
+    if methods:
+        kept["trainer"] = methods
+    kept.update(copy.deepcopy(changes))
     with no_command_line(), strings_as_they_are():  # they have been read once
         return Config(config.model_class, config["dataset"], config_dict=kept)
 

@@ -1,8 +1,9 @@
 """The keys of ``properties/``: default, type, range and meaning of each, read from one line.
 
 A line is ``key: value  # (type, range) meaning``. Types are ``int``, ``float``, ``bool``, ``str``,
-``null``, ``list of float``, or a word that stands for itself (``linear or quadratic``); the range
-of a number is an interval (``[0, 1)``) or a bound (``>= 1``) and may be absent.
+``null``, ``dict``, ``list``, ``list of float`` (or ``int``, or ``str``), or a word that stands for
+itself (``linear or quadratic``); the range of a number is an interval (``[0, 1)``) or a bound
+(``>= 1``) and may be absent.
 """
 
 import difflib
@@ -16,7 +17,7 @@ from typing import Any, Optional
 
 import yaml
 
-from recbole_freqd.errors import ConfigError, did_you_mean
+from recbole_freqd.errors import ConfigError, did_you_mean, shown
 
 _LINE = re.compile(r"^(?P<key>\w+):\s*(?P<value>.*?)\s*#\s*\((?P<spec>.*?)\)\s+(?P<meaning>.+)$")
 _INTERVAL = re.compile(r"^([\[(])\s*([-\d.]+)\s*,\s*([-\d.]+)\s*([\])])$")
@@ -65,13 +66,13 @@ class Key:
             if accepted and self._in_range(value_as_kind):
                 return value_as_kind
         raise ConfigError(
-            f"{self.name}: got {value!r}; allowed: {self.allowed}. "
+            f"{self.name}: got {shown(value)}; allowed: {self.allowed}. "
             f"Meaning: {self.meaning} (see properties/{self.file}). "
             f"Change it in the config file, config_dict or with --{self.name}=..."
         )
 
     def _in_range(self, value: Any) -> bool:
-        if not self.range or isinstance(value, (str, bool, list)) or value is None:
+        if not self.range or isinstance(value, (str, bool, list, dict)) or value is None:
             return True
         bound = _BOUND.match(self.range)
         if bound:
@@ -86,28 +87,46 @@ class Key:
         return above and below
 
 
-def _is_number(value: Any) -> bool:
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)  # NumPy's numbers too
-    return real and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite real number, NumPy's included, that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int of hundreds of digits
+        return False
 
 
 def _read_as(kind: str, value: Any) -> tuple[bool, Any]:
     """Whether ``value`` is of ``kind``, and the value in that type."""
     if kind == "null":
-        return value is None or str(value).lower() in ("none", "null"), None
+        return value is None or (isinstance(value, str) and value.lower() in ("none", "null")), None
     if kind == "float":
-        return (True, float(value)) if _is_number(value) else (False, value)
+        return (True, float(value)) if is_number(value) else (False, value)
     if kind == "int":
-        whole = _is_number(value) and float(value).is_integer()
+        whole = is_number(value) and int(value) == value
         return (True, int(value)) if whole else (False, value)
     if kind == "bool":
         return isinstance(value, bool), value
-    if kind == "list of float":
-        good = isinstance(value, (list, tuple)) and len(value) > 0 and all(map(_is_number, value))
-        return (True, [float(number) for number in value]) if good else (False, value)
+    if kind == "dict":
+        return isinstance(value, dict), value
     if kind == "str":
         return isinstance(value, str), value
+    if kind.partition(" ")[0] == "list":
+        return _read_as_list(kind, value)
     return (True, kind) if isinstance(value, str) and value.lower() == kind else (False, value)
+
+
+def _read_as_list(kind: str, value: Any) -> tuple[bool, Any]:
+    """The same for ``list``, and for ``list of float`` and its like, which are not empty."""
+    if not isinstance(value, (list, tuple)):
+        return False, value
+    element = kind.partition(" of ")[2]
+    if not element:
+        return True, list(value)
+    read = [_read_as(element, part) for part in value]
+    good = len(read) > 0 and all(accepted for accepted, _ in read)
+    return (True, [part for _, part in read]) if good else (False, value)
 
 
 @cache
@@ -169,7 +188,7 @@ def resolve(method: str, prefix: str, options: dict[str, Any]) -> dict[str, Any]
     return {name: key.check(options.get(name, key.default)) for name, key in keys.items()}
 
 
-def nearest(name: str, known: list[str], cutoff: float = 0.85) -> Optional[str]:
+def nearest(name: Any, known: list[str], cutoff: float = 0.85) -> Optional[str]:
     """The known name that ``name`` is probably a misspelling of, or None."""
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=cutoff)
+    near = difflib.get_close_matches(str(name)[:100].lower(), known, n=1, cutoff=cutoff)
     return near[0] if near else None

@@ -4,7 +4,8 @@ A ``.hyper`` file is read by RecBole: ``key choice [0.1,0.3]``, ``key uniform 0,
 1,10,1``, ``key loguniform -8,-4`` (the limits are logarithms there). A ``.yaml`` file has lines
 ``key: {choice: [0.1, 0.3]}``, ``{uniform: [0, 1]}``, ``{quniform: [1, 10, 1]}`` or
 ``{loguniform: [0.0003, 0.02]}``, where the limits are what they say. A name without a folder and an
-ending is a space that is shipped: ``FreqD`` is ``properties/hyper/FreqD.hyper``.
+ending is a space that is shipped: ``FreqD`` is the grid ``properties/hyper/FreqD.hyper`` where the
+search is exhaustive, else the ranges of ``properties/search/FreqD.yaml``.
 """
 
 import copy
@@ -21,7 +22,7 @@ from recbole_freqd.literals import literal, strings_as_they_are
 from recbole_freqd.model_classes import keys_read_by
 from recbole_freqd.settings import method_keys, properties_folder
 
-_SHIPPED = (("hyper", ".hyper"), ("search", ".yaml"))
+_SHIPPED = (("search", ".yaml"), ("hyper", ".hyper"))
 _LIMITS = {"uniform": 2, "loguniform": 2, "quniform": 3}
 # Scores of other data, metrics or models say nothing about each other.
 _SAME_FOR_ALL = frozenset(
@@ -35,6 +36,7 @@ class Space:
 
     Args:
         files: Paths, or names of shipped spaces; a later one wins where two have a key.
+        algo: How it is searched.
 
     Attributes:
         nodes: hyperopt's expressions by key.
@@ -44,12 +46,13 @@ class Space:
         ConfigError: No such file, or not of the documented form.
     """
 
-    def __init__(self, files: list[str]) -> None:
+    def __init__(self, files: list[str], algo: str) -> None:
         from recbole.trainer import HyperTuning
 
         self.nodes: dict[str, Any] = {}
         self.text = ""
-        for file in map(_find, files):
+        self.algo = algo
+        for file in (_find(name, algo) for name in files):
             content = file.read_text(encoding="utf-8")
             try:
                 if file.suffix in (".yaml", ".yml"):
@@ -78,12 +81,11 @@ class Space:
         """Number of combinations, where every key is a choice."""
         return math.prod(self.choices.values())
 
-    def check(self, config: Any, algo: str) -> None:
+    def check(self, config: Any) -> None:
         """Looks at every key and value before the first trial.
 
         Args:
             config: What is tuned.
-            algo: How.
 
         Raises:
             ConfigError: Keys that are not searched, that nobody reads, or that are fixed on the
@@ -103,7 +105,7 @@ class Space:
             if key not in known and not key.startswith("teacher."):
                 raise ConfigError(f"--hyper: unknown key {key!r}. {did_you_mean(key, known)}")
         ranges = sorted(set(self.nodes) - set(self.choices))
-        if algo == "exhaustive" and ranges:
+        if self.algo == "exhaustive" and ranges:
             raise ConfigError(
                 f"--algo exhaustive: {', '.join(ranges)} cannot be exhausted; allowed: keys with "
                 "`choice`. Take --algo random or bayes."
@@ -144,7 +146,7 @@ class Space:
         ]
 
 
-def _find(name: str) -> Path:
+def _find(name: str, algo: str) -> Path:
     """The file of a space.
 
     Raises:
@@ -152,7 +154,7 @@ def _find(name: str) -> Path:
     """
     shipped = {
         file.stem: file
-        for folder, suffix in reversed(_SHIPPED)
+        for folder, suffix in (_SHIPPED if algo == "exhaustive" else _SHIPPED[::-1])
         for file in sorted((properties_folder() / folder).glob(f"*{suffix}"))
     }
     if Path(name).is_file():

@@ -15,11 +15,19 @@ from recbole_freqd.checkpoint import load_plain, sidecar_path, write_atomically
 from recbole_freqd.config import complete_in_place, trainer_names
 from recbole_freqd.distiller import Distiller
 from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
-from recbole_freqd.features import closed_form_error, shared_features, student_adapter
+from recbole_freqd.features import (
+    StudentRanker,
+    closed_form_error,
+    shared_features,
+    student_adapter,
+)
+from recbole_freqd.features.check import whole_features
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.ranking import ModelRanker
+from recbole_freqd.ranking import undisturbed
 from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.teacher import Teacher, data_fingerprint, find_teacher
+
+_BANDS_EVERY = 5  # epochs between two looks at the bands
 
 
 class DistillationTrainer(ResumableTrainer):
@@ -90,7 +98,8 @@ class DistillationTrainer(ResumableTrainer):
         """As RecBole's ``fit``, with the teacher found first.
 
         Raises:
-            TrainingError: A loss that is not a number, or no model was saved although asked for.
+            TrainingError: A loss or weights that are not finite, or no model was saved although
+                asked for.
         """
         self._verbose = verbose
         self._prepare(train_data, valid_data)
@@ -114,6 +123,7 @@ class DistillationTrainer(ResumableTrainer):
     def _prepare(self, train_data: Any, valid_data: Any) -> None:
         if self.distiller is not None:
             return
+        check_trajectory(self.methods, self.config["teacher"])
         self.teacher = find_teacher(self.config, train_data, valid_data)
         self.distiller = Distiller(
             self.config,
@@ -124,6 +134,7 @@ class DistillationTrainer(ResumableTrainer):
             self.teacher.features,
             self.teacher.known,
             self.teacher.ranker(train_data._dataset) if self._reads_scores() else None,
+            self.teacher.trajectory_rankers(train_data._dataset),
         )
         self._data = data_fingerprint(train_data._dataset)
         for optimizer in self._optimizers:
@@ -185,7 +196,7 @@ class DistillationTrainer(ResumableTrainer):
             clip_grad_norm_([*self.model.parameters(), *self.distiller.parameters()], **arguments)
 
     def _begin_epoch(self, epoch: int) -> None:
-        self.distiller.start_epoch(epoch, ModelRanker(self.model, self.adapter.caches))
+        self.distiller.start_epoch(epoch, StudentRanker(self.model, self.adapter))
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         self._sums, self._steps = {}, 0
@@ -193,7 +204,23 @@ class DistillationTrainer(ResumableTrainer):
         parts = {name: float(value) / self._steps for name, value in self._sums.items()}
         if parts:
             self._log_parts(parts, epoch_idx)
+        if epoch_idx % _BANDS_EVERY == 0 or epoch_idx == self.epochs - 1:
+            self._log_bands(epoch_idx)
         return result
+
+    def _log_bands(self, epoch_idx: int) -> None:
+        """What of each band is not learnt yet, for the losses that are asked for it."""
+        losses = [loss for loss in self.distiller.losses.values() if loss.options.get("log_bands")]
+        if not losses:
+            return
+        with undisturbed(self.model, self.adapter.caches):
+            student = whole_features(self.model, self.adapter)
+            for loss in losses:
+                for side, shares in loss.relative_band_losses(student).items():
+                    for band, share in enumerate(shares.tolist(), start=1):
+                        if np.isfinite(share):  # else the teacher has no energy there
+                            tag = f"Bands/{loss.method}/{side}/{band}"
+                            self.tensorboard.add_scalar(tag, share, epoch_idx)
 
     def _log_parts(self, parts: dict[str, float], epoch_idx: int) -> None:
         """Mean of base and distillation losses per batch: log, TensorBoard, Weights & Biases."""
@@ -209,19 +236,14 @@ class DistillationTrainer(ResumableTrainer):
         record = {f"loss_{name}": value for name, value in parts.items()}
         self.wandblogger.log_metrics({**record, "train_step": epoch_idx}, head="train")
 
-    def _check_nan(self, loss: torch.Tensor) -> None:
-        """As RecBole's, but says which term it was and what is left.
+    def _terms(self) -> dict[str, torch.Tensor]:
+        return self._sums
 
-        Raises:
-            TrainingError: The loss is not a number.
-        """
-        if torch.isnan(loss):
-            bad = [name for name, value in self._sums.items() if not torch.isfinite(value)]
-            raise TrainingError(
-                f"Training loss is nan in step {self._steps} of the epoch; not finite: "
-                f"{', '.join(bad) or 'the weighted sum'}. The best checkpoint so far stays at "
-                f"{self.saved_model_file}. Lower learning_rate or the weight of the loss."
-            )
+    def _other_modules(self) -> dict[str, torch.nn.Module]:
+        return dict(self.distiller.losses) if self.distiller is not None else {}
+
+    def _place(self) -> str:
+        return f"step {self._steps} of {super()._place()}"
 
     # --- checkpoints: the student's stays plain RecBole, ours lies beside it ------------------
 
@@ -249,6 +271,12 @@ class DistillationTrainer(ResumableTrainer):
     def _state(self) -> dict[str, Any]:
         distilling = {"own": self.distiller.state_dict(), "streams": self.distiller.extra_state()}
         return {**super()._state(), "distiller": distilling}
+
+    def _take_best(self) -> None:
+        super()._take_best()
+        sidecar = sidecar_path(self.saved_model_file)
+        if Path(sidecar).is_file():
+            self.distiller.load_state_dict(load_plain(sidecar, self.device)["distiller"])
 
     def _restore(self, state: dict[str, Any]) -> None:
         super()._restore(state)
@@ -356,6 +384,23 @@ def check_student(model_class: type, model_type: Any) -> None:
             f"{name} cannot be a student: it is a {model_type.name.lower()} model; allowed: "
             "RecBole's general recommenders. Change model."
         )
+
+
+def check_trajectory(methods: list[str], teacher: dict[str, Any]) -> None:
+    """Raises ConfigError where a loss reads the teacher's earlier selves and none are kept."""
+    readers = [method for method in methods if LOSSES.get(method).reads_trajectory]
+    if not readers or (teacher.get("keep_every") and teacher.get("checkpoint") is None):
+        return
+    given = (
+        f"a teacher.checkpoint ({teacher['checkpoint']})"
+        if teacher.get("checkpoint") is not None
+        else "a recipe without teacher.keep_every"
+    )
+    raise ConfigError(
+        f"{', '.join(readers)} follows the teacher's training and needs checkpoints from on the "
+        f"way; got {given}. Allowed: a recipe that keeps them, e.g. `teacher: {{model: BPR, "
+        "keep_every: 10}`, in epochs."
+    )
 
 
 def _on_cpu(streams: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -22,6 +23,7 @@ _HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
 _PART = re.compile(rf"\..+\.{_HOST}-(\d{{1,9}})\.part")
 _writing: set[Path] = set()
 _cleaned: set[Path] = set()
+_given: set[str] = set()
 _OF_THE_DISK = frozenset(
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO")
@@ -158,9 +160,10 @@ def read_json(path: PathLike) -> Any:
 
 
 def new_checkpoint_path(folder: PathLike, stem: str) -> str:
-    """A file name in ``folder`` that no other run uses: time to the microsecond and process id.
+    """A file name in ``folder`` that no other run uses: time, machine, process, and a number.
 
-    RecBole's own names go by the second, so two runs started together share a file.
+    RecBole's own names go by the second, so two runs started together share a file. Here the time
+    is to the microsecond, and the number counts what this process was given at the same one.
 
     Raises:
         CheckpointError: The folder cannot be made.
@@ -173,4 +176,8 @@ def new_checkpoint_path(folder: PathLike, stem: str) -> str:
         raise CheckpointError(
             f"checkpoint_dir {folder} cannot be made: {error}. Change checkpoint_dir."
         ) from error
-    return str(folder / f"{stem}-{time}-{os.getpid()}.pth")
+    numbered = (f"-{number}" if number else "" for number in itertools.count())
+    names = (folder / f"{stem}-{time}{number}-{_HOST}-{os.getpid()}.pth" for number in numbered)
+    path = next(str(name) for name in names if str(name) not in _given)
+    _given.add(path)
+    return path

@@ -1,7 +1,31 @@
 """Slow, plain, dense versions of what the package does sparsely."""
 
+from functools import partial
+
 import numpy as np
 import scipy.sparse as sp
+import torch
+
+from recbole_freqd.catalogue import FeatureRanker
+
+
+def earlier_teachers(count: int, n_users: int = 9, n_items: int = 10) -> list:
+    """What makes rankers that a teacher might have been before."""
+    generator = torch.Generator().manual_seed(11)
+    pairs = [
+        [torch.randn(n, 4, generator=generator) for n in (n_users, n_items)] for _ in range(count)
+    ]
+    return [partial(FeatureRanker, *pair) for pair in pairs]
+
+
+# Lists so short that a loss has something to draw on nine users and ten items.
+SHORT_LISTS = {
+    "RRD": {"k": 2, "uninteresting": 2, "top": 4},
+    "DCD": {"k": 2, "top": 6},
+    "HetComp": {"k": 4, "positives": 2, "teacher_trajectory": earlier_teachers(2)},
+    "RCE-KD": {"k": 2, "sampled": 2, "top": 5},
+}
+WITHOUT_CHANCE = {"HetComp", "FTD", "KD"}  # losses that draw nothing
 
 
 def dense_graph(user_items: np.ndarray, side: str, k: int) -> np.ndarray:

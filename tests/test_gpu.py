@@ -49,3 +49,35 @@ def test_a_teacher_checkpoint_of_cuda_teaches_on_the_cpu(distil):
 def test_amp_trains_on_cuda(distil):
     run = distil("0", enable_amp=True, enable_scaler=True)
     assert all(torch.isfinite(value).all() for value in run.model.state_dict().values())
+
+
+@pytest.mark.parametrize("gpu_id", ["0", ""])
+def test_a_run_cut_off_on_cuda_goes_on_there_and_on_the_cpu(distil, monkeypatch, gpu_id):
+    from recbole_freqd.resume import ResumableTrainer
+
+    epoch = ResumableTrainer._train_epoch
+
+    def cut_off(trainer, data, number, *args, **more):
+        if number == 3:
+            raise KeyboardInterrupt
+        return epoch(trainer, data, number, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumableTrainer, "_train_epoch", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            distil("0", learning_rate=0.0011)
+    done = distil(gpu_id, learning_rate=0.0011, resume=True)
+    assert done.trainer.start_epoch == 2
+    if gpu_id:
+        whole = distil("0", learning_rate=0.0011).model.state_dict()
+        for name, value in done.model.state_dict().items():
+            torch.testing.assert_close(value, whole[name], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("trainer", ["KD", "RD", "CD", "UnKD"])
+@pytest.mark.parametrize("teacher", ["BPR", "ItemKNN"])
+def test_scores_are_taught_on_the_device(distil, trainer, teacher):
+    keys = {"rd_start": 0} if trainer == "RD" else {}
+    run = distil("0", trainer=trainer, teacher={"model": teacher, "epochs": 1}, **keys).trainer
+    assert {buffer.device.type for buffer in run.distiller.buffers()} == {"cuda"}
+    assert 0 < float(run._sums[trainer]) < float("inf")

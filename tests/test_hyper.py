@@ -257,22 +257,23 @@ def test_a_space_in_yaml_has_natural_limits_and_teachers_keys_can_be_searched(co
     assert {str(config["freqd_filter"]) for config in seen} == {"linear", "[1.0, -0.5]"}
     assert {type(config["embedding_size"]) for config in seen} == {int}
     with pytest.raises(ConfigError, match="space.yaml: freqd_k: got {'uniform': .1.}"):
-        spaces.Space(space(tmp_path, "freqd_k: {uniform: [1]}", "space.yaml"))
+        spaces.Space(space(tmp_path, "freqd_k: {uniform: [1]}", "space.yaml"), "random")
 
 
-def test_every_shipped_space_can_be_searched(config):
-    shipped = sorted((properties_folder() / "hyper").glob("*.hyper"))
-    assert [file.stem for file in shipped] == ["FD", "FreqD"]
-    for file in shipped:
-        found = spaces.Space([file.stem])
-        found.check(config(trainer=file.stem), "exhaustive")
-        assert (
-            found.size
-            == len(found._examples()[0][1]) * found.size // found.choices[next(iter(found.choices))]
-            > 1
-        )
+def test_every_shipped_grid_and_range_can_be_searched_by_its_name(config):
+    grids = sorted(file.stem for file in (properties_folder() / "hyper").glob("*.hyper"))
+    ranges = sorted(file.stem for file in (properties_folder() / "search").glob("*.yaml"))
+    assert grids == ["FD", "FreqD"] and set(ranges) > {"FD", "FreqD", "student", "teacher"}
+    for name in grids:
+        grid = spaces.Space([name], "exhaustive")
+        grid.check(config(trainer=name))
+        assert 2 <= grid.size <= 20
+    for name in ("FreqD", "FD"):
+        found = spaces.Space(["student", name], "bayes")
+        found.check(config(trainer=name))
+        assert "learning_rate" in found.nodes and "learning_rate" not in found.choices
     with pytest.raises(ConfigError, match="FreqE is no file .* Did you mean 'FreqD'"):
-        spaces.Space(["FreqE"])
+        spaces.Space(["FreqE"], "bayes")
 
 
 def test_the_script_searches(config, grid, tiny_keys, capsys):

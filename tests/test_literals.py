@@ -91,9 +91,8 @@ def test_a_string_for_the_teacher_is_not_run(tiny_config, teacher_recipe, place)
     teacher = {"teacher": {**teacher_recipe, "learning_rate": CODE}}
     if place == "dotted":
         teacher = {"teacher": teacher_recipe, "teacher.learning_rate": CODE}
-    config = tiny_config(trainer="FreqD", **teacher)
-    with pytest.raises(ConfigError, match=r"teacher\.learning_rate: got .__import__.*a number"):
-        teacher_config(config, config["teacher"])
+    with pytest.raises(ConfigError, match=r"teacher\.learning_rate: got .__import__.*float"):
+        tiny_config(trainer="FreqD", **teacher)
     assert not Path("made").exists()
 
 
@@ -185,6 +184,6 @@ def test_a_config_file_cannot_make_yaml_call_anything(host, tmp_path, tag):
 
     file = tmp_path / "evil.yaml"
     file.write_text(f"note: !!python/{tag} ['echo > made']\n")
-    with pytest.raises(ConfigError, match="RecBole does not accept"), asking_recbole():
+    with pytest.raises(ConfigError, match="cannot be read: ConstructorError"), asking_recbole():
         read_external([str(file)])
     assert not Path("made").exists()

@@ -7,7 +7,7 @@ What is found is recorded (``record_property``), for a script that makes a table
 import copy
 import importlib.util
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -384,7 +384,7 @@ class FirstStep:
 
     def note_features(self, _, arguments):
         """A hook: the distiller is about to read the features, its first argument."""
-        rows = arguments[0]
+        rows = replace(arguments[0], in_place=False)  # that hides gradients from autograd.grad
         for side, count in (("user", self.model.n_users), ("item", self.model.n_items)):
             features = rows.of(side, torch.arange(1, count))
             self.features[side] = features.detach()
@@ -495,6 +495,81 @@ def check_first_step(first_step, name, **keys):
 
 
 DROPOUT = {"NGCF", "GCMC"}  # in the propagation that the distillation shares with the model's loss
+
+
+# --- scores to teach ---------------------------------------------------------------------------
+
+
+SIGMOID = {"CDAE", "DMF", "NAIS", "NNCF", "NeuMF"}  # on top of what RecBole ranks by
+
+
+def assert_scores(name, found, expected):
+    """Whether scores are those of the model, or what is below its sigmoid or relu."""
+    mapped = [found, found.sigmoid(), found.relu()]
+    scale = float(expected.abs().max()) + 1e-6
+    errors = [float((values - expected).abs().max()) for values in mapped]
+    assert min(errors) <= 1e-4 * scale
+    assert (errors[0] > 1e-4 * scale) == (name in SIGMOID)
+
+
+def chosen_pairs(model):
+    """Users (b,), the first of them twice, and items (b, 6), none of them the padding."""
+    generator = torch.Generator().manual_seed(1)
+    users = torch.randint(1, model.n_users, (7,), generator=generator)
+    users[3] = users[0]
+    return users, torch.randint(1, model.n_items, (7, 6), generator=generator)
+
+
+@every_student
+def test_a_students_scores_are_those_it_ranks_by_and_train_it(name, taught):
+    from recbole_freqd.features import StudentRanker, shared_features
+
+    run = taught(name)
+    model, adapter = build(run), adapter_of(run.model)
+    move(model, torch.Generator().manual_seed(0))  # biases too
+    users, items = chosen_pairs(model)
+    exact = scores_of(model)[users[:, None] - 1, items - 1]
+    for cache in adapter.caches:
+        if hasattr(model, cache):
+            setattr(model, cache, None)
+
+    ranker, before = StudentRanker(model, adapter), random_streams()
+    assert_scores(name, ranker.at(users, items), exact)
+    torch.testing.assert_close(
+        ranker.at(users, items), ranker.block(users).gather(1, items), rtol=1e-4, atol=1e-5
+    )
+    for module in model.modules():
+        module.training = True
+    with shared_features(model, adapter) as features:
+        scores = features().scores(users, items)
+    assert random_streams() == before
+    assert scores.dtype == torch.float32 and scores.shape == items.shape
+    assert_scores(name, scores.detach(), exact)
+    torch.testing.assert_close(scores, ranker.at(users, items), rtol=1e-4, atol=1e-5)
+    weights = torch.randn(scores.shape, generator=torch.Generator().manual_seed(2))
+    (scores * weights).sum().backward()
+    gradients = {path: p.grad for path, p in model.named_parameters() if p.grad is not None}
+    assert nonzero(gradients)
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+@every_model
+def test_a_teacher_ranks_by_its_own_scores(name, teaching):
+    from recbole_freqd.catalogue import FeatureRanker, top_items
+
+    run = teaching(name)
+    teacher, dataset = run.trainer.teacher, run.data[0]._dataset
+    ranker, model = teacher.ranker(dataset), teacher.model(dataset)
+    assert isinstance(ranker, FeatureRanker) == adapter_of(model).exact(model)
+    scores, (users, items) = scores_of(model), chosen_pairs(model)
+    assert_scores(name, ranker.block(torch.arange(1, model.n_users))[:, 1:], scores)
+    torch.testing.assert_close(
+        ranker.at(users, items), ranker.block(users).gather(1, items), rtol=1e-4, atol=1e-5
+    )
+    top = top_items(ranker, 5)
+    best = scores.gather(1, top.ids[1:].long() - 1)  # as good as the model's own, if not the same
+    scale = float(scores.abs().max()) + 1e-6
+    assert float((best - scores.topk(5).values).abs().max()) <= 1e-4 * scale
 
 
 # --- with other keys --------------------------------------------------------------------------

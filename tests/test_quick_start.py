@@ -77,16 +77,16 @@ def test_the_script_trains_three_models_prints_one_table_and_saves_it(tiny_file,
 
 
 def test_a_dotted_key_changes_the_default_teacher_and_another_model_replaces_it(tiny_file, capsys):
-    from recbole_freqd.quick_start import _fill_in, _parse
+    from recbole_freqd.quick_start import _parse, fill_in
 
     options, _ = _parse([])
     sys.argv = ["x", "--teacher.embedding_size=128"]
-    model, dataset, _, low = _fill_in(options, [])
+    model, dataset, _, low = fill_in(options, [])
     assert (model, dataset, low["trainer"]) == ("BPR", "ml-100k", "FreqD")
     assert low["teacher"]["embedding_size"] == 128 and low["teacher"]["model"] == "BPR"
     sys.argv = ["x", "--teacher.model=LightGCN"]
-    assert "teacher" not in _fill_in(options, [])[3]
-    assert "teacher" not in _fill_in(options, [tiny_file])[3]
+    assert "teacher" not in fill_in(options, [])[3]
+    assert "teacher" not in fill_in(options, [tiny_file])[3]
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,13 @@ def test_a_dotted_key_changes_the_default_teacher_and_another_model_replaces_it(
     ],
 )
 def test_what_the_main_job_sets_for_freqd_never_meets_another_job(host, argument, gone):
-    from recbole_freqd.quick_start import _fill_in, _parse
+    from recbole_freqd.quick_start import _parse, fill_in
 
     options, _ = _parse([])
     sys.argv = ["x"]
-    usual = {key for key in _fill_in(options, [])[3] if key.startswith("freqd_")}
+    usual = {key for key in fill_in(options, [])[3] if key.startswith("freqd_")}
     sys.argv = ["x", argument]
-    low = {key for key in _fill_in(options, [])[3] if key.startswith("freqd_")}
+    low = {key for key in fill_in(options, [])[3] if key.startswith("freqd_")}
     assert gone <= usual and low == usual - gone
 
 
@@ -167,9 +167,9 @@ def test_an_own_model_class_goes_through_the_run_function(tiny_file):
         (["--config_files", "missing.yaml"], "missing.yaml does not exist"),
         (["--topk=[0,10]"], "topk must be a positive integer"),
         (["--topk=5"], "valid_metric: got 'NDCG@10', which metrics and topk do not compute"),
-        (["--embedding_size=abc"], "embedding_size: got 'abc'; allowed: a number"),
-        (["--learning_rate=abc"], "learning_rate: got 'abc'; allowed: a number"),
-        (["--epochs=0"], "epochs: got 0; allowed: a whole number from 1"),
+        (["--embedding_size=abc"], "embedding_size: got 'abc'; allowed: int in [1, 1000000]"),
+        (["--learning_rate=abc"], "learning_rate: got 'abc'; allowed: float in [0, 1000000]"),
+        (["--epochs=0"], "epochs: got 0; allowed: int in [1, 1000000000]"),
         (["--teacher.embedding_size=0"], "teacher.embedding_size: got 0"),
         (["--teacher.epochs=abc"], "teacher.epochs: got 'abc'"),
         (["--freqd={'alpha':0.3}"], "freqd: got nested keys"),

@@ -6,7 +6,7 @@ import torch
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.rows import FeatureRows, as_rows
 from recbole_freqd.settings import method_keys
-from tests.oracles import dense_graph, random_interactions
+from tests.oracles import SHORT_LISTS, dense_graph, random_interactions
 
 N_USERS, N_ITEMS, WIDTH, TEACHER_WIDTH, K = 9, 10, 3, 5, 2
 every_loss = pytest.mark.parametrize("name", LOSSES.names())
@@ -24,6 +24,7 @@ def loss_of(name, **options):
     teacher = tables(TEACHER_WIDTH, TEACHER_WIDTH, 1, grad=False)
     if f"{LOSSES.get(name).prefix}_k" in method_keys(name):
         options = {"k": K, **options}
+    options = {**SHORT_LISTS.get(name, {}), **options}
     return LOSSES.get(name)(random_interactions(5), (WIDTH, WIDTH), teacher, seed=0, **options)
 
 

@@ -1,6 +1,7 @@
 """settings: the lines of properties/, and what a value must be to pass."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from recbole_freqd.errors import ConfigError
 from recbole_freqd.settings import Key, method_keys, properties_folder, read_keys, resolve
 
 FILES = [
+    "recbole.yaml",
+    "run.yaml",
     "teacher.yaml",
     *(f"trainer/{file.name}" for file in sorted((properties_folder() / "trainer").glob("*.yaml"))),
 ]
@@ -48,6 +51,18 @@ def test_every_line_is_read_with_the_value_that_yaml_reads(file):
     assert list(keys) == list(yaml.safe_load(text))
 
 
+def test_what_we_say_of_recboles_keys_starts_from_recboles_own_defaults():
+    import recbole
+    from recbole.config.configurator import Config
+
+    stock, folder = {}, Path(recbole.__file__).parent / "properties"
+    for file in ("overall", "dataset/sample", "model/BPR"):
+        text = (folder / f"{file}.yaml").read_text(encoding="utf-8")
+        stock.update(yaml.load(text, Config._build_yaml_loader(None)))
+    ours = {name: key.default for name, key in read_keys("recbole.yaml").items()}
+    assert ours == {**{name: stock[name] for name in ours}, "state": stock["state"].lower()}
+
+
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
 def test_every_default_passes_its_own_check(key):
     checked = key.check(key.default)
@@ -64,7 +79,11 @@ def test_every_documented_type_is_one_that_a_value_can_be_of(key):
         "bool": True,
         "str": "saved/a.pth",
         "null": None,
+        "dict": {"a": 1},
+        "list": [],
         "list of float": [1.0, -0.5],
+        "list of int": [1, 2],
+        "list of str": ["a"],
     }
     for kind in key.types:
         assert key.check(example.get(kind, kind)) == example.get(kind, kind)

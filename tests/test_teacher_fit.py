@@ -661,7 +661,7 @@ def test_sidecars_say_what_the_data_was_and_need_no_pickle(world, ours, find, tm
     state = torch.load(sidecar_path(paths["student"]), weights_only=True)
     assert sorted(state["data"]) == ["filters", "split", "tokens", "train"]
     identity = json.loads(Path(paths["recipe"]).with_suffix(".json").read_text())["identity"]
-    assert {"tokens", "train", "valid"} == set(identity["data"])
+    assert {"tokens", "train", "valid", "columns"} == set(identity["data"])
     assert {"seed", "eval_args", "user_inter_num_interval"} <= set(identity["config"])
     assert len({tuple(read_fingerprint(path).values()) for path in paths.values()}) == 1
 
@@ -852,3 +852,17 @@ def test_on_ml_100k_a_teacher_of_another_seed_has_seen_four_fifths_of_the_test(
         find_teacher(config, train_data, valid_data)
     config["teacher"]["allow_leakage"] = True
     assert find_teacher(config, train_data, valid_data).origin == "checkpoint"
+
+
+def test_a_model_asked_by_forward_answers_in_the_students_ids():
+    from recbole_freqd.teacher.translated import Translated
+
+    class Own(torch.nn.Module):
+        def forward(self, users, items):
+            return 10.0 * users + items
+
+    alignment = Alignment((np.array([0, 2, 1]), np.array([0, 3, 0, 1])), (3, 4))
+    config = {"USER_ID_FIELD": "user_id", "ITEM_ID_FIELD": "item_id", "device": "cpu"}
+    users, items = torch.tensor([1, 1, 2, 2]), torch.tensor([1, 2, 3, 0])
+    scores = Translated(Own(), alignment, config).forward(users, items)
+    assert scores.tolist() == [23.0, -float("inf"), 11.0, -float("inf")]

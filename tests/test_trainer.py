@@ -254,7 +254,7 @@ def test_a_loss_that_turns_nan_names_the_term_and_what_is_left(started, monkeypa
     trainer._prepare(train_data, valid_data)
     loss = trainer.distiller.losses["FreqD"]
     monkeypatch.setattr(loss, "forward", lambda *_: torch.tensor(float("nan"), requires_grad=True))
-    with pytest.raises(TrainingError, match="nan in step 1 of the epoch; not finite: FreqD"):
+    with pytest.raises(TrainingError, match="nan in step 1 of epoch 0; not finite: FreqD"):
         trainer.fit(train_data, valid_data)
 
 

@@ -5,7 +5,12 @@ from recbole_freqd.features.base import ADAPTERS, FeatureAdapter, adapts
 from recbole_freqd.features.extract import check_teacher, extract_features
 from recbole_freqd.features.find import adapter_of, registered_adapter
 from recbole_freqd.features.propagated import PropagatedEmbeddings
-from recbole_freqd.features.student import closed_form_error, shared_features, student_adapter
+from recbole_freqd.features.student import (
+    StudentRanker,
+    closed_form_error,
+    shared_features,
+    student_adapter,
+)
 from recbole_freqd.features.tables import EmbeddingTables
 from recbole_freqd.rows import FeatureRows
 
@@ -15,6 +20,7 @@ __all__ = [
     "FeatureAdapter",
     "FeatureRows",
     "PropagatedEmbeddings",
+    "StudentRanker",
     "adapter_of",
     "adapts",
     "check_teacher",

@@ -7,7 +7,7 @@ from torch import nn
 
 from recbole_freqd.ranking import ScoredUsers
 from recbole_freqd.registry import Registry
-from recbole_freqd.rows import FeatureRows
+from recbole_freqd.rows import FeatureRows, Features
 from recbole_freqd.svd import Scores
 
 Biases = tuple[Optional[torch.Tensor], Optional[torch.Tensor]]
@@ -32,6 +32,9 @@ class FeatureAdapter:
         note: What a user of the model has to know, in words.
         shared_forward: A method or submodule that ``calculate_loss`` calls and whose result is, or
             gives, the features: in training they are then not computed a second time.
+        pairs_by: Where it is not ``exact``, how scores of chosen pairs are had: ``"predict"``;
+            ``"forward"``, what ``predict`` puts a sigmoid on; ``"rows"``, out of the scores of all
+            items (of a model that makes these anyway).
     """
 
     student: Optional[str] = None
@@ -42,6 +45,7 @@ class FeatureAdapter:
     extra: Optional[tuple[str, str]] = None
     note: str = ""
     shared_forward: Optional[str] = None
+    pairs_by: str = "predict"
 
     def exact(self, model: nn.Module) -> bool:
         """Whether dot products of the features, plus biases, rank as the model does."""
@@ -80,3 +84,13 @@ def adapts(*names: str) -> Callable[[type[FeatureAdapter]], type[FeatureAdapter]
         return adapter
 
     return register
+
+
+def with_bias_columns(features: Features, biases: Biases) -> Features:
+    """Biases as columns: [U, b_u, 1] and [V, 1, b_i], of those that there are."""
+    columns: list[list[torch.Tensor]] = [[features[0]], [features[1]]]
+    for side, bias in enumerate(biases):
+        if bias is not None:
+            columns[side].append(bias.detach().unsqueeze(1))
+            columns[1 - side].append(features[1 - side].new_ones(len(features[1 - side]), 1))
+    return torch.cat(columns[0], dim=1), torch.cat(columns[1], dim=1)

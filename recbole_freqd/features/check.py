@@ -8,7 +8,7 @@ from recbole_freqd.catalogue import user_blocks
 from recbole_freqd.features.base import FeatureAdapter
 from recbole_freqd.features.own import OwnMethod
 from recbole_freqd.ranking import score_users, undisturbed
-from recbole_freqd.rows import empty_rows
+from recbole_freqd.rows import Features, empty_rows
 
 ORDER_TOLERANCE = 1e-3  # of a user's range of scores
 _SAMPLED_USERS = 8
@@ -63,3 +63,14 @@ def whole_table(
         table[ids[0] : ids[-1] + 1] = block
     assert table is not None  # there is always the padding row
     return table
+
+
+def whole_features(model: Any, adapter: FeatureAdapter) -> Features:
+    """All features that an adapter reads, as the model is now; to be read only, inside no_grad."""
+    rows = adapter.rows(model)
+    if rows.tables is not None:
+        return rows.tables
+    return (
+        whole_table(rows.user, model.n_users, model),
+        whole_table(rows.item, model.n_items, model),
+    )

@@ -22,6 +22,8 @@ class NCEPLRecFactors(FeatureAdapter):
 class OnlyScores(FeatureAdapter):
     """All that is known of the model are its scores; where they are a product, its factors."""
 
+    pairs_by = "rows"  # RecBole's predict loops over pairs, or makes a row for each
+
     def exact(self, model: nn.Module) -> bool:
         return False
 

@@ -94,6 +94,7 @@ class DiffRecDenoiser(LastLayer):
 
     note = "exact for `mean_type: x0`"
     random_in_eval = True  # with sampling_steps or sampling_noise
+    pairs_by = "rows"
 
     def __init__(self) -> None:
         super().__init__("mlp", "dims_dnn")
@@ -111,6 +112,7 @@ class LDiffRecDecoder(LastLayer):
 
     note = "exact, and a student, for `n_cate: 1`"
     random_in_eval = True
+    pairs_by = "rows"
 
     def __init__(self) -> None:
         super().__init__("autoencoder.decoder", "in_dims")
@@ -134,6 +136,7 @@ class MacridVAEFacets(FeatureAdapter):
     student = "means of the user's facets side by side, normalised `item_embedding`"
     capacity = ("embedding_size", "kfac")
     random_in_eval = True  # its gumbel noise is drawn and then multiplied by zero
+    pairs_by = "rows"
 
     def exact(self, model: nn.Module) -> bool:
         return False

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from recbole_freqd.errors import ConfigError, TeacherError
-from recbole_freqd.features.base import Biases, FeatureAdapter
+from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
 from recbole_freqd.features.check import (
     ORDER_TOLERANCE,
     are_exact,
@@ -34,6 +34,7 @@ def extract_features(
     progress: bool = False,
     dtype: torch.dtype = torch.float32,
     mapped: bool = False,
+    check: bool = True,
 ) -> Features:
     """The features a model scores with, computed afresh in eval mode and without gradient.
 
@@ -53,6 +54,7 @@ def extract_features(
         dtype: Of the features; ``torch.float16`` halves their memory.
         mapped: Whether they are put into a file that is paged in and out, block by block, on the
             CPU; see :func:`recbole_freqd.rows.empty_rows`.
+        check: Whether features that are not finite are refused, the padding row apart.
 
     Returns:
         ``(user_features, item_features)``: (n_users, d) and (n_items, d), copies on the model's
@@ -80,8 +82,9 @@ def extract_features(
                 whole_table(rows.item, model.n_items, model, dtype, mapped),
             )
             biases = adapter.biases(model)
-        _check_finite(model, features)
-        return _with_columns(features, biases) if with_bias else features
+        if check:
+            _check_finite(model, features)
+        return with_bias_columns(features, biases) if with_bias else features
     if promised:
         logger.warning(
             "%s does not rank by the features of %s that it inherits or resembles: approximating "
@@ -173,6 +176,7 @@ def _check_finite(model: Any, features: Features) -> None:
     """Raises where features are not numbers; a teacher is never silently wrong."""
     for side, values in zip(("user", "item"), features):
         bad = ~torch.isfinite(values).all(dim=1)
+        bad[0] = False
         if bad.any():
             raise TeacherError(
                 f"{type(model).__name__} cannot teach: {int(bad.sum())} of {len(values)} {side} "
@@ -186,13 +190,3 @@ def _kept(values: torch.Tensor, dtype: torch.dtype, mapped: bool) -> torch.Tenso
         return values.to(dtype)
     n_rows, width = values.shape
     return empty_rows(n_rows, width, dtype, values.device, mapped=True).copy_(values)
-
-
-def _with_columns(features: Features, biases: Biases) -> Features:
-    """Biases as columns: [U, b_u, 1] and [V, 1, b_i], of those that there are."""
-    columns: list[list[torch.Tensor]] = [[features[0]], [features[1]]]
-    for side, bias in enumerate(biases):
-        if bias is not None:
-            columns[side].append(bias.detach().unsqueeze(1))
-            columns[1 - side].append(features[1 - side].new_ones(len(features[1 - side]), 1))
-    return torch.cat(columns[0], dim=1), torch.cat(columns[1], dim=1)

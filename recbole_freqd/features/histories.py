@@ -42,6 +42,7 @@ class NAISHistory(FeatureAdapter):
     student = "mean of `item_src_embedding` over the history, `item_dst_embedding`"
     capacity = ("embedding_size",)
     note = "as student: the attention is trained by the base loss only"
+    pairs_by = "forward"
 
     def exact(self, model: nn.Module) -> bool:
         return False

@@ -3,16 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Callable
 
 import torch
 from torch import nn
 
+from recbole_freqd.catalogue import FeatureRanker, Ranker
 from recbole_freqd.errors import ConfigError
-from recbole_freqd.features.base import FeatureAdapter
-from recbole_freqd.features.check import are_exact
+from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
+from recbole_freqd.features.check import are_exact, whole_table
 from recbole_freqd.features.find import adapter_of, registered_adapter
-from recbole_freqd.ranking import evaluating, predict_pairs, undisturbed
+from recbole_freqd.ranking import ModelRanker, evaluating, score_pairs, undisturbed
 from recbole_freqd.rng import rng_untouched
 from recbole_freqd.rows import FeatureRows
 
@@ -104,8 +106,9 @@ def _scoring(rows: FeatureRows, model: nn.Module, adapter: FeatureAdapter) -> Fe
     if not adapter.exact(model):
 
         def predicted(user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
-            with evaluating(model):
-                return predict_pairs(model, user_ids, item_ids)
+            streams = rng_untouched() if adapter.random_in_eval else nullcontext()
+            with evaluating(model), streams:
+                return score_pairs(model, user_ids, item_ids, adapter.pairs_by)
 
         return replace(rows, scorer=predicted)
     of_users, of_items = adapter.biases(model)
@@ -119,6 +122,41 @@ def _scoring(rows: FeatureRows, model: nn.Module, adapter: FeatureAdapter) -> Fe
         return scores if of_items is None else scores + of_items[item_ids]
 
     return replace(rows, scorer=with_biases)
+
+
+class StudentRanker(Ranker):
+    """How a student ranks from when it is first asked, in eval mode; the student is left as it was.
+
+    By :meth:`recbole_freqd.rows.FeatureRows.scores`: dot products of features that are read once,
+    biases included, or, where it has none that rank as it does, what it predicts.
+
+    Args:
+        model: The student.
+        adapter: How its features are read.
+    """
+
+    def __init__(self, model: Any, adapter: FeatureAdapter) -> None:
+        self.model, self.adapter = model, adapter
+        self.shape, self.device = (model.n_users, model.n_items), torch.device(model.device)
+
+    @cached_property
+    def _now(self) -> Ranker:
+        model, adapter = self.model, self.adapter
+        if not adapter.exact(model):
+            return ModelRanker(model, adapter.caches, adapter.pairs_by)
+        with undisturbed(model, adapter.caches):
+            rows = adapter.rows(model)
+            tables = (
+                whole_table(rows.user, model.n_users, model),
+                whole_table(rows.item, model.n_items, model),
+            )
+            return FeatureRanker(*with_bias_columns(tables, adapter.biases(model)))
+
+    def block(self, user_ids: torch.Tensor) -> torch.Tensor:
+        return self._now.block(user_ids)
+
+    def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
+        return self._now.at(user_ids, item_ids)
 
 
 def _read_in_eval_mode(model: nn.Module, adapter: FeatureAdapter) -> FeatureRows:

@@ -59,6 +59,7 @@ class NNCFTables(InputTables):
     """NNCF: the two tables beside its neighbourhood convolutions."""
 
     capacity = ("ui_embedding_size",)
+    pairs_by = "forward"
     note = "neighbourhood embeddings are trained by the base loss only"
 
 
@@ -69,6 +70,7 @@ class NeuMFTables(FeatureAdapter):
     student = "`*_mf_embedding` beside `*_mlp_embedding`"
     capacity = ("mf_embedding_size", "mlp_embedding_size")
     note = "exact where `mlp_train: False`"
+    pairs_by = "forward"
 
     def exact(self, model: nn.Module) -> bool:
         return not model.mlp_train

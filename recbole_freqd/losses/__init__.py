@@ -1,6 +1,34 @@
 """Distillation losses, one module a family; ``LOSSES`` finds them by name."""
 
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
+from recbole_freqd.losses.cd import CDLoss
+from recbole_freqd.losses.experts import DELoss
+from recbole_freqd.losses.fitnet import FitNetLoss, VkDLoss
 from recbole_freqd.losses.freqd import FDLoss, FreqDLoss
+from recbole_freqd.losses.hetcomp import HetCompLoss
+from recbole_freqd.losses.kd import KDLoss
+from recbole_freqd.losses.ranking import DCDLoss, RRDLoss
+from recbole_freqd.losses.rcekd import RCEKDLoss
+from recbole_freqd.losses.rd import RDLoss
+from recbole_freqd.losses.topology import FTDLoss, HTDLoss
+from recbole_freqd.losses.unkd import UnKDLoss
 
-__all__ = ["LOSSES", "DistillationLoss", "FDLoss", "FreqDLoss"]
+__all__ = [
+    "LOSSES",
+    "CDLoss",
+    "DCDLoss",
+    "DELoss",
+    "DistillationLoss",
+    "FDLoss",
+    "FTDLoss",
+    "FitNetLoss",
+    "FreqDLoss",
+    "HTDLoss",
+    "HetCompLoss",
+    "KDLoss",
+    "RCEKDLoss",
+    "RDLoss",
+    "RRDLoss",
+    "UnKDLoss",
+    "VkDLoss",
+]

@@ -1,13 +1,16 @@
 """What every distillation loss is: a module with options checked against ``properties/``."""
 
-from typing import Any, ClassVar, Optional, Union
+from collections.abc import Sequence
+from typing import Any, Callable, ClassVar, Optional, Union
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import nn
 
 from recbole_freqd.catalogue import FeatureRanker, Ranker
-from recbole_freqd.errors import TeacherError
+from recbole_freqd.errors import ConfigError, FreqDError, TeacherError
+from recbole_freqd.graph import SIDES
 from recbole_freqd.registry import Registry
 from recbole_freqd.rng import RandomStream
 from recbole_freqd.rows import FeatureRows, Features
@@ -26,6 +29,9 @@ class DistillationLoss(nn.Module):
         teacher_features: The teacher's user features (n_users, d) and item features (n_items, d').
         teacher_scores: What the teacher ranks by, for losses that read scores; None: the dot
             products of its features.
+        teacher_trajectory: What makes the rankers of the teacher's earlier selves, earliest first,
+            for losses that follow its training; each is made when it is read.
+        progress: Whether passes over all users show a bar.
         seed: Of the loss's own random stream (initial projectors, dropout, masks).
         **options: The keys of the method without prefix; what is not given is the default of
             ``properties/``.
@@ -36,14 +42,18 @@ class DistillationLoss(nn.Module):
 
     Attributes:
         reads_scores: Whether the loss is made of the teacher's scores and not of its features.
+        reads_trajectory: Whether it is made of the teacher's earlier selves too.
+        counts_rows: Whether a user counts as often as the batch has it, and not once.
         user_items: The training interactions.
-        teacher_scores: See above.
+        teacher_scores, teacher_trajectory: See above.
         stream: The loss's own random stream.
     """
 
     method: ClassVar[str]
     prefix: ClassVar[str]
     reads_scores: ClassVar[bool] = False
+    reads_trajectory: ClassVar[bool] = False
+    counts_rows: ClassVar[bool] = False
     teacher_user_emb: torch.Tensor
     teacher_item_emb: torch.Tensor
 
@@ -54,11 +64,15 @@ class DistillationLoss(nn.Module):
         teacher_features: Features,
         *,
         teacher_scores: Optional[Ranker] = None,
+        teacher_trajectory: Sequence[Callable[[], Ranker]] = (),
+        progress: bool = False,
         seed: int = 0,
         **options: Any,
     ) -> None:
         super().__init__()
         self.check_options(options)
+        for side, features in zip(SIDES, teacher_features):
+            check_table(f"The teacher's {side} features", features, TeacherError)
         rows = tuple(len(features) for features in teacher_features)
         if rows != tuple(user_items.shape):
             raise TeacherError(
@@ -66,17 +80,53 @@ class DistillationLoss(nn.Module):
                 f"{user_items.shape[0]} users and {user_items.shape[1]} items. "
                 "Distil from a teacher trained on the same data."
             )
+        if self.reads_scores and rows[1] < 3:
+            raise ConfigError(
+                f"{self.method} teaches the order of items, of which there has to be more than "
+                f"one; the data has {rows[1] - 1}."
+            )
         self.options = resolve(self.method, self.prefix, options)
         self.stream, self.user_items = RandomStream(seed), user_items
+        self.progress = progress
         self.teacher_scores = teacher_scores or FeatureRanker(*teacher_features)
+        self.teacher_trajectory = teacher_trajectory
         for name, features in zip(("teacher_user_emb", "teacher_item_emb"), teacher_features):
             # Not persistent: a loss's state is what it learns, the teacher has its own file.
-            self.register_buffer(name, features.detach(), persistent=False)
+            self.register_buffer(name, features.detach().contiguous(), persistent=False)
+        self.student_dims = student_dims
         self.build(user_items, student_dims)
 
     @classmethod
     def check_options(cls, options: dict[str, Any]) -> None:
         """Raises ConfigError where options that were *given* contradict each other."""
+
+    def __call__(
+        self,
+        student_features: Union[Features, FeatureRows],
+        user_ids: torch.Tensor,
+        positive_item_ids: torch.Tensor,
+        negative_item_ids: Optional[torch.Tensor] = None,
+    ) -> torch.Tensor:
+        """:meth:`forward`, after a look at what it is given, without a wait for the accelerator.
+
+        Raises:
+            ConfigError: Features that are no float tables of the right shape, ids that are no int64
+                vector; on the CPU also ids that are no rows of the tables.
+        """
+        teachers = self.teacher_user_emb, self.teacher_item_emb
+        given = student_features
+        tables = given.tables if isinstance(given, FeatureRows) else given
+        for side, table, teacher, width in zip(SIDES, tables or (), teachers, self.student_dims):
+            if table.shape != (len(teacher), width):
+                raise ConfigError(
+                    f"The student's {side} features have the shape {tuple(table.shape)}; allowed: "
+                    f"{(len(teacher), width)}, which the loss was made for."
+                )
+        check_ids("user_ids", user_ids, len(teachers[0]))
+        check_ids("positive_item_ids", positive_item_ids, len(teachers[1]))
+        if negative_item_ids is not None:
+            check_ids("negative_item_ids", negative_item_ids, len(teachers[1]))
+        return super().__call__(student_features, user_ids, positive_item_ids, negative_item_ids)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         """Makes graphs, projectors, lists: all that depends on data and widths."""
@@ -111,6 +161,39 @@ class DistillationLoss(nn.Module):
             A scalar.
         """
         raise NotImplementedError
+
+    def relative_band_losses(self, student: Features) -> dict[str, np.ndarray]:
+        """By side, what of each band of frequencies is not learnt yet; empty where not asked for.
+
+        Args:
+            student: All its features, (n_users, d) and (n_items, d').
+        """
+        return {}
+
+
+def check_table(name: str, table: torch.Tensor, error: type[FreqDError]) -> None:
+    """Raises ``error`` unless it is a dense matrix of floats."""
+    good = isinstance(table, torch.Tensor) and table.layout == torch.strided
+    if not (good and table.dim() == 2 and table.is_floating_point() and table.shape[1] > 0):
+        what = f"{table.dtype} {tuple(table.shape)}" if good else type(table).__name__
+        raise error(
+            f"{name} are {what}; allowed: a dense floating-point tensor with one row for each "
+            "(.float() makes one of integers)."
+        )
+
+
+def check_ids(name: str, ids: torch.Tensor, n: int) -> None:
+    """Raises ConfigError unless ids are a vector of int64 and, on the CPU, from 0 to n - 1."""
+    if not isinstance(ids, torch.Tensor) or ids.dtype != torch.int64 or ids.dim() != 1:
+        good = isinstance(ids, torch.Tensor)
+        what = f"{ids.dtype} {tuple(ids.shape)}" if good else type(ids).__name__
+        raise ConfigError(f"{name} are {what}; allowed: a vector of int64 (.long()).")
+    if len(ids) and ids.device.type == "cpu":
+        low, high = map(int, ids.aminmax())
+        if low < 0 or high >= n:
+            raise ConfigError(
+                f"{name} run from {low} to {high}; allowed: 0 to {n - 1}, the rows of the features."
+            )
 
 
 LOSSES: Registry[type[DistillationLoss]] = Registry("trainer")

@@ -1,5 +1,7 @@
 """Row-wise distances, and their mean over the distinct entities of a batch."""
 
+from typing import Callable, Optional
+
 import torch
 from torch.nn import functional as F
 
@@ -26,7 +28,7 @@ def row_distance(student: torch.Tensor, teacher: torch.Tensor, distance: str) ->
     if distance == "squared":
         return (student - teacher).square().sum(dim=1)
     if distance == "cosine":
-        return 1.0 - (_unit_rows(student) * _unit_rows(teacher)).sum(dim=1)
+        return 1.0 - (unit_rows(student) * unit_rows(teacher)).sum(dim=1)
     raise ConfigError(f"distance: got {distance!r}; allowed: cosine, squared.")
 
 
@@ -57,20 +59,72 @@ def projected_distance(
         squares = ((rows @ (weight @ weight.T)) * rows).sum(dim=1)
         if distance == "squared":
             return squares - 2.0 * dots + teacher_norm.square()
-        nonzero = (squares > torch.finfo(rows.dtype).tiny) & (teacher_norm > 0)
+        # Not "> tiny": NaN is no zero row, and has to be seen in the loss.
+        nonzero = ~((squares <= torch.finfo(rows.dtype).tiny) | (teacher_norm <= 0))
         lengths = torch.where(nonzero, squares, 1.0).sqrt() * torch.where(
             nonzero, teacher_norm, 1.0
         )
         return 1.0 - torch.where(nonzero, dots / lengths, 0.0)
 
 
-def _unit_rows(x: torch.Tensor) -> torch.Tensor:
-    """Rows of length 1; a zero row stays zero, with gradient zero (torch's own would be g/eps)."""
+def unit_rows(x: torch.Tensor) -> torch.Tensor:
+    """Rows of length 1; a zero row stays zero, with gradient zero (torch's own would be g/eps).
+
+    Rows of NaN, and rows so long that their squares overflow, become NaN: an error of the training
+    instead of a row that silently teaches nothing.
+    """
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    nonzero = norm > torch.finfo(x.dtype).tiny
+    norm = torch.where(torch.isinf(norm), torch.nan, norm)
+    nonzero = ~(norm <= torch.finfo(x.dtype).tiny)
     return torch.where(nonzero, x / torch.where(nonzero, norm, torch.ones_like(norm)), 0.0)
 
 
 def mean_or_zero(distances: torch.Tensor) -> torch.Tensor:
     """The mean of distances (n,), one per distinct entity; 0, with gradient 0, of none."""
     return distances.mean() if len(distances) else distances.sum()
+
+
+def mean_over_batch(
+    distances: Callable[[str, torch.Tensor], torch.Tensor],
+    user_ids: torch.Tensor,
+    positive_item_ids: torch.Tensor,
+    negative_item_ids: Optional[torch.Tensor],
+) -> torch.Tensor:
+    """d̄(users) + ½ [d̄(positives) + d̄(negatives)], d̄ the mean over distinct ids, 0 of none.
+
+    Args:
+        distances: From a side and ids (b,) to one distance per id, (b,).
+        user_ids, positive_item_ids: (b,) int64, repeats allowed.
+        negative_item_ids: (b',) int64; None: the positives are *the* items, with weight 1.
+
+    Returns:
+        A scalar.
+    """
+    kinds = [torch.unique(positive_item_ids)]
+    if negative_item_ids is not None:
+        kinds.append(torch.unique(negative_item_ids))
+    items = distances("item", torch.cat(kinds))
+    means = [mean_or_zero(part) for part in items.split([len(kind) for kind in kinds])]
+    return mean_or_zero(distances("user", torch.unique(user_ids))) + sum(means) / len(means)
+
+
+def single_precision(device: torch.device) -> torch.autocast:
+    """Inside, autocast is off."""
+    return torch.autocast(device_type=device.type, enabled=False)
+
+
+def refuse_one_dimension(width: int, side: str, key: str, way_out: str) -> None:
+    """Raises ConfigError where the teacher's features of a side are one number each.
+
+    Args:
+        width: Of the teacher's features.
+        side: ``"user"`` or ``"item"``.
+        key: What asks for cosines, for the message: ``"freqd_distance: got cosine"``.
+        way_out: What is allowed instead.
+    """
+    if width == 1:
+        raise ConfigError(
+            f"{key}, but the teacher's {side} features have one dimension, where a cosine is 1 or "
+            "-1 and teaches nothing (Pop and Random have no more). "
+            f"Allowed: {way_out}another teacher."
+        )

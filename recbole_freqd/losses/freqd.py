@@ -20,8 +20,14 @@ from recbole_freqd.graph import (
     cooccurrence_graph,
     graph_filter,
 )
+from recbole_freqd.losses.bands import BandWatch
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
-from recbole_freqd.losses.distances import mean_or_zero, projected_distance, row_distance
+from recbole_freqd.losses.distances import (
+    mean_over_batch,
+    projected_distance,
+    refuse_one_dimension,
+    row_distance,
+)
 from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
 from recbole_freqd.rows import FeatureRows, Features, as_rows
 
@@ -54,7 +60,8 @@ class FreqDLoss(DistillationLoss):
         ``"epoch"`` or ``"step"``, how often the mask is drawn. filter: ``"linear"``,
         ``"quadratic"`` or coefficients c_j (then without ``alpha``). distance: ``"cosine"`` or
         ``"squared"``. projector: ``"mlp"`` or ``"linear"``. experts, hidden, dropout: of the mlp.
-        weight_decay: of the projectors, applied by the trainer.
+        weight_decay: of the projectors, applied by the trainer. log_bands: bands that the trainer
+        logs the loss of, 0 for none.
 
     Source: Zhu & Zhang, "Exploring Feature-based Knowledge Distillation for Recommender System:
         A Frequency Perspective", KDD 2025, arXiv 2411.10676.
@@ -100,14 +107,13 @@ class FreqDLoss(DistillationLoss):
         self.graphs, self.projectors = nn.ModuleDict(), nn.ModuleDict()
         self._epoch = 0
         self._filtered: dict[str, _Filtered] = {}
+        self._watches: dict[str, BandWatch] = {}
         teachers = self.teacher_user_emb, self.teacher_item_emb
         for side, width, teacher_emb in zip(SIDES, student_dims, teachers):
-            if teacher_emb.shape[1] == 1 and options["distance"] == "cosine":
-                raise ConfigError(
-                    f"{self.prefix}_distance: got cosine, but the teacher's {side} features have "
-                    "one dimension, where a cosine is 1 or -1 and teaches nothing (Pop and Random "
-                    f"have no more). Allowed: {self.prefix}_distance: squared; or another teacher."
-                )
+            if options["distance"] == "cosine":
+                key = f"{self.prefix}_distance"
+                way_out = f"{key}: squared; or "
+                refuse_one_dimension(teacher_emb.shape[1], side, f"{key}: got cosine", way_out)
             dtype = torch.promote_types(teacher_emb.dtype, torch.float32)
             self.graphs[side] = self._make_graph(user_items, side, dtype)
             self.projectors[side] = make_projector(
@@ -129,12 +135,22 @@ class FreqDLoss(DistillationLoss):
         return PolynomialFilter.named(self.options["filter"], self.options["alpha"])
 
     def _make_graph(self, user_items: sp.csr_array, side: str, dtype: torch.dtype) -> EntityGraph:
-        if self.filter.degree == 0:
-            n = user_items.shape[0 if side == "user" else 1]
+        if self.filter.degree == 0 and not self.options.get("log_bands"):
+            n = user_items.shape[SIDES.index(side)]
             return EntityGraph(sp.csr_array((n, n)), dtype)
+        n, k = user_items.shape[SIDES.index(side)], self.options["k"]
+        if k >= n:
+            logger.warning(
+                "%s_k: got %d, but the %s graph has %d entities: it acts as %d.",
+                self.prefix,
+                k,
+                side,
+                n,
+                max(n - 1, 1),
+            )
         start = perf_counter()
         adjacency = cooccurrence_graph(
-            user_items, side=side, k=self.options["k"], max_pairs=self.options["max_pairs"]
+            user_items, side=side, k=min(k, max(n - 1, 1)), max_pairs=self.options["max_pairs"]
         )
         logger.info(
             "%s graph: %d entities, %d edges, %d entities without a neighbour, %.1f s",
@@ -153,13 +169,13 @@ class FreqDLoss(DistillationLoss):
         positive_item_ids: torch.Tensor,
         negative_item_ids: Optional[torch.Tensor] = None,
     ) -> torch.Tensor:
-        student, users = as_rows(student_features), torch.unique(user_ids)
-        kinds = [torch.unique(positive_item_ids)]
-        if negative_item_ids is not None:
-            kinds.append(torch.unique(negative_item_ids))
-        items = self.distances("item", student, torch.cat(kinds))
-        means = [mean_or_zero(part) for part in items.split([len(kind) for kind in kinds])]
-        return mean_or_zero(self.distances("user", student, users)) + sum(means) / len(means)
+        student = as_rows(student_features)
+        return mean_over_batch(
+            lambda side, ids: self.distances(side, student, ids),
+            user_ids,
+            positive_item_ids,
+            negative_item_ids,
+        )
 
     def distances(self, side: str, student: FeatureRows, ids: torch.Tensor) -> torch.Tensor:
         """Distance between filtered student and filtered teacher rows.
@@ -193,13 +209,32 @@ class FreqDLoss(DistillationLoss):
         distance = self.options["distance"]
         if isinstance(projector, MLPProjector):  # all but its last layer has to see the neighbours
             nodes, sums = sums.compacted()
-            projected = projector.of_filtered(student.of(side, nodes), sums)
+            kind = projector.weight_in.dtype  # as precise as the teacher
+            projected = projector.of_filtered(student.of(side, nodes).to(kind), sums)
             return row_distance(projected, teacher, distance)
-        rows = student.summed(side, sums)
+        rows = student.summed(side, sums).to(projector.weight.dtype)
         if rows.shape[1] < teacher.shape[1]:
             rows = torch.cat([rows, totals[:, None]], dim=1)
             return projected_distance(rows, projector.stacked(), teacher, norm, distance)
         return row_distance(projector.of_filtered(rows, totals), teacher, distance)
+
+    def relative_band_losses(self, student: Features) -> dict[str, np.ndarray]:
+        """By side, E_b(P(S) - T) / E_b(T) for ``log_bands`` bands; of none, nothing.
+
+        On the whole graph, without dropout, for all entities and whatever the filter: this is what
+        has been learnt, not what is asked for. A pass over everything, not for every epoch.
+
+        Args:
+            student: All its features, (n_users, d) and (n_items, d').
+        """
+        count, found = self.options.get("log_bands", 0), {}
+        for side, features in zip(SIDES, student) if count else ():
+            if side not in self._watches:
+                graph = cast(EntityGraph, self.graphs[side])
+                distance = self.options["distance"]
+                self._watches[side] = BandWatch(graph, self._teacher(side), distance, count)
+            found[side] = self._watches[side].relative(self.projectors[side], features)
+        return found
 
     def _teacher(self, side: str) -> torch.Tensor:
         return self.teacher_user_emb if side == "user" else self.teacher_item_emb

@@ -1,8 +1,9 @@
 """What a teacher is, and how its model and its features are had."""
 
 import logging
-from dataclasses import dataclass, field
-from typing import Any, Optional
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Callable, Optional
 
 import numpy as np
 import torch
@@ -49,6 +50,7 @@ class Teacher:
             the order of the student's users and items; zeros where it does not know one.
         origin: ``"trained"``, ``"reused"`` or ``"checkpoint"``.
         facts: What is known of its training: ``seconds_per_epoch``, or nothing.
+        trajectory: Checkpoints from on the way to ``checkpoint``, earliest first (keep_every).
         other_data: None where it was trained on the student's own data.
     """
 
@@ -57,6 +59,7 @@ class Teacher:
     features: Features
     origin: str
     facts: dict[str, Any] = field(default_factory=dict)
+    trajectory: tuple[str, ...] = ()
     other_data: Optional[OtherData] = None
 
     @property
@@ -100,7 +103,11 @@ class Teacher:
         logger.info(
             "%s is asked for its scores, which are no products of features.", self.config["model"]
         )
-        return ModelRanker(model, adapter.caches)
+        return ModelRanker(model, adapter.caches, adapter.pairs_by)
+
+    def trajectory_rankers(self, dataset: Any) -> list[Callable[[], Ranker]]:
+        """What makes the :meth:`ranker` of each checkpoint of its trajectory when called."""
+        return [partial(replace(self, checkpoint=path).ranker, dataset) for path in self.trajectory]
 
     def can_rank(self, loader: Any) -> bool:
         """Whether it can be evaluated on a loader of the student's; the log says if not, and why.
@@ -221,4 +228,5 @@ def features_of(config: Any, spec: dict[str, Any], model: torch.nn.Module) -> Fe
         progress=bool(config["show_progress"]),
         dtype=getattr(torch, precision),
         mapped=is_mapped(config, spec),
+        check=False,  # find_teacher looks at them, and knows whose rows they are
     )

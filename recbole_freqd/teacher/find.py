@@ -2,11 +2,13 @@
 
 from typing import Any, Optional
 
+from recbole_freqd.checks import check_data
 from recbole_freqd.config import CHECKPOINT, TEACHER
 from recbole_freqd.rng import rng_untouched
 from recbole_freqd.teacher.base import Teacher
 from recbole_freqd.teacher.recipe import from_recipe
 from recbole_freqd.teacher.stored import from_checkpoint
+from recbole_freqd.teacher.values import check_features
 
 
 def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Teacher:
@@ -22,7 +24,10 @@ def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Tea
         ConfigError, CheckpointError, TeacherError: The teacher cannot be had, or does not fit.
     """
     generators = [loader.generator for loader in (train_data, valid_data) if loader is not None]
+    check_data(config, train_data._dataset)
     spec = config[TEACHER]
     find = from_recipe if spec.get(CHECKPOINT) is None else from_checkpoint
     with rng_untouched(*generators):
-        return find(config, spec, train_data, valid_data)
+        teacher = find(config, spec, train_data, valid_data)
+    check_features(teacher.features, teacher.known, train_data._dataset, teacher.checkpoint)
+    return teacher

@@ -177,6 +177,20 @@ def _score_of_old(stored: dict[str, Any]) -> Optional[float]:
 
 def _validation_score(home: Home, model: torch.nn.Module) -> Optional[float]:
     """The teacher's ``valid_metric`` now; None where it is drawn anew each time, or not at all."""
+    result = validation_result(home, model)
+    return None if result is None else float(result[home.config["valid_metric"].lower()])
+
+
+def validation_result(home: Home, model: torch.nn.Module) -> Optional[dict[str, float]]:
+    """A model's metrics on the validation split of its data, over the full catalogue.
+
+    Args:
+        home: From :func:`rebuild`; its config says which metrics.
+        model: The model, on this data.
+
+    Returns:
+        None where validation is by sampled items, drawn anew each time, or where there is none.
+    """
     from recbole.data.dataloader import FullSortEvalDataLoader
     from recbole.sampler import RepeatableSampler, Sampler
     from recbole.trainer import Trainer
@@ -194,4 +208,4 @@ def _validation_score(home: Home, model: torch.nn.Module) -> Optional[float]:
     with undisturbed(model, adapter_of(model).caches):
         result = trainer.evaluate(loader, load_best_model=False)
     trainer.tensorboard.close()
-    return float(result[config["valid_metric"].lower()])
+    return {name: float(value) for name, value in result.items()}

@@ -4,16 +4,15 @@ import hashlib
 import json
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
-
-import torch
 
 from recbole_freqd.checkpoint import load_checkpoint, read_json, write_atomically, write_json
 from recbole_freqd.config import asking_recbole, teacher_config
 from recbole_freqd.errors import CheckpointError
 from recbole_freqd.features import check_teacher, registered_adapter
-from recbole_freqd.identity import run_identity
+from recbole_freqd.identity import differences, run_identity
 from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.settings import read_keys
 from recbole_freqd.teacher.base import Teacher, features_of, load_model
@@ -34,34 +33,62 @@ def from_recipe(
     Raises:
         ConfigError, CheckpointError, TeacherError: It cannot be trained, saved or read.
     """
-    reserved = read_keys("teacher.yaml")
-    recipe = {key: value for key, value in spec.items() if key not in reserved}
-    own_config = teacher_config(config, recipe)
-    rank = spec.get("spectral_rank")
-    if _is_closed_form(own_config):
-        if recipe.get("epochs", 1) != 1:
-            logger.info("%s is computed in one pass: teacher.epochs is 1.", own_config["model"])
-        own_config["epochs"] = own_config["eval_step"] = 1  # a validation is what saves it
+    own_config, rank = recipe_config(config, spec), spec.get("spectral_rank")
     identity = run_identity(own_config, train_data._dataset, valid_data, metrics=False)
     stem = f"teacher-{own_config['model']}-{config['dataset']}"
     name = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=6).hexdigest()
     path = Path(config["checkpoint_dir"]) / f"{stem}-{name}.pth"
     facts_file, model = path.with_suffix(".json"), None
-    if path.is_file() and facts_file.is_file():
+    if path.is_file() and facts_file.is_file() and _is_whole(facts_file):
         facts, origin = read_json(facts_file)["facts"], "reused"
         logger.info("Teacher reused: %s (recipe, data and versions are unchanged)", path)
     else:
         logger.info("Teacher to be trained: %s", _why_not_reused(path, stem, identity))
-        (facts, model), origin = _train(own_config, train_data, valid_data, path, rank), "trained"
+        trainer, origin = _train(own_config, train_data, valid_data, path, rank), "trained"
+        model, facts = trainer.model, {"seconds_per_epoch": trainer.seconds_per_epoch()}
+        if is_closed_form(own_config):
+            facts = {}  # an epoch is RecBole's idle pass over the data, the work was before it
+        facts.update(trainer.keep_trajectory(path))
         write_json(facts_file, {"identity": identity, "facts": facts})
+        trainer.forget()
         logger.info("Teacher trained: %s", path)
     own_class = own_config.model_class
     payload = load_checkpoint(path, map_location=config["device"], model_class=own_class)
     model = load_model(own_config, payload, train_data._dataset, str(path), model)
-    return Teacher(own_config, str(path), features_of(config, spec, model), origin, facts)
+    features = features_of(config, spec, model)
+    on_the_way = tuple(str(path.with_name(file)) for file in facts.get("trajectory", ()))
+    return Teacher(own_config, str(path), features, origin, facts, on_the_way)
 
 
-def _is_closed_form(config: Any) -> bool:
+def _is_whole(facts_file: Path) -> bool:
+    """Whether the checkpoints that a teacher's training has kept are all still there."""
+    kept = read_json(facts_file)["facts"].get("trajectory", ())
+    return all(facts_file.with_name(file).is_file() for file in kept)
+
+
+def recipe_config(config: Any, spec: dict[str, Any]) -> Any:
+    """The Config that a recipe is trained with.
+
+    Args:
+        config: The student's Config.
+        spec: Its ``teacher`` keys.
+
+    Raises:
+        ConfigError: An unknown model or key.
+    """
+    reserved = read_keys("teacher.yaml")
+    recipe = {key: value for key, value in spec.items() if key not in reserved}
+    own_config = teacher_config(config, recipe)
+    if is_closed_form(own_config):
+        if recipe.get("epochs", 1) != 1:
+            logger.info("%s is computed in one pass: teacher.epochs is 1.", own_config["model"])
+        own_config["epochs"] = own_config["eval_step"] = 1  # a validation is what saves it
+    if spec.get("keep_every"):
+        own_config["keep_every"] = spec["keep_every"]  # so it is one of its own, also to resume
+    return own_config
+
+
+def is_closed_form(config: Any) -> bool:
     """Whether a teacher is computed, not trained.
 
     Raises:
@@ -82,14 +109,7 @@ def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
             stored = json.loads(file.read_text(encoding="utf-8"))["identity"]
         except (OSError, ValueError, KeyError):
             continue
-        changed = [
-            f"{key} was {stored['config'].get(key)}, is {identity['config'].get(key)}"
-            for key in sorted(set(stored["config"]) | set(identity["config"]))
-            if stored["config"].get(key) != identity["config"].get(key)
-        ]
-        changed += [
-            f"{key} changed" for key in ("data", "versions") if stored[key] != identity[key]
-        ]
+        changed = differences(stored, identity)
         candidates.append((len(changed), file.with_suffix(".pth").name, changed))
     if not candidates:
         return f"there is no {stem} in {path.parent} yet"
@@ -99,11 +119,11 @@ def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
 
 def _train(
     config: Any, train_data: Any, valid_data: Any, path: Path, rank: Optional[int]
-) -> tuple[dict[str, Any], torch.nn.Module]:
+) -> "_TeacherTrainer":
     """Trains a recipe with RecBole's own trainer and keeps its best model at ``path``.
 
     Returns:
-        What is known of the training, and the model as the last epoch left it.
+        The trainer, with what it has left in checkpoint_dir.
 
     Raises:
         CheckpointError: ``path`` cannot be written.
@@ -130,18 +150,50 @@ def _train(
             f"{config['eval_step']}. (RaCT saves every teacher.save_step epochs.)"
         )
     write_atomically(path, lambda temporary: shutil.copyfile(trainer.saved_model_file, temporary))
-    trainer.forget()
     trainer.tensorboard.close()
-    if _is_closed_form(config):
-        return {}, model  # an epoch is RecBole's idle pass over the data, the work was before it
-    return {"seconds_per_epoch": trainer.seconds_per_epoch()}, model
+    return trainer
 
 
 class _TeacherTrainer(ResumableTrainer):
-    """RecBole's own training, under a name that no student has."""
+    """RecBole's own training, under a name that no student has.
+
+    With ``keep_every`` in its Config, a checkpoint stays after every so many epochs.
+    """
 
     def _stem(self, config: Any) -> str:
         return f"{config['model']}-as-teacher"
+
+    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
+        result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
+        every = self.config["keep_every"]
+        if every and (epoch_idx + 1) % every == 0:
+            path = Path(self._run_file).with_suffix(f".epoch{epoch_idx + 1}.pth")
+            self._save_checkpoint(epoch_idx, verbose=False, saved_model_file=str(path))
+        return result
+
+    def keep_trajectory(self, teacher: Path) -> dict[str, list[str]]:
+        """Copies what was kept before the best epoch beside the teacher, ``….epoch<k>.pth``."""
+        if not self.config["keep_every"]:
+            return {}
+        best = load_checkpoint(teacher, model_class=self.config.model_class)["epoch"] + 1
+        names = []
+        for epoch, file in sorted(self._kept()):
+            if epoch < best:
+                path = teacher.with_suffix(f".epoch{epoch}.pth")
+                write_atomically(path, partial(shutil.copyfile, file))
+                names.append(path.name)
+        logger.info("Kept from before its best epoch %d: %s", best, ", ".join(names) or "nothing")
+        return {"trajectory": names}
+
+    def _kept(self) -> list[tuple[int, Path]]:
+        run = Path(self._run_file)
+        files = run.parent.glob(f"{run.stem}.epoch*.pth")
+        return [(int(file.stem.rpartition(".epoch")[2]), file) for file in files]
+
+    def forget(self) -> None:
+        for _, file in self._kept():
+            file.unlink()
+        super().forget()
 
 
 def _train_sampler(config: Any, dataset: Any) -> Optional[Any]:

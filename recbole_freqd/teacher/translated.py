@@ -47,6 +47,11 @@ class Translated(nn.Module):
         scores[:, self._rows[1] == 0] = -torch.inf
         return scores.view(-1)
 
+    def forward(self, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """(b,), what the own model's ``forward`` gives pairs, where that is a score."""
+        rows = self._rows[0][users], self._rows[1][items]
+        return self.own.forward(*rows).to(self.device).masked_fill(rows[1] == 0, -torch.inf)
+
     def predict(self, interaction: Any) -> torch.Tensor:
         """(b,), the scores of pairs of the student's users (b,) and items (b,)."""
         from recbole.data.interaction import Interaction

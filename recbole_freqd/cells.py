@@ -1,0 +1,147 @@
+"""What is kept of finished runs: a file for each, named by all that its outcome depends on."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from recbole_freqd.checkpoint import fingerprint, read_json, write_json
+from recbole_freqd.errors import CheckpointError
+from recbole_freqd.identity import differences
+from recbole_freqd.per_user import load_users, save_users
+from recbole_freqd.significance import PerUser
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a comparison.
+
+    Attributes:
+        what: ``teacher``, ``alone``, or the names of the losses, joined by ``+``.
+        seed: Of the run.
+        config: The student's Config; a teacher's cell has that of a student it teaches.
+        identity: From :func:`recbole_freqd.identity.planned_identity`.
+    """
+
+    what: str
+    seed: int
+    config: Any
+    identity: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """``FreqD-2020-<hash>``: the hash is that of the frozen config, its data and versions."""
+        return f"{self.what}-{self.seed}-{fingerprint(self.identity)[:12]}"
+
+
+class CellStore:
+    """Cells in a folder: ``<name>.json``, and ``<name>.npz`` with the metric of every user.
+
+    Args:
+        folder: Made when the first one is kept.
+        say: Where it is said why a cell is run again.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self.folder, self._say = folder, say
+
+    def find(self, cell: Cell) -> Optional[dict[str, Any]]:
+        """What was kept of a cell, or None where it has to be run; then says why, if it ever was.
+
+        Raises:
+            CheckpointError: It is damaged.
+        """
+        path = self.folder / f"{cell.name}.json"
+        if path.is_file():
+            record = read_json(path)
+            if not record["has_users"] or path.with_suffix(".npz").is_file():
+                return record
+            self._say(f"{cell.what}, seed {cell.seed}: anew, {path.stem}.npz is gone.")
+        else:
+            self._say_why(cell)
+        return None
+
+    def keep(self, cell: Cell, record: dict[str, Any], users: Optional[PerUser]) -> dict[str, Any]:
+        """Writes what a cell came to; the ``.json`` last, since it says that all is there.
+
+        Returns:
+            The record as it will be read again.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        path = self.folder / f"{cell.name}.json"
+        whole = {
+            "what": cell.what,
+            "seed": cell.seed,
+            **record,
+            "has_users": users is not None,
+            "made_with": made_with(cell.config["device"]),
+            "identity": cell.identity,
+            "config": cell.config.final_config_dict,
+        }
+        if users is not None:
+            save_users(path.with_suffix(".npz"), users)
+        write_json(path, whole)
+        return json.loads(json.dumps(whole, default=str))
+
+    def users(self, cell: Cell) -> Optional[PerUser]:
+        """The metric of every user, or None where there is none."""
+        path = self.folder / f"{cell.name}.npz"
+        return load_users(path) if path.is_file() else None
+
+    def _say_why(self, cell: Cell) -> None:
+        """What sets a cell apart from the nearest one kept of its method and seed."""
+        candidates = []
+        for file in self.folder.glob(f"{cell.what}-{cell.seed}-*.json"):
+            try:
+                changed = differences(read_json(file)["identity"], cell.identity)
+            except (CheckpointError, KeyError, TypeError):
+                continue
+            candidates.append((len(changed), file.stem, changed))
+        if candidates:
+            _, name, changed = min(candidates)
+            words = "; ".join(changed)
+            self._say(f"{cell.what}, seed {cell.seed}: anew, since of {name} {words}.")
+
+
+def made_with(device: Any) -> dict[str, Any]:
+    """What a number was made with, beside what decides on the identity of its run."""
+    import numpy
+    import torch
+
+    cuda = torch.device(device).type == "cuda"
+    program, *arguments = getattr(sys, "orig_argv", sys.argv)  # main changes sys.argv
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "device": torch.cuda.get_device_name(device) if cuda else str(device),
+        "threads": torch.get_num_threads(),
+        "command": shlex.join([os.path.basename(program), *arguments]),
+    }
+
+
+@cache
+def _commit() -> Optional[str]:
+    """The commit of this package, ``-dirty`` where files differ; None outside a checkout of it."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(here.parent), *arguments], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)  # else the package lies in a project's folder
+        return git("describe", "--always", "--dirty", "--abbrev=12")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,331 @@
+"""Checks of the values of RecBole's own keys, before anything is built from them.
+
+RecBole looks at few of its values: an unknown optimizer becomes Adam, a misspelt interval keeps
+everything, most others fail somewhere inside. ``properties/recbole.yaml`` says what each may be.
+"""
+
+import re
+from dataclasses import replace
+from typing import Any, Optional
+
+from recbole_freqd.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.key_names import TEACHER
+from recbole_freqd.literals import value_of
+from recbole_freqd.losses import LOSSES
+from recbole_freqd.settings import is_number, method_keys, read_keys
+
+_INTERVAL = re.compile(r"^\s*[\[(]([^,\[\]()]+),([^,\[\]()]+)[\])]\s*$")
+_GPUS = re.compile(r"^\s*(|-1|\d+(\s*,\s*\d+)*|(GPU|MIG)-\S+)\s*$")
+_MODE = re.compile(r"^(full|labeled|(uni|pop)[1-9]\d{0,8})$")
+
+
+def check_host_values(
+    values: dict[str, Any], defaults: dict[str, Any], where: str = ""
+) -> dict[str, Any]:
+    """Checks the keys of RecBole that it reads without a look, and would fail on deep inside.
+
+    Args:
+        values: All keys of a config.
+        defaults: RecBole's defaults for the model and dataset; where ``properties/recbole.yaml``
+            does not know a key, its value must be of the type of its default.
+        where: Prefix of the keys in messages, ``"teacher."`` for a recipe.
+
+    Returns:
+        The values of ``properties/recbole.yaml``'s keys as RecBole can read them: 2 for 2.0.
+
+    Raises:
+        ConfigError: A value of another type, out of its range, or not of its form.
+    """
+    checked: dict[str, Any] = {}
+    specs = read_keys("recbole.yaml")
+    ours = {key for name in LOSSES.names() for key in method_keys(name)}
+    for key, default in defaults.items():
+        if key in specs and key in values:
+            checked[key] = _check_one(key, values[key], where)
+        elif key not in ours and values.get(key) is not None:
+            _check_type(f"{where}{key}", values[key], default)
+    if "metrics" in checked and "topk" in checked:
+        computed = _computed_metrics(checked["metrics"], checked["topk"], where)
+        wanted = checked.get("valid_metric", computed[0])
+        if wanted.lower() not in (name.lower() for name in computed):
+            raise ConfigError(
+                f"{where}valid_metric: got {shown(wanted)}, which metrics and topk do not compute; "
+                f"allowed: {', '.join(computed[:20])}. Change valid_metric, metrics or topk."
+            )
+        _check_modes(checked, where)
+    return checked
+
+
+def check_recipe_values(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Checks those of a teacher's values that need no knowledge of its model.
+
+    Args:
+        recipe: The keys below ``teacher``, without reserved ones.
+
+    Returns:
+        The values that were checked, as RecBole can read them.
+    """
+    known = read_keys("recbole.yaml")
+    return {
+        key: _check_one(key, value_of(recipe[key]), f"{TEACHER}.") for key in recipe if key in known
+    }
+
+
+def check_data(config: Any, dataset: Any) -> None:
+    """Checks what a config asks for against the data.
+
+    Args:
+        config: A finished Config.
+        dataset: The RecBole dataset of the training data.
+
+    Raises:
+        ConfigError: Longer rankings than there are items; no training interaction.
+    """
+    check_sampling(config)
+    items = dataset.item_num - 1
+    if max(config["topk"]) > items:
+        raise ConfigError(
+            f"topk: got {shown(config['topk'])}, but there are {items} items in the data; allowed: "
+            "at most as many. Change topk, or the filters of the data."
+        )
+    modes, label = config["eval_args"]["mode"].values(), config["LABEL_FIELD"]
+    if "labeled" in modes and label not in getattr(dataset.inter_feat, "columns", ()):
+        raise ConfigError(
+            f"eval_args: got mode labeled, but the data has no column {label!r}. Make one with "
+            "threshold, e.g. {rating: 3}, load it with load_col, or change mode."
+        )
+    if len(dataset.inter_feat) == 0:
+        raise ConfigError("The training data is empty. Check the dataset and its filters.")
+
+
+def _check_one(key: str, value: Any, where: str) -> Any:
+    spec = read_keys("recbole.yaml")[key]
+    checked = replace(spec, name=f"{where}{key}").check(value)
+    problem = _FORMS[key](checked) if key in _FORMS and checked is not None else None
+    if problem:
+        raise ConfigError(
+            f"{where}{key}: got {shown(value)}; {problem}. Change it in the config file, "
+            f"config_dict or with --{where}{key}=..."
+        )
+    if key == "gpu_id" and isinstance(checked, list):  # of a list RecBole makes '[0, 1]'
+        return ",".join(map(str, checked))
+    return checked
+
+
+def _check_type(name: str, value: Any, default: Any) -> None:
+    """Raises unless a value is of the type of RecBole's default; numbers are all of one type."""
+    if default is None or not isinstance(default, (bool, int, float, str, list, dict)):
+        return
+    numbers = isinstance(default, list) and default and all(map(is_number, default))
+    if isinstance(default, bool):
+        good, allowed = isinstance(value, bool), "true or false"
+    elif isinstance(default, (int, float)):
+        good, allowed = is_number(value), "a number"
+    elif isinstance(default, list):
+        good, allowed = isinstance(value, (list, tuple)), "a list"
+        if good and numbers:
+            good, allowed = all(map(is_number, value)), "a list of numbers"
+    else:
+        kind = type(default)
+        good, allowed = isinstance(value, kind), "a string" if kind is str else "nested keys"
+    if not good:
+        example = "" if default in ("", [], {}) else f", e.g. {shown(default)}"
+        raise ConfigError(f"{name}: got {shown(value)}; allowed: {allowed}{example}.")
+
+
+def _computed_metrics(metrics: Any, topk: Any, where: str) -> list[str]:
+    """The names of the metrics that RecBole computes, e.g. ``NDCG@10``."""
+    from recbole.evaluator import metric_types
+    from recbole.utils import EvaluatorType
+
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    cutoffs = [topk] if isinstance(topk, int) else topk
+    computed = []
+    for name in names:
+        if name.lower() not in metric_types:
+            raise ConfigError(
+                f"{where}metrics: there is no metric {shown(name)}. "
+                f"{did_you_mean(name, metric_types)}"
+            )
+        ranks = metric_types[name.lower()] == EvaluatorType.RANKING and name.lower() != "gauc"
+        computed += [f"{name}@{k}" for k in cutoffs] if ranks else [name]
+    if len({metric_types[name.lower()] for name in names}) > 1:
+        raise ConfigError(
+            f"{where}metrics: got {shown(names)}, some of rankings and some of values; "
+            "allowed: metrics of one kind."
+        )
+    return computed
+
+
+def _check_modes(checked: dict[str, Any], where: str) -> None:
+    """Raises where RecBole cannot compute the metrics in the modes of evaluation."""
+    from recbole.evaluator import metric_types
+    from recbole.utils import EvaluatorType
+
+    first = [checked["metrics"]] if isinstance(checked["metrics"], str) else checked["metrics"]
+    ranks = metric_types[first[0].lower()] == EvaluatorType.RANKING
+    mode = checked.get("eval_args", {}).get("mode", "full")
+    modes = set(mode.values()) if isinstance(mode, dict) else {mode}
+    wrong = "labeled" if ranks else "full"
+    if wrong in modes:
+        raise ConfigError(
+            f"{where}eval_args: got mode {wrong} with metrics {shown(first)}; allowed: metrics of "
+            f"{'values, such as AUC' if ranks else 'rankings, such as NDCG'}, or another mode."
+        )
+
+
+def check_sampling(config: Any, where: str = "") -> None:
+    """Refuses training without negative items for a model that learns from them.
+
+    Args:
+        config: A finished Config.
+        where: Prefix of the keys in messages.
+    """
+    from recbole.data.dataloader import TrainDataLoader
+    from recbole.data.utils import get_dataloader
+    from recbole.utils import InputType, ModelType
+
+    if (
+        config["train_neg_sample_args"]["distribution"] == "none"
+        and config["MODEL_TYPE"] == ModelType.GENERAL
+        and config["MODEL_INPUT_TYPE"] == InputType.PAIRWISE
+        and get_dataloader(config, "train") is TrainDataLoader
+    ):
+        raise ConfigError(
+            f"{where}train_neg_sample_args: got none, but {config['model']} learns from pairs of "
+            "a positive and a negative item; allowed: distribution uniform or popularity."
+        )
+
+
+# --- values with a form: each function says what is wrong, or nothing -------------------------
+
+
+def _topk(value: Any) -> Optional[str]:
+    cutoffs = value if isinstance(value, list) else [value]
+    if all(1 <= k <= 10**9 for k in cutoffs):
+        return None
+    return "topk must be a positive integer or a list of positive integers"
+
+
+def _gpu_id(value: Any) -> Optional[str]:
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return None if _GPUS.match(text) else "allowed: ids of GPUs, e.g. '0' or '0,1', or '' for none"
+
+
+def _interval(value: str) -> Optional[str]:
+    for part in value.split(";"):
+        match = _INTERVAL.match(part)
+        try:
+            sound = match is not None and float(match[1]) <= float(match[2])
+        except ValueError:
+            sound = False
+        if not sound:
+            return "allowed: intervals such as '[5,inf)', several separated by ';'"
+    return None
+
+
+def _val_interval(value: dict[Any, Any]) -> Optional[str]:
+    wrong = [part for part in value.values() if isinstance(part, str) and _interval(part)]
+    wrong += [part for part in value.values() if not isinstance(part, (str, list, tuple))]
+    if not wrong:
+        return None
+    return f"{shown(wrong[0])}: allowed: an interval such as '[3,inf)', or a list of tokens"
+
+
+def _columns(value: dict[Any, Any]) -> Optional[str]:
+    for columns in value.values():
+        whole = isinstance(columns, (list, tuple)) and all(isinstance(c, str) for c in columns)
+        if columns is not None and columns != "*" and not whole:
+            return f"{shown(columns)}: allowed: a list of columns for each suffix"
+    return None
+
+
+def _threshold(value: dict[Any, Any]) -> Optional[str]:
+    if len(value) == 1 and all(map(is_number, value.values())):
+        return None
+    return "allowed: one column and its least value, e.g. {rating: 3}"
+
+
+def _clip_grad_norm(value: dict[Any, Any]) -> Optional[str]:
+    known = ("max_norm", "norm_type", "error_if_nonfinite", "foreach")
+    if set(value) - set(known):
+        return f"allowed: {', '.join(known)}"
+    if not is_number(value.get("max_norm")) or value["max_norm"] <= 0:
+        return "max_norm must be a number above 0"
+    norm_type = value.get("norm_type", 2.0)
+    good = isinstance(norm_type, (int, float)) and norm_type > 0
+    return None if good else "norm_type must be a number above 0"
+
+
+def _train_neg_sample_args(value: dict[Any, Any]) -> Optional[str]:
+    known = read_keys("recbole.yaml")["train_neg_sample_args"].default
+    if set(value) - set(known):
+        return f"allowed: {', '.join(known)}"
+    value = {**known, **value}
+    if str(value["distribution"]).lower() == "none":
+        return None
+    if value["distribution"] not in ("uniform", "popularity"):
+        return "distribution must be uniform, popularity or none"
+    dynamic = value["dynamic"]
+    if not isinstance(dynamic, bool):
+        return "dynamic must be true or false"
+    if not _is_count(value["sample_num"], 1):
+        return "sample_num must be a whole number from 1"
+    if not _is_count(value["candidate_num"], 1 if dynamic else 0):
+        return f"candidate_num must be a whole number from {1 if dynamic else 0}"
+    return None if is_number(value["alpha"]) else "alpha must be a number"
+
+
+def _eval_args(value: dict[Any, Any]) -> Optional[str]:
+    known = ("split", "group_by", "order", "mode")
+    if set(value) - set(known):
+        return f"allowed: {', '.join(known)}"
+    if value.get("order", "RO") not in ("RO", "TO"):
+        return "order must be RO (random) or TO (by time)"
+    group_by = value.get("group_by")
+    if group_by is not None and group_by not in ("user", "none", "None"):
+        return "group_by must be user or none"
+    mode = value.get("mode", "full")
+    modes = mode if isinstance(mode, dict) else {"valid": mode}
+    if not modes or set(modes) - {"valid", "test"}:
+        return "mode must be one for all, or nested keys valid and test"
+    if not all(isinstance(one, str) and _MODE.match(one) for one in modes.values()):
+        return "mode must be full, labeled, uniN or popN with N from 1"
+    return _split(value["split"]) if "split" in value else None
+
+
+def _split(value: Any) -> Optional[str]:
+    if not isinstance(value, dict) or len(value) != 1:
+        return "split must be one of RS, TS and LS, e.g. {RS: [0.8, 0.1, 0.1]}"
+    ((kind, how),) = value.items()
+    if kind == "LS":
+        modes = ("valid_and_test", "valid_only", "test_only")
+        return None if how in modes else f"split.LS must be one of {', '.join(modes)}"
+    if kind not in ("RS", "TS"):
+        return "split must be one of RS, TS and LS"
+    three = isinstance(how, list) and len(how) == 3 and all(map(is_number, how))
+    if three and min(how) >= 0 and how[0] > 0:
+        return None
+    return (
+        f"split.{kind} must be a list of three numbers for train, valid and test, the first above 0"
+    )
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= 10**6
+
+
+_FORMS = {
+    "topk": _topk,
+    "gpu_id": _gpu_id,
+    "user_inter_num_interval": _interval,
+    "item_inter_num_interval": _interval,
+    "val_interval": _val_interval,
+    "load_col": _columns,
+    "unload_col": _columns,
+    "unused_col": _columns,
+    "threshold": _threshold,
+    "clip_grad_norm": _clip_grad_norm,
+    "train_neg_sample_args": _train_neg_sample_args,
+    "eval_args": _eval_args,
+}

@@ -1,0 +1,157 @@
+"""``recbole_freqd.compare`` and the script's ``--compare``. Heavy imports wait until they run."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+SEEDS = (2020, 2021, 2022, 2023, 2024)
+_NEEDS = ("seeds", "tune", "tune_seeds", "tune_only", "keep_teacher", "search", "frozen")
+
+
+def compare(
+    methods: Iterable[str],
+    model: Optional[str] = None,
+    dataset: Optional[str] = None,
+    config_file_list: Optional[list[str]] = None,
+    config_dict: Optional[dict[str, Any]] = None,
+    *,
+    seeds: Sequence[int] = SEEDS,
+    tune: int = 0,
+    tune_seeds: Optional[Sequence[int]] = None,
+    tune_only: bool = False,
+    keep_teacher: bool = False,
+    search: Optional[str] = None,
+    frozen: Optional[str] = None,
+    output_dir: str = "freqd_runs",
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Compares distillation methods and the student alone under equal conditions.
+
+    For each seed one teacher, the student alone, and a student of every method on the same split.
+    Finished runs are kept as files, and taken when the same is asked for again: whatever was
+    interrupted goes on. A run that was interrupted itself goes on with ``resume: true``.
+
+    Args:
+        methods: Names of trainers; ``FreqD+FD`` adds both losses.
+        model, dataset, config_file_list, config_dict: As of
+            :func:`recbole_freqd.run_recbole_freqd`, with a ``teacher`` and the keys of any of the
+            methods. ``trainer`` and ``seed`` are left to the comparison.
+        seeds: Each is one run of everything.
+        tune: Trials of random search for each method, the student alone and the teacher, on
+            validation data only; 0: no search. See ``properties/search/``.
+        tune_seeds: The seeds a trial is run with; None: the first two of ``seeds``, since the
+            choice on one seed misleads on small data.
+        tune_only: Stop when the configs are frozen; no test metric has been computed then.
+        keep_teacher: Do not tune the teacher, take the recipe as it is.
+        search: A YAML file with search spaces of your own.
+        frozen: A YAML file with the keys of the teacher, the student alone and every method, as
+            ``tune`` writes it.
+        output_dir: Everything is in the folder ``compare-<dataset>-<model>`` in it.
+        say: Where lines of progress and the table go.
+
+    Returns:
+        What is in ``results-<hash>.json``: ``table`` (a row each: mean and sd of ``valid`` and
+        ``test``, ``rank``, ``gap_closed``, ``against`` the reference with ``p_holm``, ``epochs``,
+        ``seconds_per_epoch``), ``cells`` (every run), ``common`` and ``configs`` (the frozen
+        configs), ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``. With ``tune_only``
+        the frozen keys.
+
+    Raises:
+        FreqDError: Methods, seeds, config, teacher or files are not as they should be.
+
+    Example:
+        >>> results = compare(["FreqD", "FD"], "BPR", "ml-100k", config_dict={
+        ...     "embedding_size": 8, "teacher": {"model": "BPR", "embedding_size": 64}},
+        ...     seeds=[2020, 2021], tune=10)  # doctest: +SKIP
+    """
+    from recbole_freqd.plugin import register
+
+    register()
+    from recbole_freqd import comparison
+    from recbole_freqd import search as spaces
+    from recbole_freqd import tune as tuning
+    from recbole_freqd.errors import ConfigError
+    from recbole_freqd.quick_start import make_config
+
+    named = comparison.read_methods(methods)
+    seeds = comparison.check_seeds(seeds, "--seeds")
+    tune_seeds = comparison.check_seeds(
+        seeds[:2] if tune_seeds is None else tune_seeds, "tune_seeds"
+    )
+    if tune < 0 or (tune_only and not tune) or (tune and frozen):
+        raise ConfigError(
+            f"--tune {tune}{' --tune_only' * tune_only}{f' --frozen {frozen}' if frozen else ''}; "
+            "allowed: a number of trials from 1, or frozen configs, not both; --tune_only with "
+            "--tune."
+        )
+    own, chosen = spaces.read_own(search), frozen and tuning.read_frozen(frozen, named)
+    losses = list(dict.fromkeys(loss for parts in named.values() for loss in parts))
+    base = make_config(model, dataset, config_file_list, {**(config_dict or {}), "trainer": losses})
+    comparison.metric_of(base)
+    folder = Path(output_dir) / f"compare-{base['dataset']}-{base['model']}"
+    if tune:
+        chosen = tuning.tune(
+            base, named, tune, tune_seeds, folder, own=own, keep_teacher=keep_teacher, say=say
+        )
+    if tune_only:
+        return chosen
+    return comparison.compare_runs(base, named, seeds, folder, frozen=chosen or None, say=say)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a comparison."""
+    group = parser.add_argument_group("comparing methods")
+    group.add_argument("--compare", metavar="FreqD,FD,...", help="trainers to run side by side")
+    group.add_argument(
+        "--seeds", type=_seeds, help="2020,2021 or 2020-2024 (the default); also of --sweep"
+    )
+    group.add_argument("--tune", type=int, metavar="N", help="trials for everything compared")
+    group.add_argument("--tune_seeds", type=_seeds, help="default: the first two of --seeds")
+    group.add_argument("--tune_only", action="store_true", help="stop when configs are frozen")
+    group.add_argument("--keep_teacher", action="store_true", help="do not tune the teacher")
+    group.add_argument("--search", metavar="FILE", help="YAML file of your own search spaces")
+    group.add_argument("--frozen", metavar="FILE", help="YAML file of chosen configs")
+
+
+def check_options(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, keys: list[str]
+) -> None:
+    """Ends the program where options do not go together."""
+    if options.compare is None:
+        for name in _NEEDS:
+            if getattr(options, name) and not (name == "seeds" and options.sweep):
+                parser.error(f"--{name} goes with --compare, e.g. --compare FreqD,FD")
+        return
+    for key in keys:
+        name = key[2:].partition("=")[0]
+        if name in ("trainer", "seed"):
+            parser.error(f"--{name} is left to --compare and --seeds: leave it out")
+
+
+def run_script(options: argparse.Namespace, given: tuple[Any, ...]) -> None:
+    """What the script does with ``--compare``.
+
+    Args:
+        options: Of :func:`add_options`.
+        given: Model, dataset, files and keys.
+    """
+    compare(
+        options.compare.split(","),
+        *given,
+        seeds=options.seeds or SEEDS,
+        tune=options.tune or 0,
+        output_dir=options.output_dir,
+        **{name: getattr(options, name) for name in _NEEDS if name not in ("seeds", "tune")},
+    )
+
+
+def _seeds(text: str) -> list[int]:
+    """``2020,2022`` or ``2020-2024``."""
+    first, dash, last = text.partition("-")
+    try:
+        if dash:
+            return list(range(int(first), int(last) + 1))
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: 2020,2021 or 2020-2024") from None

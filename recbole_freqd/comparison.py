@@ -1,0 +1,290 @@
+"""Many methods, many seeds, one teacher for each seed: what is run, what is kept, what comes out.
+
+(Not ``compare.py``: a module of that name would hide the function ``recbole_freqd.compare``.)
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Callable, Optional
+
+from recbole_freqd import __version__, comparison_report, runs
+from recbole_freqd.cells import Cell, CellStore
+from recbole_freqd.checkpoint import fingerprint, write_atomically, write_json
+from recbole_freqd.config import CHECKPOINT, TEACHER, trainer_names
+from recbole_freqd.errors import CompatibilityError, ConfigError
+from recbole_freqd.identity import planned_identity
+from recbole_freqd.measure import parameter_count, size_mb
+from recbole_freqd.per_user import by_token, recording
+from recbole_freqd.plots import comparison_plot
+from recbole_freqd.progress import Countdown
+from recbole_freqd.significance import PerUser
+from recbole_freqd.teacher import find_teacher
+from recbole_freqd.teacher.recipe import recipe_config
+
+METRIC = "ndcg@10"
+Outcome = tuple[dict[str, Any], Optional[PerUser]]
+
+
+def compare_runs(
+    base: Any,
+    methods: dict[str, list[str]],
+    seeds: Sequence[int],
+    folder: Path,
+    *,
+    frozen: Optional[dict[str, Any]] = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Runs what is not finished yet, and writes ``results-<hash>`` as JSON, Markdown and picture.
+
+    Args:
+        base: A Config with the keys of all methods and the teacher.
+        methods: From :func:`read_methods`.
+        seeds: One run of everything for each.
+        folder: Where finished runs are kept (``cells/``), and the results.
+        frozen: Keys by ``teacher``, ``alone`` and method that lie over those of ``base``.
+        say: Where lines go.
+
+    Returns:
+        The results: see :func:`recbole_freqd.compare`.
+    """
+    metric, store = metric_of(base), CellStore(folder / "cells", say)
+    whats = ["teacher", "alone", *methods]
+    plan = [cell_of(base, what, methods, seed, frozen or {}) for seed in seeds for what in whats]
+    count, found = Countdown([cell.what for cell in plan], say), {}
+    for cell in plan:  # before the first run, so that it is said at once why something is anew
+        found[cell.name] = store.find(cell)
+        if found[cell.name] is not None:
+            count.skip(cell.what)
+    kept = sum(record is not None for record in found.values())
+    say(f"{len(plan)} runs in {store.folder}, {kept} of them finished already.")
+    for cell in plan:
+        if found[cell.name] is None:
+            start = perf_counter()
+            row, users = run_cell(cell, metric)
+            seconds = perf_counter() - start
+            found[cell.name] = store.keep(cell, {**row, "seconds": seconds}, users)
+            words = (
+                f"{cell.what}, seed {cell.seed}: test {metric} {row['test'].get(metric, 'none')}"
+            )
+            count.done(cell.what, words, seconds)
+    by_what = {what: [cell for cell in plan if cell.what == what] for what in whats}
+    records = {what: [found[cell.name] for cell in cells] for what, cells in by_what.items()}
+    _check_shared_teacher(records)
+    users = {what: [store.users(cell) for cell in cells] for what, cells in by_what.items()}
+    results = _results(base, records, users, seeds, metric, frozen)
+    results["cells_folder"] = str(store.folder)
+    _write(results, folder / f"results-{fingerprint([cell.name for cell in plan])[:8]}", say)
+    return results
+
+
+def read_methods(names: Iterable[str]) -> dict[str, list[str]]:
+    """The losses of each method, by its name in the registry's spelling.
+
+    Args:
+        names: Such as ``freqd`` or ``FreqD+FD``, whose losses are added.
+
+    Raises:
+        ConfigError: An unknown name, one given twice, or none at all.
+
+    Example:
+        >>> read_methods(["freqd", "FD + FreqD"])
+        {'FreqD': ['FreqD'], 'FD+FreqD': ['FD', 'FreqD']}
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        losses = trainer_names([part.strip() for part in name.split("+")])
+        if not losses:
+            raise ConfigError(
+                f"--compare: got {name!r}; allowed: names of trainers between commas, e.g. "
+                "FreqD,FD,FreqD+FD. The student alone is always there."
+            )
+        if set(losses) in map(set, found.values()):
+            raise ConfigError(f"--compare: {'+'.join(losses)} is named twice. Allowed: once each.")
+        found["+".join(losses)] = losses
+    if not found:
+        raise ConfigError("--compare: no method is named; allowed: e.g. FreqD,FD.")
+    return found
+
+
+def check_seeds(seeds: Sequence[Any], option: str) -> list[int]:
+    """The seeds, if they are whole numbers and each is there once.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ConfigError(
+            f"{option}: got {list(seeds)}; allowed: whole numbers from 0, each once, e.g. 1,2."
+        )
+    return list(seeds)
+
+
+def metric_of(base: Any) -> str:
+    """What is ranked and tested by: NDCG@10, else the metric that validation goes by.
+
+    Raises:
+        ConfigError: It is no metric of single users.
+    """
+    from recbole.evaluator.base_metric import TopkMetric
+    from recbole.evaluator.register import metrics_dict
+
+    computed = [f"{name}@{k}".lower() for name in base["metrics"] for k in base["topk"]]
+    metric = METRIC if METRIC in computed else str(base["valid_metric"]).lower()
+    kind = metrics_dict.get(metric.partition("@")[0])
+    if kind is None or not issubclass(kind, TopkMetric) or "topk_result" in vars(kind):
+        raise ConfigError(
+            f"--compare tests by NDCG@10, or else by valid_metric, user by user; got {metric}, "
+            f"which has no value for a single user, and metrics and topk compute only "
+            f"{', '.join(computed)}. Add NDCG to metrics and 10 to topk."
+        )
+    return metric
+
+
+def cell_of(
+    base: Any, what: str, methods: dict[str, list[str]], seed: int, frozen: dict[str, Any]
+) -> Cell:
+    """A run of the comparison, with its whole Config."""
+    losses = methods.get(what, [])
+    if what == "teacher":
+        config = config_of(base, next(iter(methods.values())), seed, {}, frozen)
+        spec = config[TEACHER]
+        if spec.get(CHECKPOINT) is None:
+            own = planned_identity(recipe_config(config, spec))
+        else:
+            own = planned_identity(config)
+        return Cell(what, seed, config, own)
+    config = config_of(base, losses, seed, frozen.get(what, {}), frozen)
+    return Cell(what, seed, config, planned_identity(config))
+
+
+def config_of(
+    base: Any, losses: list[str], seed: int, keys: dict[str, Any], frozen: dict[str, Any]
+) -> Any:
+    """The Config of a student with the frozen teacher and keys of its own."""
+    changes = {"seed": seed, **keys}
+    if losses and frozen.get("teacher"):
+        changes[TEACHER] = {**base[TEACHER], **frozen["teacher"]}
+    return runs.config_with(base, losses, **changes)
+
+
+def run_cell(cell: Cell, metric: str) -> Outcome:
+    """Runs a cell: what is kept of it, and the metric of every user.
+
+    Raises:
+        ConfigError: The split has no test part.
+    """
+    if cell.what == "teacher":
+        return _run_teacher(cell.config, metric)
+    with recording() as users:
+        run = runs.run(cell.config)
+    if metric not in (run.test_result or {}):
+        raise ConfigError(
+            f"There is no test {metric} for {cell.what}: the split has no test part. Change "
+            "eval_args."
+        )
+    teacher = run.trainer.teacher.checkpoint if trainer_names(cell.config["trainer"]) else None
+    row = {
+        "model": cell.config["model"],
+        "parameters": parameter_count(run.model),
+        "size_mb": size_mb(run.model),
+        "valid": run.best_valid_result,
+        "test": run.test_result,
+        "seconds_per_epoch": run.seconds_per_epoch,
+        "epochs": len(run.trainer.train_loss_dict),
+        "checkpoint": run.trainer.saved_model_file,
+        "teacher": teacher,
+    }
+    return row, by_token(run.data[2], users[metric])
+
+
+def _run_teacher(config: Any, metric: str) -> Outcome:
+    """Trains the teacher of a seed, or takes it as it is, and evaluates it."""
+    data = runs.read_data(config)
+    teacher = find_teacher(config, data[0], data[1])
+    with recording() as users:
+        model, (valid, test) = runs.evaluate_on(data, teacher, 1, 2)
+    row = {
+        "model": teacher.config["model"],
+        "parameters": parameter_count(model),
+        "size_mb": size_mb(model),
+        "valid": valid,
+        "test": test,
+        "seconds_per_epoch": teacher.facts.get("seconds_per_epoch"),
+        "epochs": None,
+        "checkpoint": teacher.checkpoint,
+        "teacher": teacher.checkpoint,
+    }
+    return row, by_token(data[2], users[metric]) if metric in test else None
+
+
+def _check_shared_teacher(records: dict[str, list[dict[str, Any]]]) -> None:
+    """Raises ConfigError unless all methods of a seed have had the same teacher."""
+    for per_seed in zip(*(found for what, found in records.items() if what != "alone")):
+        teachers = {Path(record["teacher"]).name for record in per_seed}
+        if len(teachers) > 1:
+            raise ConfigError(
+                f"The methods of seed {per_seed[0]['seed']} had different teachers: "
+                f"{', '.join(sorted(teachers))}. Delete their files in the folder cells/ and run "
+                "the comparison again."
+            )
+
+
+def _results(
+    base: Any,
+    records: dict[str, list[dict[str, Any]]],
+    users: dict[str, list[Optional[PerUser]]],
+    seeds: Sequence[int],
+    metric: str,
+    frozen: Optional[dict[str, Any]],
+) -> dict[str, Any]:
+    """All that is known of a comparison, as plain values."""
+    methods = [what for what in records if what not in ("teacher", "alone")]
+    reference = "FreqD" if "FreqD" in methods else methods[0]
+    common, configs = comparison_report.apart(
+        {what: found[0]["config"] for what, found in records.items()}
+    )
+    tuned = (frozen or {}).get("tuned")
+    spec = {**base[TEACHER], **(frozen or {}).get("teacher", {})}
+    every = [record for found in records.values() for record in found]
+    return {
+        "dataset": base["dataset"],
+        "model": base["model"],
+        "teacher_model": records["teacher"][0]["model"],
+        "version": __version__,
+        "metric": metric,
+        "reference": reference,
+        "methods": methods,
+        "seeds": list(seeds),
+        "commits": sorted({str(record["made_with"]["commit"]) for record in every}),
+        "made_with": every[-1]["made_with"],
+        "tuning": tuned and {key: tuned[key] for key in ("trials", "seeds", "metric", "tuned")},
+        "teacher": spec,
+        "common": common,
+        "configs": configs,
+        "table": comparison_report.summarise(records, users, reference, metric),
+        "cells": {
+            what: [
+                {key: record[key] for key in record if key not in ("config", "identity")}
+                for record in found
+            ]
+            for what, found in records.items()
+        },
+    }
+
+
+def _write(results: dict[str, Any], stem: Path, say: Callable[[str], None]) -> None:
+    """Writes and says the results; a picture only where matplotlib is."""
+    write_json(stem.with_suffix(".json"), results)
+    text = comparison_report.markdown(results)
+    write_atomically(stem.with_suffix(".md"), lambda path: Path(path).write_text(text, "utf-8"))
+    say(f"\n{results['dataset']}, seeds {', '.join(map(str, results['seeds']))}")
+    say(f"{comparison_report.text_table(results)}\n\n{comparison_report.in_words(results)}")
+    made = ".json, .md"
+    try:
+        comparison_plot(results, stem.with_suffix(".png"))
+        made += ", .png"
+    except CompatibilityError as error:
+        say(str(error))
+    say(f"Results: {stem}{made}")

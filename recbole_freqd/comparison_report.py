@@ -1,0 +1,268 @@
+"""The table of a comparison and what it says in words; trains nothing and draws nothing."""
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy as np
+import yaml
+
+from recbole_freqd.errors import ConfigError
+from recbole_freqd.report import as_markdown, as_text, gap_closed
+from recbole_freqd.search import EQUAL_FOR_ALL
+from recbole_freqd.significance import PerUser, holm, paired_test, user_differences
+
+LEVEL = 0.05
+_SHOWN = (
+    "epochs",
+    "eval_step",
+    "stopping_step",
+    "valid_metric",
+    "eval_args",
+    "train_batch_size",
+    "learner",
+    "learning_rate",
+    "weight_decay",
+    "embedding_size",
+)
+
+
+def summarise(
+    rows: dict[str, list[dict[str, Any]]],
+    users: dict[str, list[Optional[PerUser]]],
+    reference: str,
+    metric: str,
+) -> list[dict[str, Any]]:
+    """One row for the teacher, the student alone and each method, over all seeds.
+
+    Args:
+        rows: What was kept of each run, by ``teacher``, ``alone`` and method, in the order of the
+            seeds: ``valid``, ``test``, ``epochs``, ``seconds_per_epoch``, ``parameters``.
+        users: The metric of every user of those runs, or None where there is none.
+        reference: The method that all others are held against.
+        metric: What is ranked and tested by.
+
+    Returns:
+        ``what``, means and standard deviations of ``valid`` and ``test``; ``rank`` among the
+        students by the mean of the test metric; ``gap_closed`` of the means; ``against`` the
+        reference: see :func:`recbole_freqd.significance.paired_test`, with ``p_holm`` over all
+        other students and ``wins``, the seeds in which the mean is above the reference's.
+    """
+    table = [_row(what, found) for what, found in rows.items()]
+    means = {row["what"]: row["test"].get(metric, {}).get("mean") for row in table}
+    students = [what for what in rows if what != "teacher"]
+    for row in table:
+        mean = means[row["what"]]
+        if row["what"] in students:
+            row["rank"] = 1 + sum(means[other] > mean for other in students)
+        if row["what"] not in ("teacher", "alone") and means.get("teacher") is not None:
+            row["gap_closed"] = gap_closed(means["teacher"], means["alone"], mean)
+    known = {
+        what: [one for one in users[what] if one is not None]
+        for what in students
+        if all(one is not None for one in users[what])
+    }
+    tested = {
+        what: paired_test(user_differences(known[what], known[reference]))
+        for what in known
+        if what != reference and reference in known
+    }
+    corrected = holm({what: test["p"] for what, test in tested.items() if test["p"] is not None})
+    for row in table:
+        if row["what"] in tested:
+            pairs = zip(rows[row["what"]], rows[reference])
+            row["against"] = {
+                **tested[row["what"]],
+                "p_holm": corrected.get(row["what"]),
+                "wins": sum(ours["test"][metric] > its["test"][metric] for ours, its in pairs),
+            }
+    return table
+
+
+def _row(what: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    seconds = [row["seconds_per_epoch"] for row in found if row["seconds_per_epoch"] is not None]
+    epochs = [row["epochs"] for row in found if row["epochs"] is not None]
+    return {
+        "what": what,
+        "model": found[0]["model"],
+        "parameters": found[0]["parameters"],
+        "seeds": len(found),
+        "valid": _spreads([row["valid"] for row in found]),
+        "test": _spreads([row["test"] for row in found]),
+        "rank": None,
+        "gap_closed": None,
+        "against": None,
+        "epochs": float(np.mean(epochs)) if epochs else None,
+        "seconds_per_epoch": float(np.median(seconds)) if seconds else None,
+    }
+
+
+def _spreads(results: Sequence[dict[str, float]]) -> dict[str, dict[str, Optional[float]]]:
+    """Mean and standard deviation (of a sample) of the metrics that all results have."""
+    shared = [name for name in results[0] if all(name in result for result in results)]
+    return {
+        name: {
+            "mean": float(np.mean([result[name] for result in results])),
+            "sd": float(np.std([result[name] for result in results], ddof=1))
+            if len(results) > 1
+            else None,
+        }
+        for name in shared
+    }
+
+
+def apart(configs: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What all students have in common, and what differs, by student.
+
+    Raises:
+        ConfigError: Something differs that has to be the same for all.
+    """
+    students = {what: config for what, config in configs.items() if what != "teacher"}
+    alone = students["alone"]
+    missing = object()
+    common = {
+        key: value
+        for key, value in alone.items()
+        if key != "seed" and all(config.get(key, missing) == value for config in students.values())
+    }
+    unequal = sorted((EQUAL_FOR_ALL - {"seed", "trainer", "teacher"}) & set(alone) - set(common))
+    if unequal:
+        raise ConfigError(f"{', '.join(unequal)}: not the same for all that is compared.")
+    left_out = {*common, "seed", "teacher"}
+    return common, {
+        what: {key: value for key, value in config.items() if key not in left_out}
+        for what, config in students.items()
+    }
+
+
+def table_lines(results: dict[str, Any]) -> list[list[str]]:
+    """The cells of the table, head first.
+
+    Args:
+        results: See :func:`recbole_freqd.compare`.
+    """
+    metric, reference = results["metric"], results["reference"]
+    shown = [
+        name
+        for name in results["table"][-1]["test"]
+        if name.startswith(("recall@", "ndcg@")) or name == metric
+    ]
+    head = ["", "model", f"valid {metric}", *(f"test {name}" for name in shown), "rank"]
+    head += ["gap closed", f"Δ to {reference}", "seeds won", "p (Holm)", "epochs", "s / epoch"]
+    lines = [head]
+    for row in results["table"]:
+        against = row["against"] or {}
+        lines.append(
+            [_name(row["what"]), row["model"], _spread(row["valid"].get(metric))]
+            + [_spread(row["test"].get(name)) for name in shown]
+            + [_word(row["rank"], "d"), _word(row["gap_closed"], ".0%")]
+            + [_word(against.get("difference"), "+.4f")]
+            + [f"{against['wins']} of {row['seeds']}" if against else ""]
+            + [_p_value(against.get("p_holm"))]
+            + [_word(row["epochs"], ".0f"), _word(row["seconds_per_epoch"], ".2f")]
+        )
+    return lines
+
+
+def text_table(results: dict[str, Any]) -> str:
+    """The table for a terminal."""
+    return as_text(table_lines(results))
+
+
+def in_words(results: dict[str, Any]) -> str:
+    """Who is first, and what the reference beats, loses to, or is not told apart from."""
+    metric, reference = results["metric"], results["reference"]
+    by_name = {row["what"]: row for row in results["table"]}
+    students = [row for row in results["table"] if row["rank"] is not None]
+    firsts = [_name(row["what"]) for row in students if row["rank"] == 1]
+    sentences = [f"First by mean test {metric}: {' and '.join(firsts)}."]
+    sentences.append(f"{reference} is number {by_name[reference]['rank']} of {len(students)}.")
+    groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
+    for row in students:
+        p = (row["against"] or {}).get("p_holm")
+        if p is not None and p < LEVEL:
+            better = row["against"]["difference"] < 0
+            groups["better than" if better else "worse than"].append(_name(row["what"]))
+        elif p is not None:
+            groups["not told apart from"].append(_name(row["what"]))
+    told = [f"{words} {', '.join(names)}" for words, names in groups.items() if names]
+    if told:
+        sentences.append(
+            f"At {LEVEL} (paired t-test over users, Holm-corrected) {reference} is "
+            f"{'; '.join(told)}."
+        )
+    if (
+        students
+        and by_name["teacher"]["test"]
+        and all(row["gap_closed"] is None for row in students)
+    ):
+        sentences.append("There is no gap to close: the teacher does not beat the student alone.")
+    return " ".join(sentences)
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The whole report: table, words, conditions, configs."""
+    seeds = ", ".join(map(str, results["seeds"]))
+    common, metric = results["common"], results["metric"]
+    conditions = {key: common[key] for key in _SHOWN if common.get(key) is not None}
+    tuning = results["tuning"]
+    budget = (
+        f"{tuning['trials']} trials of random search on the validation split of seeds "
+        f"{', '.join(map(str, tuning['seeds']))} for each of {', '.join(tuning['tuned'])}"
+        if tuning
+        else "none; every method as configured below, all else as in properties/"
+    )
+    return "\n".join(
+        [
+            f"# {results['dataset']}: {results['teacher_model']} → {results['model']}",
+            "",
+            as_markdown(table_lines(results), left=2),
+            "",
+            in_words(results),
+            "",
+            f"Mean ± standard deviation over seeds {seeds}; every method has the same teacher in a "
+            f"seed. Δ is the mean over users of the difference in test {metric}, averaged over "
+            "seeds first; seeds won are those with a higher mean than the reference; p is of the "
+            "paired t-test over users, corrected by Holm over all rows that have one. Users are "
+            "its sample, not seeds: read it beside the spread over seeds. The gap closed is of the "
+            "means: (method − alone) / (teacher − alone).",
+            "",
+            f"Tuning: {budget}.",
+            "",
+            "The same for every student:",
+            "",
+            _yaml(conditions),
+            "",
+            "and what differs:",
+            "",
+            _yaml({"teacher": results["teacher"], **results["configs"]}),
+            "",
+            f"Commit {', '.join(map(str, results['commits']))}; recbole_freqd "
+            f"{results['version']}. All runs are in `{results['cells_folder']}`.",
+            "",
+        ]
+    )
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return f"```yaml\n{text}```"
+
+
+def _name(what: str) -> str:
+    return {"alone": "student alone"}.get(what, what)
+
+
+def _spread(value: Optional[dict[str, Optional[float]]]) -> str:
+    if value is None:
+        return ""
+    return f"{value['mean']:.4f}" + ("" if value["sd"] is None else f" ± {value['sd']:.4f}")
+
+
+def _p_value(value: Optional[float]) -> str:
+    if value is None:
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _word(value: Optional[float], form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,104 @@
+"""Checks of the names of keys: RecBole reads a misspelt one as None, and says nothing."""
+
+import logging
+from typing import Any
+
+from recbole_freqd.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.losses import LOSSES
+from recbole_freqd.settings import method_keys, nearest, read_keys
+
+TEACHER = "teacher"
+# Reserved teacher keys whose names can mean nothing else at the top level.
+_ONLY_OF_TEACHERS = (
+    "spectral_rank",
+    "trust_checkpoint",
+    "allow_leakage",
+    "min_overlap",
+    "memory_map",
+    "keep_every",
+)
+# Keys of RecBole that are no settings: it works them out itself, and believes what it is given.
+_NOT_SETTINGS = (
+    "MODEL_TYPE",
+    "MODEL_INPUT_TYPE",
+    "eval_type",
+    "device",
+    "single_spec",
+    "valid_neg_sample_args",
+    "test_neg_sample_args",
+)
+logger = logging.getLogger(__name__)
+_OF_MANY_PROCESSES = ("local_rank", "nproc", "world_size", "offset", "ip", "port")
+
+
+def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
+    """Raises on keys RecBole does not know that are, or nearly are, keys of ours.
+
+    Args:
+        external: What the user gave.
+        hosts: The keys RecBole knows.
+    """
+    ours = ["trainer", TEACHER, *read_keys("run.yaml")]
+    prefixes = {}
+    for name in LOSSES.names():
+        prefix = LOSSES.get(name).prefix
+        prefixes[f"{prefix}_"] = name
+        # A short prefix is near too many words: fc_dropout is no misspelt fd_dropout.
+        ours += method_keys(name) if len(prefix) > 3 else []
+    known = hosts.union(ours, *(method_keys(name) for name in LOSSES.names()))
+    for key in map(str, external):
+        if key in known:
+            continue
+        if f"{key}_" in prefixes and isinstance(external[key], dict):
+            raise ConfigError(
+                f"{key}: got nested keys {shown(external[key])}; allowed: flat ones, e.g. "
+                f"{next(iter(method_keys(prefixes[f'{key}_'])))}."
+            )
+        for prefix, name in prefixes.items():
+            if key.startswith(prefix):
+                raise ConfigError(
+                    f"Unknown key {shown(key)} of trainer {name}. "
+                    f"{did_you_mean(key, method_keys(name))} Correct it where you set it."
+                )
+        if key in _ONLY_OF_TEACHERS:
+            raise ConfigError(
+                f"Unknown key {key!r}; did you mean '{TEACHER}.{key}'? RecBole would ignore it "
+                "silently: correct or remove it where you set it."
+            )
+        near = nearest(key, ours) or nearest(key.partition(".")[0], ours)
+        if near:
+            raise ConfigError(
+                f"Unknown key {shown(key)}; did you mean {near!r}? RecBole would ignore it "
+                "silently: correct or remove it where you set it."
+            )
+
+
+def mention_unknown(external: dict[str, Any], hosts: set[str]) -> None:
+    """Warns of unknown keys that are nearly ones of RecBole; a model of one's own may read them."""
+    for key in map(str, external):
+        near = None if key in hosts or key in _NOT_SETTINGS else nearest(key, sorted(hosts))
+        if near:
+            logger.warning(
+                "Unknown key %s: RecBole ignores it, unless a model of your own reads it. Did you "
+                "mean %r?",
+                shown(key),
+                near,
+            )
+
+
+def refuse_what_is_no_setting(external: dict[str, Any]) -> None:
+    """Raises on keys that RecBole works out itself, and on those of a launch in many processes.
+
+    Given ``local_rank``, RecBole would wait for other processes; given ``device`` or
+    ``MODEL_TYPE``, it would believe it.
+    """
+    for key in external:
+        if key in _NOT_SETTINGS:
+            raise ConfigError(
+                f"{key}: got {shown(external[key])}; RecBole works it out itself. Remove it."
+            )
+        if key in _OF_MANY_PROCESSES:
+            raise ConfigError(
+                f"{key}: got {shown(external[key])}; distillation runs in one process so far, "
+                "because the projectors would drift apart between processes. Remove it."
+            )

@@ -1,0 +1,97 @@
+"""CD: collaborative distillation."""
+
+import scipy.sparse as sp
+import torch
+from torch.nn import functional as F
+
+from recbole_freqd.catalogue import Ranker, top_blocks, user_blocks
+from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.losses.response import RowwiseResponseLoss
+from recbole_freqd.rows import FeatureRows
+from recbole_freqd.sampling import FreeItems, RankDraws
+
+
+@LOSSES.register("CD")
+class CDLoss(RowwiseResponseLoss):
+    """Soft labels of the teacher for items drawn by rank, those high in the list more often.
+
+    With I_u the n items drawn for user u, r^T and r^S the scores of teacher and student, σ the
+    logistic function and BCE(q, p) = - q log p - (1 - q) log(1 - p):
+
+        L = mean over the rows u of the batch of Σ_{i in I_u} BCE(q_ui, σ(r^S_ui)),
+        q_ui = σ((r^T_ui + t₂) / t₁).
+
+    I_u are the winners of tournaments: two of the first N ranks of the guide's list of items that u
+    has not interacted with are drawn independently, p_r proportional to exp(-r / (N · flatness)),
+    and the better one is taken; a winner that is there already is replaced by a new one. The guide
+    is the student (its lists, and so I_u, are of every epoch), the teacher (I_u is drawn once), or
+    random (I_u uniform, once).
+
+    Args and errors are those of :class:`DistillationLoss`; the options:
+        beta: weight, applied by the trainer; equal to the public code's λ (its sums over rows are
+        means here, in the base loss too). guide: see above. depth: N, at most the number of items.
+        flatness: see above. samples: n. temperature: t₁. shift: t₂.
+
+    Source: Lee, Choi, Lee & Shim, "Collaborative Distillation for Top-N Recommendation", ICDM 2019;
+        settings as in the repository ``woriazzc/KDs``.
+    Deviations from that code: winners are indeed distinct (there, a set of tensors never finds a
+        repeat); uniform items are none of the training items; BCE with logits, without 1e-10 in the
+        logarithm; a user with fewer than n candidates has all of them; items that the teacher does
+        not know count nothing; a mean over rows.
+
+    Example:
+        .. code:: yaml
+
+            trainer: CD
+            cd_guide: student
+            cd_samples: 2
+            cd_temperature: 2.0
+            cd_beta: 0.5
+    """
+
+    method = "CD"
+    prefix = "cd"
+    drawn_ids: torch.Tensor
+    labels: torch.Tensor
+
+    def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
+        count = min(self.options["samples"], user_items.shape[1] - 1)
+        shape, device = (user_items.shape[0], count), self.teacher_scores.device
+        ids = torch.zeros(shape, dtype=torch.int32, device=device)
+        self.register_buffer("drawn_ids", ids, persistent=False)
+        labels = torch.zeros(shape, device=device)
+        self.register_buffer("labels", labels, persistent=False)
+        depth = min(self.options["depth"], user_items.shape[1] - 1)
+        self.ranks = RankDraws.exponential(depth, depth * self.options["flatness"], device)
+        if self.options["guide"] == "teacher":
+            self.refresh(self.teacher_scores)
+        elif self.options["guide"] == "random":
+            free = FreeItems(user_items, device)
+            for users in user_blocks(*self.teacher_scores.shape, device):
+                self._note(users, free.draw(users, count, self.stream))
+
+    def refresh(self, student: Ranker) -> None:
+        """Draws items from the lists of a guide, and asks the teacher for them."""
+        depth, count = len(self.ranks.cdf), self.drawn_ids.shape[1]
+        title = "CD items"
+        for users, top in top_blocks(
+            student, depth, exclude=self.user_items, progress=self.progress, title=title
+        ):
+            limits = (top.ids > 0).sum(dim=1)
+            ranks = self.ranks.tournaments(limits, count, self.stream, distinct=True)
+            items = top.ids.gather(1, ranks.clamp(min=0)).masked_fill(ranks < 0, 0)
+            self._note(users, items)
+
+    def _note(self, users: torch.Tensor, items: torch.Tensor) -> None:
+        """Writes items (b, n) down, and their soft labels; unknown ones become 0."""
+        scores = self.teacher_scores.at(users, items.long())
+        self.drawn_ids[users] = items.where(scores.isfinite(), 0).int()
+        shifted = (scores + self.options["shift"]) / self.options["temperature"]
+        self.labels[users] = shifted.sigmoid()
+
+    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
+        items = self.drawn_ids[user_ids].long()
+        scores = student.scores(user_ids, items)
+        labels = self.labels[user_ids].to(scores.dtype)
+        losses = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")
+        return losses.where(items > 0, 0.0).sum(dim=1)

@@ -1,0 +1,246 @@
+"""HetComp: the teacher's rankings from on the way of its training, easy ones first."""
+
+import logging
+from typing import Any, Optional
+
+import torch
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from recbole_freqd.catalogue import Ranker, candidates, top_items, user_blocks
+from recbole_freqd.errors import ConfigError
+from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.losses.listwise import (
+    ListwiseLoss,
+    is_in,
+    masked_logsumexp,
+    mean_of_those,
+    nothing_like,
+    relaxed_ranking,
+)
+from recbole_freqd.rows import FeatureRows
+
+logger = logging.getLogger(__name__)
+_BUDGET_BYTES = 256 * 2**20
+
+
+@LOSSES.register("HetComp")
+class HetCompLoss(ListwiseLoss):
+    """Easy-to-hard distillation along the trajectory of a teacher's training.
+
+    Of V checkpoints v = 0 … V-1 of the teacher, the last the converged one, each gives every user a
+    list of K items that the user has not trained on. A user is taught by the list of checkpoint
+    v_u, first 0. Pos are the first P of the user's training items in the converged teacher's order;
+    M_u all items but the trained ones; E^X the log-sum-exp of the student's scores over M_u \\ X.
+
+    While some user is not at the last checkpoint, each item is set against all others for itself:
+
+        L_u = 2 Σ_{i ∈ Pos ∪ Top} [log(exp E^Top + exp s_i) - s_i],
+
+    afterwards the order counts, with H the first K/2 of the list and D its first K/10:
+
+        L_u = R(Pos | E^H) + ½ [R(H | E^H) + R(D | E^D)],
+        R(X | E) = Σ_k [log(Σ_{l ≥ k} exp x_l + exp E) - x_k];
+
+    L is the mean of L_u over the distinct users of the batch that have a list. Every ``every``
+    epochs, D(u, v) is how far the student's first K untrained items are from the list of
+    checkpoint v: 1 - Σ_t 1[item t is in the list] g_t / Σ_t g_t, g_t = (2^{exp(-t/10)} - 1) /
+    log₂(t + 2). The first time D(u, v_u + 1) is only noted; afterwards v_u rises by 1, and D is
+    noted anew, when the noted value is more than alpha · 0.995^(epoch // every) times today's
+    (the student has learnt on its own what comes next), or less than today's.
+
+    This is the one loss whose step costs (users of the batch) × n_items: E is a softmax over the
+    whole catalogue. It is computed in blocks of users within a memory budget, twice (again for the
+    gradient); for a student whose scores are no dot products, in one piece.
+
+    Args and errors are those of :class:`recbole_freqd.losses.base.DistillationLoss`, with
+    ``teacher_trajectory``: a recipe with ``teacher.keep_every`` makes one. The options:
+        beta: weight, applied by the trainer: the authors' λ · (users) / B beside a base loss that
+        is a mean over B rows. k: K. earlier: V - 1, taken at even distances from the checkpoints
+        that were kept before the best epoch. positives: P. every: epochs between moves. alpha: see
+        above.
+
+    Raises:
+        ConfigError: There is no trajectory.
+
+    Source: Kang, Kweon, Lee, Lian, Xie & Yu, "Distillation from Heterogeneous Models for Top-K
+        Recommendation", WWW 2023.
+    Deviations: one teacher's trajectory instead of that of six models, and the student's base loss
+        is kept, as in public re-implementations; a mean over distinct users; E by a log-sum-exp of
+        what is in it, where public code subtracts sums of clamped exponentials and loses it; Pos
+        and Top are of the user's own length; the trajectory ends with the converged teacher; a user
+        whose D is 0 moves on.
+
+    Example:
+        In a config file::
+
+            trainer: HetComp
+            hetcomp_beta: 0.005
+            hetcomp_k: 50
+            teacher:
+              model: BPR
+              embedding_size: 64
+              keep_every: 10
+    """
+
+    method = "HetComp"
+    prefix = "hetcomp"
+    reads_trajectory = True
+    _lists: torch.Tensor
+    _positives: torch.Tensor
+    _gains: torch.Tensor
+    _place: torch.Tensor
+    _noted: torch.Tensor
+    _started: torch.Tensor
+
+    def prepare(self) -> None:
+        makers = self._chosen()
+        lists = [self._list_of(make()) for make in makers] + [self._list_of(self.teacher_scores)]
+        t = torch.arange(lists[0].shape[1], device=lists[0].device)
+        gains = (2.0 ** torch.exp(-t / 10) - 1) / torch.log2(t + 2.0)
+        self.keep(_lists=torch.stack(lists), _positives=self._ranked_positives(), _gains=gains)
+        # Where every user is, is carried over epochs: a part of the state.
+        n_users, device = len(lists[0]), lists[0].device
+        self.register_buffer("_place", torch.zeros(n_users, dtype=torch.int64, device=device))
+        self.register_buffer("_noted", torch.zeros(n_users, device=device))
+        self.register_buffer("_started", torch.zeros((), dtype=torch.bool, device=device))
+        self._finished: Optional[bool] = None
+
+    def _chosen(self) -> list[Any]:
+        found = list(self.teacher_trajectory)
+        if not found:
+            raise ConfigError(
+                "HetComp follows the teacher's training, and no checkpoint from before its best "
+                "epoch is there. Allowed: a recipe that keeps some, with teacher.keep_every: "
+                "epochs between them, below the number of its best epoch."
+            )
+        wanted = min(self.options["earlier"], len(found))
+        places = torch.linspace(0, len(found) - 1, wanted).round().long().tolist()
+        return [found[place] for place in places]
+
+    def _list_of(self, ranker: Ranker) -> torch.Tensor:
+        found = top_items(
+            ranker,
+            self.options["k"],
+            exclude=self.user_items,
+            progress=self.progress,
+            title="Trajectory",
+        )
+        return found.ids
+
+    def _ranked_positives(self) -> torch.Tensor:
+        """(n_users, P) int32, training items in the teacher's order; 0 where there are fewer."""
+        parts, teacher = [], self.teacher_scores
+        most = min(self.options["positives"], teacher.shape[1])
+        for users in user_blocks(*teacher.shape, teacher.device):
+            scores = candidates(teacher, users)
+            trained = self._trained(users)
+            only = torch.full_like(scores, -torch.inf)
+            only[trained] = scores[trained]
+            best, items = only.topk(most, dim=1)
+            parts.append(items.masked_fill(best.isneginf(), 0).int())
+        return torch.cat(parts)
+
+    def _trained(self, user_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The training interactions of users (b,) as rows (in 0 … b-1) and items."""
+        coords = self.user_items[user_ids.cpu().numpy()].tocoo().coords
+        row, item = (torch.from_numpy(ids).long().to(user_ids.device) for ids in coords)
+        return row, item
+
+    # --- the curriculum -----------------------------------------------------------------------
+
+    def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
+        self._finished = None
+        super().start_epoch(epoch, student)
+
+    def refresh(self, student: Ranker) -> None:
+        if self._epoch == 0 or self._epoch % self.options["every"]:
+            return
+        last = len(self._lists) - 1
+        for users in user_blocks(*student.shape, student.device):
+            best = candidates(student, users, self.user_items)
+            best[:, ~self.known_items] = -torch.inf
+            scores, items = best.topk(self._lists.shape[2], dim=1)
+            items = items.masked_fill(scores.isneginf(), 0)
+            place = self._place[users]
+            distance = self._distance(items, users, (place + 1).clamp(max=last))
+            if not self._started:
+                self._noted[users] = distance
+                continue
+            noted, share = self._noted[users], self.options["alpha"]
+            share *= 0.995 ** (self._epoch // self.options["every"])
+            moves = (noted > share * distance) | (noted < distance) | (distance == 0)
+            moves &= place < last
+            place = place + moves
+            after = self._distance(items, users, (place + 1).clamp(max=last))
+            self._place[users] = place
+            self._noted[users] = torch.where(moves, after, noted)
+        self._started.fill_(True)
+        counts = torch.bincount(self._place[1:], minlength=last + 1).tolist()
+        logger.info("HetComp: users by checkpoint of the teacher: %s", counts)
+
+    def _distance(
+        self, items: torch.Tensor, user_ids: torch.Tensor, place: torch.Tensor
+    ) -> torch.Tensor:
+        """D (b,) of a student's lists (b, K) to those of a checkpoint (b,) for each user."""
+        hit, there = is_in(items, self._lists[place, user_ids]), items > 0
+        ideal = (there * self._gains).sum(dim=1)
+        share = (hit * self._gains).sum(dim=1) / ideal.clamp(min=1e-12)
+        return torch.where(ideal > 0, (1 - share).round(decimals=4), 0.0)
+
+    # --- the loss -----------------------------------------------------------------------------
+
+    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
+        if self._finished is None:
+            self._finished = bool((self._place[1:] == len(self._lists) - 1).all())
+        positives, top = self._positives[user_ids], self._lists[self._place[user_ids], user_ids]
+        half, tenth = max(top.shape[1] // 2, 1), max(top.shape[1] // 10, 1)
+        top = top[:, :half] if self._finished else top
+        items, n = torch.cat([positives, top], dim=1).long(), positives.shape[1]
+        scores, there = student.scores(user_ids, items), items > 0
+        rest = self._rest(student, user_ids, top)
+        if not self._finished:
+            terms = torch.where(there, F.softplus(rest[:, None] - scores), 0.0)
+            return mean_of_those(2 * terms.sum(dim=1), there[:, n:].any(dim=1))
+        liked, listed = (scores[:, :n], there[:, :n]), (scores[:, n:], there[:, n:])
+        first, behind = ([part[:, :tenth] for part in listed], [part[:, tenth:] for part in listed])
+        rest_of_first = torch.logaddexp(rest, masked_logsumexp(*behind)) if tenth < half else rest
+        values = relaxed_ranking(liked[0], liked[1], rest)
+        values = values + relaxed_ranking(listed[0], listed[1], rest) / 2
+        values = values + relaxed_ranking(first[0], first[1], rest_of_first) / 2
+        return mean_of_those(values, listed[1].any(dim=1))
+
+    def _rest(
+        self, student: FeatureRows, user_ids: torch.Tensor, top: torch.Tensor
+    ) -> torch.Tensor:
+        """(b,), the log-sum-exp over all known items but the trained ones and those of the list."""
+        everything = torch.arange(len(self.known_items), device=user_ids.device)
+        if student.scorer is not None:
+            scores = student.scores(user_ids, everything.expand(len(user_ids), -1))
+            return self._masked_sum(scores, user_ids, top)
+        users, items = student.of("user", user_ids), student.of("item", everything)
+        if users.dtype in (torch.float16, torch.bfloat16):
+            users, items = users.float(), items.float()
+        size = max(1, _BUDGET_BYTES // (16 * len(everything)))
+
+        def of_block(
+            some: torch.Tensor, ids: torch.Tensor, listed: torch.Tensor, all_items: torch.Tensor
+        ) -> torch.Tensor:
+            with torch.autocast(device_type=some.device.type, enabled=False):
+                return self._masked_sum(some @ all_items.T, ids, listed)
+
+        blocks = zip(users.split(size), user_ids.split(size), top.split(size))
+        return torch.cat(
+            [
+                checkpoint(of_block, *block, items, use_reentrant=False, preserve_rng_state=False)
+                for block in blocks
+            ]
+        )
+
+    def _masked_sum(
+        self, scores: torch.Tensor, user_ids: torch.Tensor, top: torch.Tensor
+    ) -> torch.Tensor:
+        out = (~self.known_items).repeat(len(scores), 1)
+        out[self._trained(user_ids)] = True
+        out.scatter_(1, top.long(), True)  # 0 is out anyway
+        return scores.masked_fill(out, nothing_like(scores)).logsumexp(dim=1)

@@ -1,0 +1,91 @@
+"""KD: logit distillation on top lists."""
+
+import scipy.sparse as sp
+import torch
+
+from recbole_freqd.catalogue import Ranker, TopItems, top_blocks
+from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.losses.response import RowwiseResponseLoss
+from recbole_freqd.rows import FeatureRows
+
+
+@LOSSES.register("KD")
+class KDLoss(RowwiseResponseLoss):
+    """Cross-entropy between the softmaxes of teacher and student over a top list.
+
+    With Q_u the K best items of the guide for user u, r^T and r^S the scores of teacher and student
+    and τ the temperature:
+
+        L = mean over the rows u of the batch of
+            - Σ_{i in Q_u} softmax(r^T_u / τ)_i log softmax(r^S_u / τ)_i.
+
+    The guide is the student (lists of every epoch, from one pass over the catalogue) or the teacher
+    (lists once). There is no factor τ², so gradients shrink as 1/τ.
+
+    Args and errors are those of :class:`DistillationLoss`; the options:
+        beta: weight, applied by the trainer; equal to the public code's λ (its sums over rows are
+        means here, in the base loss too). guide: ``"student"`` or ``"teacher"``. k: length of the
+        lists; a user with fewer candidates has a shorter one. temperature: τ. mask_train: whether
+        training items are left out of the lists.
+
+    Source: Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv
+        1503.02531; for top-N recommendation as in the repository ``woriazzc/KDs``.
+    Deviations from that code: training items are left out of the lists (``mask_train: false`` puts
+        them back: they fill the lists of busy users and are never recommended); items that the
+        teacher does not know are in no sum; a mean over rows; lists in blocks of users.
+
+    Example:
+        .. code:: yaml
+
+            trainer: KD
+            kd_guide: student
+            kd_k: 50
+            kd_temperature: 1.0
+            kd_beta: 1.0
+    """
+
+    method = "KD"
+    prefix = "kd"
+    list_ids: torch.Tensor
+    list_scores: torch.Tensor
+
+    def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
+        length = min(self.options["k"], user_items.shape[1] - 1)
+        shape, device = (user_items.shape[0], length), self.teacher_scores.device
+        ids = torch.zeros(shape, dtype=torch.int32, device=device)
+        self.register_buffer("list_ids", ids, persistent=False)
+        scores = torch.full(shape, -torch.inf, device=device)
+        self.register_buffer("list_scores", scores, persistent=False)
+        if not self.follows_student():
+            self._fill(self.teacher_scores)
+
+    def refresh(self, student: Ranker) -> None:
+        self._fill(student)
+
+    def _fill(self, guide: Ranker) -> None:
+        """Writes the guide's lists, and what the teacher gives the items in them."""
+        exclude = self.user_items if self.options["mask_train"] else None
+        length = self.list_ids.shape[1]
+        for users, top in top_blocks(
+            guide, length, exclude=exclude, progress=self.progress, title=f"{self.method} lists"
+        ):
+            self.list_ids[users] = top.ids
+            self.list_scores[users] = self._of_teacher(guide, users, top)
+
+    def _of_teacher(self, guide: Ranker, users: torch.Tensor, top: TopItems) -> torch.Tensor:
+        """(b, k), the teacher's scores of listed items; -inf where there is none, or no score."""
+        if guide is self.teacher_scores:
+            return top.scores
+        scores = self.teacher_scores.at(users, top.ids.long())
+        return scores.masked_fill(top.ids == 0, -torch.inf)
+
+    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
+        taught = self.list_scores[user_ids]
+        listed = taught.isfinite()
+        scores = student.scores(user_ids, self.list_ids[user_ids].long())
+        # Where nothing is listed, all weights are 0; a finite number keeps the softmaxes so.
+        temperature = self.options["temperature"]
+        lowest = torch.finfo(scores.dtype).min
+        wanted = (taught / temperature).to(scores.dtype).masked_fill(~listed, lowest).softmax(dim=1)
+        logs = (scores / temperature).masked_fill(~listed, lowest).log_softmax(dim=1)
+        return -(wanted * logs).where(listed, 0.0).sum(dim=1)

@@ -1,0 +1,155 @@
+"""What losses over whole lists of a user's items share: when lists are drawn, and stable sums."""
+
+from typing import Optional, Union
+
+import scipy.sparse as sp
+import torch
+
+from recbole_freqd.catalogue import FeatureRanker, Ranker, RowsRanker, top_items, user_blocks
+from recbole_freqd.losses.base import DistillationLoss
+from recbole_freqd.rows import FeatureRows, Features, as_rows
+
+_BUDGET_BYTES = 256 * 2**20
+
+
+class ListwiseLoss(DistillationLoss):
+    """Base of the losses that are a mean, over the distinct users of a batch, of what lists say.
+
+    Lists that depend on an epoch are made by ``refresh`` at its start; by hand, without a ranker
+    given to ``start_epoch``, at the first batch after it, from the student features of that batch.
+    Items that the teacher scores -inf for everybody (those it does not know) are in no list.
+
+    Attributes:
+        known_items: (n_items,) bool, the items that may be in a list.
+    """
+
+    reads_scores = True
+    known_items: torch.Tensor
+
+    def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
+        self._epoch, self._stale = 0, True
+        someone = torch.tensor([len(self.teacher_user_emb) - 1], device=self.teacher_scores.device)
+        known = ~self.teacher_scores.block(someone)[0].isneginf()
+        known[0] = False
+        self.keep(known_items=known)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Makes what is made once: the teacher's lists."""
+        raise NotImplementedError
+
+    def refresh(self, student: Ranker) -> None:
+        """Makes what is made per epoch, from the student as it ranks now."""
+
+    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
+        """The loss of distinct users (b,), b > 0."""
+        raise NotImplementedError
+
+    def keep(self, **tensors: torch.Tensor) -> None:
+        """Keeps tensors that move with the module and are no part of its state."""
+        for name, values in tensors.items():
+            self.register_buffer(name, values, persistent=False)
+
+    def teacher_lists(self, k: int, *, mask_train: bool = True) -> tuple[torch.Tensor, ...]:
+        """(n_users, k) int32 ids and float32 scores of the teacher's best, 0 and -inf for none."""
+        exclude = self.user_items if mask_train else None
+        found = top_items(
+            self.teacher_scores,
+            k,
+            exclude=exclude,
+            progress=self.progress,
+            title="Teacher's lists",
+        )
+        return found.ids, found.scores
+
+    def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
+        self._epoch, self._stale = epoch, student is None
+        if student is not None:
+            self.refresh(student)
+
+    def forward(
+        self,
+        student_features: Union[Features, FeatureRows],
+        user_ids: torch.Tensor,
+        positive_item_ids: torch.Tensor,
+        negative_item_ids: Optional[torch.Tensor] = None,
+    ) -> torch.Tensor:
+        student, users = as_rows(student_features), user_ids.unique()
+        if len(users) == 0:
+            return student.of("user", users).sum() + student.of("item", users).sum()
+        if self._stale:
+            self.refresh(RowsRanker(student, self.teacher_scores.shape, users.device))
+            self._stale = False
+        return self.of_users(student, users)
+
+
+def blocks_of_lists(n_users: int, length: int, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """The ids of all users in blocks whose lists (b, length) fit a memory budget."""
+    return torch.arange(n_users, device=device).split(max(1, _BUDGET_BYTES // (64 * length)))
+
+
+def listed_scores(ranker: Ranker, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
+    """(b, k), what :meth:`Ranker.at` gives, the faster way and within a memory budget."""
+    if not isinstance(ranker, FeatureRanker):
+        # A model's own predict of pairs is a loop for some (ItemKNN); its ranking is not.
+        size = len(next(user_blocks(*ranker.shape, ranker.device)))
+        parts = zip(user_ids.split(size), item_ids.split(size))
+        return torch.cat([ranker.block(users).gather(1, items) for users, items in parts])
+    size = max(1, _BUDGET_BYTES // (8 * item_ids.shape[1] * ranker.item_emb.shape[1]))
+    parts = zip(user_ids.split(size), item_ids.split(size))
+    return torch.cat([ranker.at(users, items) for users, items in parts])
+
+
+def nothing_like(scores: torch.Tensor) -> float:
+    """A score next to which every other counts alone; finite, so that no gradient is inf - inf."""
+    return torch.finfo(scores.dtype).min / 4
+
+
+def masked_logsumexp(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(b,), log Σ exp over what is in the mask (b, k); hugely negative where that is nothing."""
+    return scores.masked_fill(~mask, nothing_like(scores)).logsumexp(dim=1)
+
+
+def relaxed_ranking(scores: torch.Tensor, mask: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+    """-log of the chance that a list is ranked in its order, and before all the rest.
+
+    Σ_k [log(Σ_{l ≥ k} exp s_l + exp rest) - s_k], by a cumulative log-sum-exp: a value for scores
+    of any size; torch's gradient of it is good to 1e-3 at single-precision scores of 1e4.
+
+    Args:
+        scores: (b, k), of the list, first to last.
+        mask: (b, k) bool, what of the list there is.
+        rest: (b,), the log-sum-exp of the scores of the rest, see :func:`masked_logsumexp`.
+
+    Returns:
+        (b,).
+    """
+    nothing = nothing_like(scores)
+    # Shifted, so that differences to the largest score are exact in single precision.
+    listed = scores.masked_fill(~mask, nothing)
+    largest = torch.maximum(listed.max(dim=1).values, rest).detach()
+    listed = (scores - largest[:, None]).masked_fill(~mask, nothing)
+    onwards = listed.flip(1).logcumsumexp(dim=1).flip(1)
+    terms = torch.logaddexp(onwards, (rest - largest)[:, None]) - listed
+    return torch.where(mask, terms, 0.0).sum(dim=1)
+
+
+def cross_entropy(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(b,), -Σ softmax(teacher) log softmax(student) over the mask (b, k); 0 of nothing."""
+    nothing = nothing_like(student)
+    chances = teacher.to(student.dtype).masked_fill(~mask, nothing).softmax(dim=1)
+    logs = student.masked_fill(~mask, nothing).log_softmax(dim=1)
+    return -torch.where(mask, chances * logs, 0.0).sum(dim=1)
+
+
+def mean_of_those(values: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    """The mean of values (b,) over those that are there, (b,) bool; 0 of none, without a wait."""
+    return torch.where(there, values, 0.0).sum() / there.sum().clamp(min=1)
+
+
+def is_in(items: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """(b, k) bool, which items (b, k) are among others (b, l) of their row; 0 is in none."""
+    ordered = others.long().sort(dim=1).values
+    items = items.long()
+    place = torch.searchsorted(ordered, items).clamp(max=ordered.shape[1] - 1)
+    return (ordered.gather(1, place) == items) & (items > 0)

@@ -1,0 +1,165 @@
+"""UnKD: unbiased knowledge distillation, by groups of popularity."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch.nn import functional as F
+
+from recbole_freqd.catalogue import candidate_blocks
+from recbole_freqd.errors import ConfigError
+from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.losses.response import RowwiseResponseLoss
+from recbole_freqd.rows import FeatureRows
+from recbole_freqd.sampling import RankDraws
+
+logger = logging.getLogger(__name__)
+
+
+@LOSSES.register("UnKD")
+class UnKDLoss(RowwiseResponseLoss):
+    """The teacher's order of pairs of items that are about equally popular.
+
+    Items are sorted by their training interactions and cut into groups that have as many of them in
+    total. With S_u the pairs (i⁺, i⁻) drawn for user u, both of one group, r the student's scores
+    and σ the logistic function:
+
+        L = mean over the rows u of the batch of (1 / |S_u|) Σ_{S_u} - log σ(r_ui⁺ - r_ui⁻).
+
+    In each group two ranks of the teacher's list of items that u has not interacted with are drawn,
+    p_r proportional to exp(-r / decay), given that they differ; the better one is i⁺. Pairs are
+    drawn for every batch. With A_g the mean popularity of group g, the n pairs are shared out in
+    proportion to q_g^balance, q_g = max(0.1, (max A + min A - A_g) / Σ_g' (max A + min A - A_g')),
+    rounded, what is missing one each to the most popular groups.
+
+    Args and errors are those of :class:`DistillationLoss`; the options:
+        beta: weight, applied by the trainer; equal to the authors' ``kd_weight`` (means over rows,
+        as there). groups: how many groups are meant; a very popular item is one for itself, so
+        there may be others. pairs: n. balance: the authors' λ. depth: items kept for each user and
+        group, which is n_users · groups · depth numbers of four bytes. decay: see above.
+
+    Source: Chen, Chen, Feng, Zhou & He, "Unbiased Knowledge Distillation for Recommendation", WSDM
+        2023; ``chengang95/UnKD``.
+    Deviations from that code: lists of 300 instead of 1000 (ranks beyond have a chance of 3e-7);
+        pairs for every batch instead of every epoch; items without any training interaction are in
+        no group, since no teacher has learned anything about them; a user's group with fewer than
+        two candidates is passed over; q is not rounded.
+
+    Example:
+        .. code:: yaml
+
+            trainer: UnKD
+            unkd_groups: 4
+            unkd_pairs: 30
+            unkd_beta: 0.5
+    """
+
+    method = "UnKD"
+    prefix = "unkd"
+    list_ids: torch.Tensor
+    list_lengths: torch.Tensor
+
+    @classmethod
+    def check_options(cls, options: dict[str, Any]) -> None:
+        if options.get("depth") == 1:
+            raise ConfigError(
+                "unkd_depth: got 1; allowed: int >= 2, since pairs are drawn of them."
+            )
+
+    def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
+        entries = user_items.tocoo()
+        popularity = np.bincount(entries.col[entries.data != 0], minlength=user_items.shape[1])
+        popularity[0] = 0
+        groups = popularity_groups(popularity, self.options["groups"])
+        if not groups:
+            raise ConfigError("UnKD: there is no training interaction to group the items by.")
+        means = np.array([popularity[items].mean() for items in groups])
+        self.shares = pair_shares(means, self.options["pairs"], self.options["balance"])
+        logger.info("UnKD: groups of %s items", ", ".join(str(len(items)) for items in groups))
+        depth, n_users = self.options["depth"], user_items.shape[0]
+        depth = min(depth, max(len(items) for items in groups))
+        device = self.teacher_scores.device
+        ids = torch.zeros(n_users, len(groups), depth, dtype=torch.int32, device=device)
+        lengths = torch.zeros(n_users, len(groups), dtype=torch.int32, device=device)
+        pools = [torch.from_numpy(items).to(device) for items in groups]
+        for users, scores in candidate_blocks(
+            self.teacher_scores, exclude=user_items, progress=self.progress, title="UnKD lists"
+        ):
+            for group, pool in enumerate(pools):
+                best, place = scores[:, pool].topk(min(depth, len(pool)), dim=1)
+                there = ~best.isneginf()
+                ids[users, group, : best.shape[1]] = pool[place].where(there, 0).int()
+                lengths[users, group] = there.sum(dim=1, dtype=torch.int32)
+        self.register_buffer("list_ids", ids, persistent=False)
+        self.register_buffer("list_lengths", lengths, persistent=False)
+        self.ranks = RankDraws.exponential(depth, self.options["decay"], device)
+
+    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
+        better, worse = self.draw_pairs(user_ids)
+        there = worse > 0
+        scores = student.scores(user_ids, torch.cat([better, worse], dim=1))
+        above, below = scores.chunk(2, dim=1)
+        losses = -F.logsigmoid(above - below).where(there, 0.0)
+        return losses.sum(dim=1) / there.sum(dim=1).clamp(min=1)
+
+    def draw_pairs(self, user_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The pairs of users (b,), group after group.
+
+        Returns:
+            (b, n) int64 each: the item that the teacher prefers, and the other; 0 and 0 where a
+            group has no two candidates.
+        """
+        better: list[torch.Tensor] = []
+        worse: list[torch.Tensor] = []
+        for group, count in enumerate(self.shares):
+            limits = self.list_lengths[user_ids, group].long()
+            items = self.list_ids[user_ids, group].long()
+            for found, ranks in zip((better, worse), self.ranks.pairs(limits, count, self.stream)):
+                found.append(items.gather(1, ranks).masked_fill(limits[:, None] < 2, 0))
+        return torch.cat(better, dim=1), torch.cat(worse, dim=1)
+
+
+def popularity_groups(popularity: np.ndarray, count: int) -> list[np.ndarray]:
+    """Items by falling popularity, cut so that each group has at most its share of interactions.
+
+    A group is closed before its total would exceed 1/count of all (an item above that is alone);
+    what is left over in the end joins the last group where it is at most half a share.
+
+    Args:
+        popularity: (n_items,) int, interactions of each item; 0 for the padding.
+        count: How many groups are meant.
+
+    Returns:
+        The ids of each group, most popular first; none where nothing has an interaction.
+
+    Example:
+        >>> popularity_groups(np.array([0, 1, 4, 2, 0, 1]), 2)
+        [array([2]), array([3, 1, 5])]
+    """
+    order = np.argsort(-popularity, kind="stable")[: int((popularity > 0).sum())]
+    totals = np.cumsum(popularity[order])
+    share, groups, start = popularity.sum() / count, [], 0
+    while start < len(order):
+        before = totals[start - 1] if start else 0
+        end = max(start + 1, int(np.searchsorted(totals, before + share, side="right")))
+        groups.append(order[start:end])
+        start = end
+    if len(groups) > count and 2 * popularity[groups[-1]].sum() <= share:
+        groups[-2:] = [np.concatenate(groups[-2:])]
+    return groups
+
+
+def pair_shares(mean_popularity: np.ndarray, n_pairs: int, balance: float) -> list[int]:
+    """How many of the pairs each group gets, see :class:`UnKDLoss`.
+
+    Example:
+        >>> pair_shares(np.array([9.0, 1.0]), 10, 0.0), pair_shares(np.array([9.0, 1.0]), 10, 1.0)
+        ([5, 5], [1, 9])
+    """
+    mirrored = mean_popularity.max() + mean_popularity.min() - mean_popularity
+    weights = np.maximum(0.1, mirrored / mirrored.sum()) ** balance
+    shares = np.rint(n_pairs * weights / weights.sum()).astype(int)
+    shares[: max(0, n_pairs - shares.sum())] += 1
+    return shares.tolist()

@@ -1,0 +1,266 @@
+"""What losses draw: free items, ranks from one law, tournaments, pairs, distinct ids, noise.
+
+Everything is drawn for a batch of users at once, exactly, from a
+:class:`recbole_freqd.rng.RandomStream`; id 0, RecBole's padding, is never drawn but stands where
+there is nothing to draw.
+"""
+
+from typing import Any, Callable
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import nn
+
+from recbole_freqd.rng import RandomStream
+
+_ROUNDS = 32
+_TINY = 1e-300  # a chance that has underflown is still more than none
+
+
+class FreeItems(nn.Module):
+    """The items from 1 on that a user has not interacted with, and uniform draws from them.
+
+    The free item of rank r (from 0, ascending ids) of a user with the items e_0 < e_1 < … is
+    r + 1 + #{j: e_j - j - 1 <= r}: one binary search, so that nothing is rejected and drawn again.
+
+    Args:
+        user_items: (n_users, n_items) sparse, non-zero for the pairs that are not free.
+        device: Where items are drawn.
+
+    Attributes:
+        counts: (n_users,) int64, how many items are free.
+    """
+
+    counts: torch.Tensor
+    offsets: torch.Tensor
+    below: torch.Tensor
+
+    def __init__(self, user_items: sp.csr_array, device: Any) -> None:
+        super().__init__()
+        n_users, self.n_items = user_items.shape
+        keys = _keys(user_items)
+        first = np.searchsorted(keys, np.arange(n_users + 1) * self.n_items)
+        place = np.arange(len(keys)) - np.repeat(first[:-1], np.diff(first))
+        # Free items below each one that is not, made unique to the user like the keys themselves.
+        below, offsets = torch.from_numpy(keys - place - 1), torch.from_numpy(first)
+        self.register_buffer("below", below.to(device), persistent=False)
+        self.register_buffer("offsets", offsets.to(device), persistent=False)
+        counts = self.n_items - 1 - self.offsets.diff()
+        self.register_buffer("counts", counts, persistent=False)
+
+    def draw(self, user_ids: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
+        """(b, count) int64, independent free items of users (b,); 0 where there is none."""
+        limits = self.counts[user_ids, None]
+        return self.items(user_ids, (_uniform(limits[:, 0], count, stream) * limits).long())
+
+    def items(self, user_ids: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+        """(b, k) int64, the free items of users (b,) of ranks (b, k); 0 for a rank without one."""
+        none = (ranks < 0) | (ranks >= self.counts[user_ids, None])
+        ranks = ranks.masked_fill(none, 0)
+        keys = user_ids[:, None] * self.n_items + ranks
+        before = torch.searchsorted(self.below, keys, right=True) - self.offsets[user_ids, None]
+        return (ranks + 1 + before).masked_fill(none, 0)
+
+
+class RankDraws(nn.Module):
+    """Draws of ranks 0, …, n-1 with chances proportional to weights, from one CDF for all users.
+
+    A user with ``limits`` below n has the first of the ranks only, in the same proportions.
+
+    Args:
+        weights: (n,) positive, of the ranks.
+        device: Where ranks are drawn.
+    """
+
+    weights: torch.Tensor
+    cdf: torch.Tensor
+    squares: torch.Tensor
+
+    def __init__(self, weights: torch.Tensor, device: Any) -> None:
+        super().__init__()
+        weights = weights.to(device, torch.float64)
+        weights = weights / weights.sum()
+        self.register_buffer("weights", weights, persistent=False)
+        self.register_buffer("cdf", weights.cumsum(0), persistent=False)
+        self.register_buffer("squares", weights.square().cumsum(0), persistent=False)
+
+    @classmethod
+    def exponential(cls, n: int, scale: float, device: Any) -> "RankDraws":
+        """p_r proportional to exp(-r / scale), r = 0, …, n-1 (the same as from 1 on)."""
+        return cls(torch.exp(-torch.arange(n, dtype=torch.float64) / scale), device)
+
+    def draw(self, limits: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
+        """(b, count) int64, independent ranks below limits (b,); 0 where a limit is 0."""
+        last = (limits - 1).clamp(min=0)[:, None]
+        chances = _uniform(limits, count, stream) * self.cdf[last]
+        return torch.searchsorted(self.cdf, chances, right=True).minimum(last)
+
+    def tournaments(
+        self, limits: torch.Tensor, count: int, stream: RandomStream, *, distinct: bool = False
+    ) -> torch.Tensor:
+        """(b, count) int64, each the better (smaller) of two independent ranks.
+
+        Args:
+            limits: (b,).
+            count: Tournaments of each user.
+            stream: Where ranks are drawn from.
+            distinct: Whether winners that a user has already are drawn again; then -1 where there
+                are no more than the limit.
+        """
+
+        def winners(limits: torch.Tensor) -> torch.Tensor:
+            return self.draw(limits, count, stream).minimum(self.draw(limits, count, stream))
+
+        if not distinct:
+            return winners(limits)
+        return distinct_draws(limits, count, stream, winners, self._winning_chances)
+
+    def _winning_chances(self, limits: torch.Tensor, n: int) -> torch.Tensor:
+        """(b, n), chance of each rank below the limits (b,) to win among these, up to a factor."""
+        total = self.cdf[limits - 1][:, None]
+        rest = (total - self.cdf[:n]).clamp(min=0.0)  # of the ranks behind
+        return self.weights[:n] * (self.weights[:n] + 2.0 * rest)
+
+    def pairs(
+        self, limits: torch.Tensor, count: int, stream: RandomStream
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Two independent ranks given that they differ, the better (smaller) one first.
+
+        The first is found by bisection (its chance is p (C - p), C the chance of all ranks below
+        the limit), the second by a draw that steps over the first: no pair is drawn again.
+
+        Returns:
+            (b, count) int64 each; 0 and 0 where a limit is below 2.
+        """
+        last = (limits - 1).clamp(min=0)[:, None]
+        total = self.cdf[last]
+        mass = _uniform(limits, count, stream) * (total.square() - self.squares[last])
+        low, high = torch.zeros_like(mass, dtype=torch.int64), last.expand(mass.shape)
+        for _ in range(len(self.cdf).bit_length()):
+            middle = (low + high) // 2
+            above = total * self.cdf[middle] - self.squares[middle] > mass
+            low, high = torch.where(above, low, middle + 1), torch.where(above, middle, high)
+            low = low.minimum(high)
+        first = low
+        own = self.weights[first]
+        chance = _uniform(limits, count, stream) * (total - own)
+        chance = torch.where(chance < self.cdf[first] - own, chance, chance + own)
+        second = torch.searchsorted(self.cdf, chance, right=True).minimum(last)
+        # Rounding at an edge may find the first again: then its neighbour is meant.
+        beside = torch.where(first < last, first + 1, (first - 1).clamp(min=0))
+        second = torch.where(second == first, beside, second)
+        none = (limits < 2)[:, None]
+        return (
+            first.minimum(second).masked_fill(none, 0),
+            first.maximum(second).masked_fill(none, 0),
+        )
+
+
+def distinct_draws(
+    limits: torch.Tensor,
+    count: int,
+    stream: RandomStream,
+    draw: Callable[[torch.Tensor], torch.Tensor],
+    weigh: Callable[[torch.Tensor, int], torch.Tensor],
+) -> torch.Tensor:
+    """Ranks drawn one after the other, those that a user has already being drawn again.
+
+    After a number of rounds, what is still missing is drawn from all that is left in one go.
+
+    Args:
+        limits: (b,) int64, ranks of a user are below.
+        count: Ranks of each user.
+        stream: Where what is missing in the end is drawn from.
+        draw: From limits (b',) to independent ranks (b', count).
+        weigh: From limits (b',) and n to the chances (b', n) that ``draw`` gives to the ranks below
+            the limits, up to a factor.
+
+    Returns:
+        (b, count) int64; where a limit is at most ``count``, all ranks in order and then -1.
+    """
+    every = torch.arange(count, device=limits.device)
+    ranks = every.where(every < limits[:, None], -1)
+    (open_rows,) = (limits > count).nonzero(as_tuple=True)
+    if len(open_rows):
+        ranks[open_rows] = draw(limits[open_rows])
+    for _ in range(_ROUNDS):
+        repeated = _repeats(ranks[open_rows])
+        stuck = repeated.any(dim=1)
+        open_rows, repeated = open_rows[stuck], repeated[stuck]
+        if len(open_rows) == 0:
+            return ranks
+        ranks[open_rows] = torch.where(repeated, draw(limits[open_rows]), ranks[open_rows])
+    if len(open_rows):
+        chances = weigh(limits[open_rows], int(limits[open_rows].max()))
+        ranks[open_rows] = _completed(ranks[open_rows], limits[open_rows], chances, stream)
+    return ranks
+
+
+def _completed(
+    ranks: torch.Tensor, limits: torch.Tensor, chances: torch.Tensor, stream: RandomStream
+) -> torch.Tensor:
+    """(b, k), ranks with all repeats replaced, by a draw without replacement from those left."""
+    repeated = _repeats(ranks)
+    race = torch.empty_like(chances).exponential_(generator=stream.on(chances.device))
+    outside = torch.arange(chances.shape[1], device=limits.device) >= limits[:, None]
+    taken = ranks.where(~repeated, ranks[:, :1])
+    race = (chances.clamp(min=_TINY) / race).masked_fill(outside, -1.0).scatter(1, taken, -1.0)
+    fresh = race.topk(ranks.shape[1], dim=1).indices
+    place = (repeated.cumsum(dim=1) - 1).clamp(min=0)
+    return torch.where(repeated, fresh.gather(1, place), ranks)
+
+
+def _keys(user_items: sp.csr_array) -> np.ndarray:
+    """The pairs as user * n_items + item, ascending and distinct, int64; without the padding."""
+    entries = user_items.tocoo()
+    rows, columns = entries.row.astype(np.int64), entries.col.astype(np.int64)
+    counted = (entries.data != 0) & (columns > 0)
+    return np.unique(rows[counted] * user_items.shape[1] + columns[counted])
+
+
+def _uniform(limits: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
+    """(b, count) float64 in [0, 1)."""
+    shape, device = (len(limits), count), limits.device
+    return torch.rand(shape, generator=stream.on(device), dtype=torch.float64, device=device)
+
+
+def _repeats(ranks: torch.Tensor) -> torch.Tensor:
+    """(b, k), where a row has the same rank further to the left."""
+    ordered, order = ranks.sort(dim=1, stable=True)
+    again = torch.zeros_like(ordered, dtype=torch.bool)
+    again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    return torch.empty_like(again).scatter_(1, order, again)
+
+
+def distinct(candidates: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
+    """Different ones of the candidates, each set of them as likely as any other.
+
+    The work goes with ``count``, however many candidates there are.
+
+    Args:
+        candidates: (n,), each once.
+        count: How many.
+        stream: Where they are drawn from.
+
+    Returns:
+        (min(count, n),); all, and nothing is drawn, where there are no more than asked for.
+    """
+    n, device = len(candidates), candidates.device
+    if count >= n:
+        return candidates
+    generator = stream.on(device)
+    if 4 * count > n:
+        return candidates[torch.randperm(n, generator=generator, device=device)[:count]]
+    places = torch.empty(0, dtype=torch.int64, device=device)
+    while len(places) < count:  # no candidate is treated unlike another, so no set is either
+        missing = count - len(places)
+        more = torch.randint(n, (missing,), generator=generator, device=device)
+        places = torch.unique(torch.cat([places, more]))
+    return candidates[places]
+
+
+def gumbel(like: torch.Tensor, stream: RandomStream) -> torch.Tensor:
+    """Independent standard Gumbel numbers of shape, dtype and device of ``like``, all finite."""
+    drawn = torch.empty_like(like).exponential_(generator=stream.on(like.device))
+    return -drawn.clamp_(min=torch.finfo(like.dtype).tiny).log_()

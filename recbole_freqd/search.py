@@ -1,0 +1,209 @@
+"""Search spaces: the YAML files of ``properties/search/``, checked, and what a trial draws of them.
+
+A line is ``key: {loguniform: [low, high]}``, ``key: {uniform: [low, high]}`` or
+``key: {choice: [a, b, ...]}``. ``student.yaml`` is for every student, alone or distilled,
+``<Method>.yaml`` beside it for those the method teaches, ``teacher.yaml`` for a teacher that is
+trained. A file of the user's has the same lines under the headings ``student``, ``teacher`` and the
+methods' names; they are added to the shipped ones or replace them, and ``key: null`` takes one out.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+
+from recbole_freqd.errors import ConfigError, did_you_mean
+from recbole_freqd.losses import LOSSES
+from recbole_freqd.settings import method_keys, properties_folder
+
+STUDENT, TEACHER, ALONE = "student", "teacher", "alone"
+# What is compared is compared under equal conditions: these are nobody's to choose.
+EQUAL_FOR_ALL = frozenset(
+    {"epochs", "eval_step", "stopping_step", "valid_metric", "metrics", "topk", "eval_args", "seed"}
+    | {"dataset", "data_path", "trainer", "teacher", "model", "checkpoint", "embedding_size"}
+)
+_KINDS = ("loguniform", "uniform", "choice")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the values of one key are drawn.
+
+    Attributes:
+        kind: ``loguniform``, ``uniform`` or ``choice``.
+        values: Two limits, or what there is to choose from.
+    """
+
+    kind: str
+    values: tuple[Any, ...]
+
+    def draw(self, source: random.Random) -> Any:
+        """One value; numbers of a range have three significant digits."""
+        if self.kind == "choice":
+            return source.choice(self.values)
+        low, high = self.values
+        if self.kind == "uniform":
+            drawn = source.uniform(low, high)
+        else:
+            drawn = math.exp(source.uniform(math.log(low), math.log(high)))
+        return min(max(float(f"{drawn:.3g}"), low), high)
+
+    def as_yaml(self) -> dict[str, list[Any]]:
+        """The rule as it is written in a file."""
+        return {self.kind: list(self.values)}
+
+
+Space = dict[str, Rule]
+
+
+def draw(space: Space, trial: int) -> dict[str, Any]:
+    """The keys of a trial.
+
+    A function of the number of the trial and the names of the keys alone: an interrupted search
+    goes on where it was, and a key that several spaces share has the same value in all of them, so
+    that no method is lucky in its learning rates.
+
+    Example:
+        >>> rate = {"learning_rate": Rule("loguniform", (0.001, 0.01))}
+        >>> one, other = draw(rate, 3), draw({"k": Rule("choice", (5, 10)), **rate}, 3)
+        >>> one["learning_rate"] == other["learning_rate"]
+        True
+    """
+    return {key: rule.draw(random.Random(f"{key} {trial}")) for key, rule in space.items()}
+
+
+def space_of(methods: list[str], own: Optional[dict[str, Any]] = None) -> Space:
+    """The space of a student: what all students search, and what its methods add.
+
+    Args:
+        methods: Names of losses; none for the student alone.
+        own: The user's sections, from :func:`read_own`.
+
+    Raises:
+        ConfigError: A file is missing or not of the documented form.
+    """
+    space = _section(STUDENT, own or {})
+    for method in methods:
+        space.update(_section(method, own or {}))
+    return space
+
+
+def teacher_space(closed_form: bool, own: Optional[dict[str, Any]] = None) -> Space:
+    """The space of a teacher; of one that is computed and not trained, what the user gives."""
+    own = own or {}
+    if closed_form:
+        return _read(own.get(TEACHER) or {}, TEACHER, "the search file")
+    return _section(TEACHER, own)
+
+
+def read_own(file: Optional[str]) -> dict[str, Any]:
+    """A search file of the user's, by section.
+
+    Raises:
+        ConfigError: It is missing, no YAML, or has a section for what does not exist.
+    """
+    if file is None:
+        return {}
+    sections = read_yaml(file, "--search")
+    allowed = [STUDENT, TEACHER, *LOSSES.names()]
+    for name, lines in sections.items():
+        if name not in allowed:
+            raise ConfigError(f"{file}: unknown section {name!r}. {did_you_mean(name, allowed)}")
+        _read(lines or {}, name, file)
+    return sections
+
+
+def read_yaml(file: str, option: str) -> dict[str, Any]:
+    """A YAML file of keys, where ``1e-5`` is a number.
+
+    Raises:
+        ConfigError: It is missing or holds something else.
+    """
+    if not Path(file).is_file():
+        raise ConfigError(f"{option}: {file} does not exist (from {Path.cwd()}).")
+    try:
+        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option}: {file} is no YAML: {error}. Correct it there.") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{option}: {file} holds {found!r}; allowed: sections with keys.")
+    return found
+
+
+def _section(name: str, own: dict[str, Any]) -> Space:
+    """The shipped lines of a section with the user's over them."""
+    file = properties_folder() / "search" / f"{name}.yaml"
+    if file.is_file():
+        lines = yaml.safe_load(file.read_text(encoding="utf-8"))
+    elif name in own:
+        lines = {}
+    else:
+        raise ConfigError(
+            f"properties/search/{name}.yaml does not exist: nothing says what of {name} is to be "
+            f"searched. Give a section {name} in a file, and the file with --search."
+        )
+    space = _read(lines, name, f"properties/search/{name}.yaml")
+    mine = own.get(name) or {}
+    space.update(_read(mine, name, "the search file"))
+    return {key: rule for key, rule in space.items() if key not in mine or mine[key] is not None}
+
+
+def _read(lines: dict[str, Any], section: str, file: str) -> Space:
+    """The rules of a section; a key that is null has none.
+
+    Raises:
+        ConfigError: A line is not of the documented form, or about a key that is not searched here.
+    """
+    if not isinstance(lines, dict):
+        raise ConfigError(f"{file}: {section} holds {lines!r}; allowed: keys with their ranges.")
+    for key in lines:
+        _check_key(key, section, file)
+    return {key: _rule(key, line, section, file) for key, line in lines.items() if line is not None}
+
+
+def _check_key(key: str, section: str, file: str) -> None:
+    if key in EQUAL_FOR_ALL and (section, key) != (TEACHER, "embedding_size"):
+        raise ConfigError(
+            f"{file}: {key} cannot be searched: it is the same for everything that is compared. "
+            "Set it in the config."
+        )
+    if section in (STUDENT, TEACHER):
+        return
+    known = method_keys(section)
+    if key not in known:
+        raise ConfigError(f"{file}: {section} has no key {key!r}. {did_you_mean(key, known)}")
+
+
+def _rule(key: str, line: Any, section: str, file: str) -> Rule:
+    kinds = list(line) if isinstance(line, dict) else []
+    given = line[kinds[0]] if len(kinds) == 1 else None
+    values = [_number(value) for value in given] if isinstance(given, list) else []
+    if kinds[:1] == ["choice"]:
+        good = len(values) > 0
+    else:
+        good = len(values) == 2 and all(isinstance(value, (int, float)) for value in values)
+        good = good and values[0] < values[1] and (kinds[0] != "loguniform" or values[0] > 0)
+    if not good or kinds[0] not in _KINDS:
+        raise ConfigError(
+            f"{file}: {key}: got {line!r}; allowed: {{loguniform: [low, high]}} with 0 < low < "
+            "high, {uniform: [low, high]} or {choice: [a, b, ...]}."
+        )
+    rule = Rule(kinds[0], tuple(values))
+    if section not in (STUDENT, TEACHER):
+        checked = list(rule.values)  # the message of a value out of range names key and meaning
+        if rule.kind != "choice":  # a whole number where another would be drawn between the limits
+            checked.append(checked[0] + (checked[1] - checked[0]) / math.e)
+        for value in checked:
+            method_keys(section)[key].check(value)
+    return rule
+
+
+def _number(value: Any) -> Any:
+    """YAML takes 1e-5, which has no dot, for a string."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

@@ -1,0 +1,182 @@
+"""``--sweep``: one key over several values and seeds, on validation only, and its figure."""
+
+import csv
+import io
+import logging
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Callable
+
+from recbole_freqd import __version__
+from recbole_freqd.checkpoint import fingerprint, read_json, write_atomically, write_json
+from recbole_freqd.config import trainer_names
+from recbole_freqd.errors import ConfigError
+from recbole_freqd.identity import WHERE_IT_RUNS
+
+_SYMBOLS = {"alpha": "α", "beta": "β"}
+_MOST_VALUES = 1000
+
+logger = logging.getLogger(__name__)
+
+
+def read_sweep(text: str) -> tuple[str, list[str]]:
+    """``freqd_alpha=0,0.1,...,1`` as the key and its values; ``...`` goes on in equal steps.
+
+    Example:
+        >>> read_sweep("freqd_alpha=0,0.25,...,1")
+        ('freqd_alpha', ['0', '0.25', '0.5', '0.75', '1'])
+        >>> read_sweep("freqd_filter=linear,quadratic")
+        ('freqd_filter', ['linear', 'quadratic'])
+
+    Raises:
+        ConfigError: It is not of this form.
+    """
+    key, _, rest = text.partition("=")
+    values: list[str] = []
+    given = [value.strip() for value in rest.split(",")]
+    for place, value in enumerate(given):
+        if value not in ("...", "…"):
+            values.append(value)
+            continue
+        try:
+            first, second, last = (float(given[place + step]) for step in (-2, -1, 1))
+            steps = (last - second) / (second - first)
+        except (ValueError, IndexError, ZeroDivisionError):
+            raise _unreadable(text) from None
+        if place < 2 or not 0 < steps < _MOST_VALUES or abs(steps - round(steps)) > 1e-6:
+            raise _unreadable(text)
+        between = range(1, round(steps))
+        values += [f"{round(second + step * (second - first), 10):g}" for step in between]
+    if not key.strip() or not all(values) or len(set(values)) < len(values):
+        raise _unreadable(text)
+    return key.strip(), values
+
+
+def _unreadable(text: str) -> ConfigError:
+    return ConfigError(
+        f"--sweep: got {text!r}; allowed: a key and different values, e.g. "
+        "freqd_alpha=0,0.1,...,1 (two values before the dots, one that the steps meet after them)."
+    )
+
+
+def sweep(
+    key: str,
+    values: Sequence[str],
+    seeds: Sequence[int],
+    make_config: Callable[[dict[str, str]], Any],
+    folder: Path,
+) -> Path:
+    """Runs what is not done yet, then draws the validation metric against the key.
+
+    Nothing is tested: a parameter that is chosen by such a picture must not have seen the test
+    split. What is finished is kept, one file a run, under a hash of its config and the version; so
+    a sweep that was cut off, or gets more values or seeds, goes on.
+
+    Args:
+        key: A config key. values: As the command line gives them. seeds: For each value.
+        make_config: From keys of the command line to a Config.
+        folder: Runs and figures get a folder ``sweep-<dataset>-<key>`` of their own in it.
+
+    Returns:
+        The path of the figure (PNG).
+    """
+    from recbole_freqd import runs, spectrum_plots
+
+    spectrum_plots.check_matplotlib()
+    configs = {  # all of them first: a value that is not allowed ends it before the work
+        (value, seed): make_config({key: value, "seed": str(seed)})
+        for value in values
+        for seed in seeds
+    }
+    some = next(iter(configs.values()))
+    home = folder / f"sweep-{some['dataset']}-{key}"
+    cells = [
+        {**_cell(config, home, runs), "value": config[key], "seed": seed}
+        for (_, seed), config in configs.items()
+    ]
+    alone = []
+    if trainer_names(some["trainer"]):
+        first = [configs[values[0], seed] for seed in seeds]
+        alone = [_cell(runs.alone_config(config), home, runs) for config in first]
+    found = _summary(key, some, seeds, cells, alone)
+    write_json(home / "sweep.json", found)
+    text = _csv(found)
+    write_atomically(home / "sweep.csv", lambda path: Path(path).write_text(text, "utf-8"))
+    return spectrum_plots.save(spectrum_plots.sweep_figure(found), home, "sweep")[0]
+
+
+def _cell(config: Any, home: Path, runs: Any) -> dict[str, Any]:
+    """The validation metrics of a run, from its file where it was done before."""
+    keys = {
+        name: str(value)
+        for name, value in config.final_config_dict.items()
+        if name not in WHERE_IT_RUNS
+    }
+    path = home / "cells" / f"{fingerprint(keys, __version__)}.json"
+    if path.is_file():
+        logger.info("Done before: %s", path)
+        return read_json(path)
+    run = runs.run(config, saved=False, test=False)
+    teacher: dict[str, float] = {}
+    if trainer_names(config["trainer"]):
+        _, (teacher,) = runs.evaluate_teacher(run, 1)
+    cell = {
+        "valid": run.best_valid_result,
+        "teacher": teacher,
+        "seconds_per_epoch": run.seconds_per_epoch,
+        "config": keys,
+    }
+    write_json(path, cell)
+    return cell
+
+
+def _summary(
+    key: str,
+    config: Any,
+    seeds: Sequence[int],
+    cells: list[dict[str, Any]],
+    alone: list[dict[str, Any]],
+) -> dict[str, Any]:
+    metric = config["valid_metric"].lower()
+    values = list(dict.fromkeys(_plain(cell["value"]) for cell in cells))
+    points = []
+    for value in values:
+        own = [cell for cell in cells if _plain(cell["value"]) == value]
+        points.append({"value": value, **_mean_sd([cell["valid"][metric] for cell in own])})
+    teachers = {cell["seed"]: cell["teacher"].get(metric) for cell in cells}
+    known = [value for value in teachers.values() if value is not None]
+    names = trainer_names(config["trainer"])
+    symbol = _SYMBOLS.get(key.rpartition("_")[2])
+    return {
+        "version": __version__,
+        "dataset": config["dataset"],
+        "parameter": key,
+        "parameter_label": f"{symbol} ({key})" if symbol else key,
+        "label": f"{config['model']} with {' + '.join(names)}" if names else config["model"],
+        "metric": metric,
+        "seeds": list(seeds),
+        "points": points,
+        "teacher": _mean_sd(known) if known else None,
+        "alone": _mean_sd([cell["valid"][metric] for cell in alone]) if alone else None,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (int, float)) else str(value)
+
+
+def _mean_sd(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, sample standard deviation (None of one value) and the values."""
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "sd": sd, "values": list(values)}
+
+
+def _csv(found: dict[str, Any]) -> str:
+    file = io.StringIO()
+    lines = csv.writer(file, lineterminator="\n")
+    lines.writerow([found["parameter"], "seed", f"valid {found['metric']}"])
+    for point in found["points"]:
+        for seed, value in zip(found["seeds"], point["values"]):
+            lines.writerow([point["value"], seed, value])
+    return file.getvalue()

@@ -1,0 +1,76 @@
+"""--sweep: which values, what is run once only, and what is plotted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recbole_freqd import runs, sweep
+from recbole_freqd.errors import ConfigError
+from recbole_freqd.quick_start import main
+from tests.test_quick_start import tiny_file  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("freqd_alpha=0,0.1,...,1", ["0", "0.1", *(f"0.{i}" for i in range(2, 10)), "1"]),
+        ("freqd_beta=1,0.5,…,-1", ["1", "0.5", "0", "-0.5", "-1"]),
+        ("freqd_k=1,2,...,4,10", ["1", "2", "3", "4", "10"]),
+        ("freqd_filter=linear", ["linear"]),
+    ],
+)
+def test_values_are_listed_or_go_on_in_equal_steps(text, values):
+    assert sweep.read_sweep(text) == (text.partition("=")[0], values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["freqd_alpha", "=1", "a=", "a=1,,2", "a=1,1", "a=...,1", "a=1,...,2", "a=0,1,...", "a=0,0,...,1",
+     "a=0,0.3,...,1", "a=0,1,...,-5", "a=x,y,...,z", "a=0,1e-9,...,1"],
+)  # fmt: skip
+def test_what_is_no_list_of_values_is_refused(text):
+    with pytest.raises(ConfigError, match="--sweep: got"):
+        sweep.read_sweep(text)
+
+
+def test_the_script_sweeps_on_validation_and_never_runs_a_cell_twice(
+    tiny_file,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    pytest.importorskip("matplotlib")
+    asked, run = [], runs.run
+
+    def counted(config, **keys):
+        asked.append((config["freqd_alpha"], config["seed"], config["trainer"], keys))
+        return run(config, **keys)
+
+    monkeypatch.setattr(runs, "run", counted)
+    arguments = ["-m", "BPR", "-d", "tiny", "--config_files", tiny_file, "--output_dir", "out"]
+    arguments += ["--freqd_projector=linear", "--epochs=1"]
+    assert main([*arguments, "--sweep", "freqd_alpha=0,1", "--seeds", "1,2"]) == 0
+    assert {each[:3] for each in asked} == {
+        (0.0, 1, "FreqD"), (0.0, 2, "FreqD"), (1.0, 1, "FreqD"), (1.0, 2, "FreqD"),
+        (None, 1, None), (None, 2, None),
+    }  # fmt: skip
+    assert all(each[3] == {"saved": False, "test": False} for each in asked)
+    home = Path(tmp_path, "out", "sweep-tiny-freqd_alpha")
+    found = json.loads((home / "sweep.json").read_text())
+    assert [point["value"] for point in found["points"]] == [0.0, 1.0]
+    for line in (*found["points"], found["teacher"], found["alone"]):
+        assert len(line["values"]) == 2 and line["sd"] >= 0
+    assert (home / "sweep.png").is_file() and (home / "sweep.svg").is_file()
+    assert len((home / "sweep.csv").read_text().splitlines()) == 5
+    assert len(list((home / "cells").glob("*.json"))) == 6
+    before = len(asked)
+    assert main([*arguments, "--sweep", "freqd_alpha=0,0.5,1", "--seeds", "1"]) == 0
+    assert [each[:2] for each in asked[before:]] == [(0.5, 1)]
+
+
+def test_a_value_that_is_not_allowed_ends_it_before_the_work(tiny_file, monkeypatch, capsys):  # noqa: F811
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(runs, "run", None)
+    arguments = ["-m", "BPR", "-d", "tiny", "--config_files", tiny_file]
+    assert main([*arguments, "--sweep", "freqd_alpha=0.5,3"]) == 2
+    assert "freqd_alpha: got 3" in capsys.readouterr().err
