@@ -1,5 +1,6 @@
 """On CUDA: the same job, on the configured device, within tolerance of the CPU's."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,3 +50,17 @@ def test_a_teacher_checkpoint_of_cuda_teaches_on_the_cpu(distil):
 def test_amp_trains_on_cuda(distil):
     run = distil("0", enable_amp=True, enable_scaler=True)
     assert all(torch.isfinite(value).all() for value in run.model.state_dict().values())
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_energies_by_band_are_those_of_the_cpu(exact):
+    from recbole_freqd.graph import cooccurrence_graph
+    from recbole_freqd.spectrum import GraphSpectrum, band_losses
+    from tests.oracles import random_interactions
+
+    graph = cooccurrence_graph(random_interactions(5), side="item", k=3)
+    spectrum = GraphSpectrum(graph, 5, exact=exact)
+    student, teacher = (torch.randn(10, d, generator=torch.manual_seed(d)) for d in (3, 6))
+    here = band_losses(spectrum, student, teacher)
+    there = band_losses(spectrum, student.cuda(), teacher.cuda())
+    np.testing.assert_allclose(there.loss, here.loss, rtol=1e-4, atol=1e-5)
