@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recbole_freqd.bands import Bands
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.graph import EntityGraph, cooccurrence_graph
 from recbole_freqd.losses import FDLoss, FreqDLoss
 from recbole_freqd.spectrum import (
     BandLosses,
-    Bands,
     GraphSpectrum,
     band_losses,
     least_squares,
