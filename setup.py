@@ -55,11 +55,13 @@ INSTALL_REQUIRES = [
 
 # setuptools and wheel: the tests build the wheel without network. faiss: RecBole's NCL needs it.
 TEST = ["pytest", "hypothesis", "setuptools>=61", "wheel", "faiss-cpu", "matplotlib"]
+TEST += ["hyperopt>=0.3", "pyarrow"]
 EXTRAS_REQUIRE = {
     "test": TEST,
     "dev": ["ruff", "mypy", *TEST],
     "tune": ["hyperopt>=0.3"],
     "ncl": ["faiss-cpu"],
+    "parquet": ["pyarrow>=15"],
     "plot": ["matplotlib"],
 }
 
@@ -78,7 +80,7 @@ setup(
         "recbole_freqd.properties",
     ],
     package_dir={"recbole_freqd.properties": "properties"},
-    package_data={"recbole_freqd.properties": ["*.yaml", "*/*.yaml"]},
+    package_data={"recbole_freqd.properties": ["*.yaml", "*/*.yaml", "*/*.hyper"]},
     py_modules=[],
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,

@@ -19,6 +19,7 @@ _HOMES = {
     "FDLoss": "recbole_freqd.losses",
     "extract_features": "recbole_freqd.features",
     "load_checkpoint": "recbole_freqd.checkpoint",
+    "export": "recbole_freqd.exporting",
 }
 __all__ = ["__version__", *_HOMES]
 

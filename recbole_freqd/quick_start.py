@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 from recbole_freqd import __version__, analysing, comparing
 from recbole_freqd.errors import ConfigError, FreqDError, shown
+from recbole_freqd.options import add_export, add_hyper, run_export, run_hyper
 
 _RECBOLE_DOCS = "any other --key=value is a config key, as in RecBole"
 
@@ -82,6 +83,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
     try:
         if options.analyze or options.sweep:
             analysing.run_script(options, keys)
+        elif options.export:
+            run_export(options, keys)
         else:
             _run(options)
         return 0
@@ -119,6 +122,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     comparing.add_options(parser)
     analysing.add_options(parser)
+    add_hyper(parser)
+    add_export(parser)
     parser.add_argument("--version", action="version", version=f"recbole_freqd {__version__}")
     options, keys = parser.parse_known_args(arguments)
     for key in keys:
@@ -143,6 +148,8 @@ def _run(options: argparse.Namespace) -> None:
     from recbole_freqd import report, runs
 
     config = make_config(*fill_in(options, files))
+    if options.hyper:
+        return run_hyper(options, config)
     distilled = runs.run(config) if config["trainer"] else None
     alone = runs.run(runs.alone_config(config))
     report_run(report, config, runs.rows_of(distilled, alone), Path(options.output_dir))

@@ -1,6 +1,7 @@
 """Training that survives its process: the state after every epoch, and going on from it exactly."""
 
 from functools import cache
+from glob import escape
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Optional
@@ -119,10 +120,11 @@ class ResumableTrainer(FiniteTrainer):
         return result
 
     def forget(self) -> None:
-        """Removes what the run has left, when its outcome is kept elsewhere."""
-        for path in (self.saved_model_file, self._file and self._file.path):
-            if path is not None:
-                Path(path).unlink(missing_ok=True)
+        """Removes all that the run has left, when its outcome is kept elsewhere."""
+        run = Path(self._run_file)
+        for pattern in (".*", "-*.pth"):  # RaCT's of every stage
+            for path in run.parent.glob(f"{escape(run.stem)}{pattern}"):
+                path.unlink(missing_ok=True)
 
     def seconds_per_epoch(self) -> Optional[float]:
         """Median seconds of the training part of an epoch, or None before the first."""

@@ -38,7 +38,8 @@ def test_the_wheel_carries_every_properties_file_and_nothing_of_the_tests(wheel)
     shipped = {name for name in names if name.startswith("recbole_freqd/properties/")}
     expected = {
         f"recbole_freqd/properties/{path.relative_to(ROOT / 'properties')}"
-        for path in (ROOT / "properties").rglob("*.yaml")
+        for ending in ("yaml", "hyper")
+        for path in (ROOT / "properties").rglob(f"*.{ending}")
     }
     assert shipped == expected and len(expected) >= 4
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)

@@ -20,10 +20,11 @@ logger = logging.getLogger(__name__)
 # Where a run happens, not what its data is: the student's.
 _ENVIRONMENT = ("device", "gpu_id", "use_gpu", "state", "show_progress", "worker", "checkpoint_dir")
 _ALONE = {"log_wandb": False, "single_spec": True, "local_rank": 0}
-_INSTEAD = (
+INSTEAD = (
     "Put the data back, or give a recipe instead (teacher.model), or a checkpoint that was trained "
     "on the student's data."
 )
+OR_ALLOW = "Or set teacher.allow_leakage: true if you are sure of it."
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def rebuild(stored: Any, student: Any, path: str) -> Home:
     except Exception as error:  # whatever RecBole stumbles over
         raise TeacherError(
             f"The data of teacher {path} cannot be read again from {config['data_path']}: "
-            f"{type(error).__name__}: {error}. {_INSTEAD}"
+            f"{type(error).__name__}: {error}. {INSTEAD}"
         ) from error
     return Home(config, train, valid, whole, config["data_path"] != stored["data_path"])
 
@@ -91,7 +92,7 @@ def _folder(stored: Any, student: Any, path: str) -> str:
     raise TeacherError(
         f"Teacher {path} was trained on the dataset {name} in {was}, and {', '.join(files)} is not "
         f"there (seen from {Path.cwd()}). Without it nobody can tell which row of the teacher is "
-        f"which user or item. {_INSTEAD}"
+        f"which user or item. {INSTEAD}"
     )
 
 
@@ -112,7 +113,7 @@ def compare_with_record(home: Home, record: dict[str, str], *, allow: bool, path
         raise TeacherError(
             f"The data of teacher {path} in {place} has changed since it was trained: users or "
             "items are others, or in another order, so its rows cannot be told apart any more. "
-            f"{_INSTEAD}"
+            f"{INSTEAD}"
         )
     if now["train"] != record["train"]:
         _doubt(
@@ -163,9 +164,7 @@ def compare_with_score(
 
 def _doubt(words: str, allow: bool) -> None:
     if not allow:
-        raise TeacherError(
-            f"{words}. {_INSTEAD} Or set teacher.allow_leakage: true if you are sure of it."
-        )
+        raise TeacherError(f"{words}. {INSTEAD} {OR_ALLOW}")
     logger.warning("%s.", words)
 
 

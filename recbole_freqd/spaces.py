@@ -1,0 +1,217 @@
+"""Search spaces for RecBole's HyperTuning: its own files, or YAML in natural units.
+
+A ``.hyper`` file is read by RecBole: ``key choice [0.1,0.3]``, ``key uniform 0,1``, ``key quniform
+1,10,1``, ``key loguniform -8,-4`` (the limits are logarithms there). A ``.yaml`` file has lines
+``key: {choice: [0.1, 0.3]}``, ``{uniform: [0, 1]}``, ``{quniform: [1, 10, 1]}`` or
+``{loguniform: [0.0003, 0.02]}``, where the limits are what they say. A name without a folder and an
+ending is a space that is shipped: ``FreqD`` is ``properties/hyper/FreqD.hyper``.
+"""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from recbole_freqd.config import asking_recbole, no_command_line, trainer_names
+from recbole_freqd.errors import ConfigError, did_you_mean
+from recbole_freqd.literals import literal, strings_as_they_are
+from recbole_freqd.model_classes import keys_read_by
+from recbole_freqd.settings import method_keys, properties_folder
+
+_SHIPPED = (("hyper", ".hyper"), ("search", ".yaml"))
+_LIMITS = {"uniform": 2, "loguniform": 2, "quniform": 3}
+# Scores of other data, metrics or models say nothing about each other.
+_SAME_FOR_ALL = frozenset(
+    {"model", "dataset", "data_path", "eval_args", "seed", "teacher"}
+    | {"metrics", "topk", "valid_metric", "load_col", "benchmark_filename"}
+)
+
+
+class Space:
+    """What is searched: hyperopt's expressions by key.
+
+    Args:
+        files: Paths, or names of shipped spaces; a later one wins where two have a key.
+
+    Attributes:
+        nodes: hyperopt's expressions by key.
+        text: The files as they are, for whether a search is still the same.
+
+    Raises:
+        ConfigError: No such file, or not of the documented form.
+    """
+
+    def __init__(self, files: list[str]) -> None:
+        from recbole.trainer import HyperTuning
+
+        self.nodes: dict[str, Any] = {}
+        self.text = ""
+        for file in map(_find, files):
+            content = file.read_text(encoding="utf-8")
+            try:
+                if file.suffix in (".yaml", ".yml"):
+                    nodes = HyperTuning._build_space_from_dict(_by_kind(content, file))
+                else:
+                    nodes = HyperTuning._build_space_from_file(str(file))
+            except (ValueError, TypeError, IndexError) as error:
+                raise ConfigError(
+                    f"{file}: {error}. Allowed: `key choice [a,b]`, `key uniform low,high`, `key "
+                    "quniform low,high,step` and `key loguniform low,high` (logarithms), or YAML."
+                ) from error
+            self.text += content
+            self.nodes.update(nodes)
+        if not self.nodes:
+            raise ConfigError(f"--hyper: {', '.join(files)} names no key to search.")
+
+    @property
+    def choices(self) -> dict[str, int]:
+        """How many values there are to choose from, of the keys with ``choice``."""
+        return {
+            key: len(node.pos_args) - 1 for key, node in self.nodes.items() if node.name == "switch"
+        }
+
+    @property
+    def size(self) -> int:
+        """Number of combinations, where every key is a choice."""
+        return math.prod(self.choices.values())
+
+    def check(self, config: Any, algo: str) -> None:
+        """Looks at every key and value before the first trial.
+
+        Args:
+            config: What is tuned.
+            algo: How.
+
+        Raises:
+            ConfigError: Keys that are not searched, that nobody reads, or that are fixed on the
+                command line; a value that is not allowed; ranges in an exhaustive search.
+        """
+        known = set(config.internal_config_dict).union(*config.parameters.values())
+        known |= keys_read_by(config.model_class)
+        known.update(*(method_keys(name) for name in trainer_names(config["trainer"])))
+        for key in self.nodes:
+            if key in _SAME_FOR_ALL:
+                raise ConfigError(
+                    f"--hyper: {key} cannot be searched: it is the same for all trials, or their "
+                    "scores could not be compared. Set it in the config."
+                )
+            if key in config.cmd_config_dict:
+                raise ConfigError(f"--{key}=... fixes what --hyper searches. Remove one of them.")
+            if key not in known and not key.startswith("teacher."):
+                raise ConfigError(f"--hyper: unknown key {key!r}. {did_you_mean(key, known)}")
+        ranges = sorted(set(self.nodes) - set(self.choices))
+        if algo == "exhaustive" and ranges:
+            raise ConfigError(
+                f"--algo exhaustive: {', '.join(ranges)} cannot be exhausted; allowed: keys with "
+                "`choice`. Take --algo random or bayes."
+            )
+        for key, values in self._examples():
+            for value in values:
+                with_keys(config, self.plain({key: value}, config))
+
+    def plain(self, drawn: dict[str, Any], config: Any) -> dict[str, Any]:
+        """What hyperopt has drawn, as a config holds it.
+
+        Strings are read as literals (RecBole's way to write a choice of lists), and a whole number
+        is one where the config has one: quniform draws 5.0.
+        """
+        keys = {}
+        for key, value in drawn.items():
+            value = plain(value)
+            if isinstance(value, str):
+                try:
+                    value = literal(value)
+                except NameError:
+                    value = {"true": True, "false": False}.get(value.lower(), value)
+            if isinstance(value, float) and value.is_integer() and _is_whole(config[key]):
+                value = int(value)
+            keys[key] = value
+        return keys
+
+    def _examples(self) -> list[tuple[str, list[Any]]]:
+        """Every value of a choice, one value of a range."""
+        from hyperopt import space_eval
+        from hyperopt.pyll.stochastic import sample
+
+        return [
+            (key, [space_eval(node, {key: place}) for place in range(self.choices[key])])
+            if key in self.choices
+            else (key, [sample(node, np.random.default_rng(0))])
+            for key, node in self.nodes.items()
+        ]
+
+
+def _find(name: str) -> Path:
+    """The file of a space.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    shipped = {
+        file.stem: file
+        for folder, suffix in reversed(_SHIPPED)
+        for file in sorted((properties_folder() / folder).glob(f"*{suffix}"))
+    }
+    if Path(name).is_file():
+        return Path(name)
+    if name in shipped:
+        return shipped[name]
+    raise ConfigError(
+        f"--hyper: {name} is no file (from {Path.cwd()}) and no space that is shipped. "
+        f"{did_you_mean(name, shipped)}"
+    )
+
+
+def _by_kind(content: str, file: Path) -> dict[str, dict[str, Any]]:
+    """The lines of a YAML file as RecBole wants them: by kind, then by key.
+
+    Raises:
+        ValueError: A line is not of the documented form.
+    """
+    try:
+        lines = yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise ValueError(f"no YAML ({error})") from error
+    found: dict[str, dict[str, Any]] = {}
+    for key, line in (lines if isinstance(lines, dict) else {str(file): lines}).items():
+        (kind, values), *more = line.items() if isinstance(line, dict) and line else [("", None)]
+        if kind in _LIMITS and isinstance(values, list):
+            values = [float(value) for value in values]
+        good = isinstance(values, list) and len(values) == _LIMITS.get(kind, len(values)) > 0
+        if more or not good or kind not in ("choice", *_LIMITS):
+            raise ValueError(f"{key}: got {line!r}")
+        if kind == "loguniform":
+            values = [math.log(value) for value in values]
+        found.setdefault(kind, {})[key] = values
+    return found
+
+
+def with_keys(config: Any, keys: dict[str, Any]) -> Any:
+    """The Config again with some keys of it changed; ``teacher.x`` changes one of the teacher's.
+
+    Raises:
+        ConfigError: A key or a value is not allowed.
+    """
+    from recbole.config import Config
+
+    given = copy.deepcopy(config.external_config_dict)
+    with no_command_line(), strings_as_they_are(), asking_recbole():  # they have been read once
+        return Config(config.model_class, config["dataset"], config_dict={**given, **keys})
+
+
+def plain(value: Any) -> Any:
+    """Values as JSON and YAML have them: no tuples, no numbers of NumPy's."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,296 @@
+"""Searches by RecBole's HyperTuning: distinct trials, one teacher, validation only, resumable."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from recbole_freqd import hyper, runs, spaces
+from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
+from recbole_freqd.quick_start import main
+from recbole_freqd.settings import properties_folder
+
+GRID = "freqd_alpha choice [0.1,0.3,0.5]\nfreqd_beta choice [0.3,1.0]\n"
+
+
+@pytest.fixture(autouse=True)
+def hyperopt():
+    return pytest.importorskip("hyperopt")
+
+
+@pytest.fixture
+def config(tiny_config, teacher_recipe):
+    def make(**keys):
+        return tiny_config(**{"trainer": "FreqD", "teacher": teacher_recipe, **keys})
+
+    return make
+
+
+@pytest.fixture
+def grid(tmp_path):
+    return space(tmp_path, GRID)
+
+
+def space(folder, text, name="grid.hyper"):
+    (folder / name).write_text(text)
+    return [str(folder / name)]
+
+
+def score_of(config):
+    """An objective that trains nothing; best at alpha 0.3, beta 1."""
+    return {"score": 1 - abs(config["freqd_alpha"] - 0.3) + config["freqd_beta"] / 10}
+
+
+def records(folder="runs"):
+    (file,) = Path(folder).glob("hyper-*/trials.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def stopped_after(n, objective):
+    """The same objective, in a process that is killed in the trial after n."""
+    done = []
+
+    def killed(config):
+        if len(done) == n:
+            raise KeyboardInterrupt
+        done.append(objective(config))
+        return done[-1]
+
+    return killed
+
+
+def points(found):
+    return [tuple(sorted(record["keys"].items())) for record in found]
+
+
+def test_six_trials_stopped_in_the_fourth_go_on_with_one_teacher_and_leave_no_checkpoints(
+    config, grid, monkeypatch
+):
+    from recbole_freqd.teacher import recipe
+
+    trained, teachers, run, train = [], [], runs.run, recipe._train
+
+    def killed_in_the_fourth(config, **options):
+        trained.append(options["test"])
+        done = run(config, **options)
+        assert done.test_result is None
+        if len(trained) == 4:  # its training is through, nothing is recorded
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(runs, "run", killed_in_the_fourth)
+    monkeypatch.setattr(recipe, "_train", lambda *rest: teachers.append(1) or train(*rest))
+    with pytest.raises(KeyboardInterrupt):
+        hyper.search(config(), grid, Path("runs"))
+    assert len(records()) == 3
+    best = hyper.search(config(), grid, Path("runs"))
+    found = records()
+    assert len(set(points(found))) == len(found) == 6 and len(teachers) == 1
+    assert len(trained) == 7 and not any(trained)  # the test split was never opened
+    assert len({record["teacher"] for record in found}) == 1
+    assert best["score"] == max(record["score"] for record in found)
+    left = {file.name for file in Path("saved").iterdir()}
+    assert {name.partition("-")[0] for name in left} == {"teacher"} and len(left) == 2
+
+
+@pytest.mark.parametrize("algo", hyper.ALGORITHMS)
+def test_a_search_that_was_stopped_ends_with_the_trials_of_one_that_was_not(config, tmp_path, algo):
+    text = GRID if algo == "exhaustive" else "freqd_alpha uniform 0,1\n" + GRID.splitlines()[1]
+    grid = space(tmp_path, text)
+    options = {"algo": algo, "max_evals": 6, "objective": score_of}
+    hyper.search(config(), grid, Path("whole"), **options)
+    for n in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            options["objective"] = stopped_after(n, score_of)
+            hyper.search(config(), grid, Path("runs"), **options)
+    options["objective"] = score_of
+    hyper.search(config(), grid, Path("runs"), **options)
+    assert len(records()) == 6
+    assert [(r["keys"], r["score"], r["drawn"]) for r in records()] == [
+        (r["keys"], r["score"], r["drawn"]) for r in records("whole")
+    ]
+
+
+def test_a_finished_search_trains_nothing_and_more_trials_go_on_from_it(config, tmp_path):
+    ranges = space(tmp_path, "freqd_alpha uniform 0,1\nfreqd_k quniform 1,9,1\n")
+    options = {"algo": "random", "objective": lambda config: {"score": config["freqd_alpha"]}}
+    hyper.search(config(), ranges, Path("runs"), max_evals=3, **options)
+    options["objective"] = stopped_after(2, options["objective"])
+    hyper.search(config(), ranges, Path("runs"), max_evals=5, **options)
+    assert hyper.search(config(), ranges, Path("runs"), max_evals=5, **options)["score"] > 0
+    assert len(set(points(records()))) == 5
+    assert all(type(record["keys"]["freqd_k"]) is int for record in records())
+
+
+def test_what_was_tried_before_is_not_trained_again(config, grid):
+    calls = []
+    objective = lambda config: calls.append(1) or score_of(config)  # noqa: E731
+    hyper.search(config(), grid, Path("runs"), algo="random", max_evals=12, objective=objective)
+    assert len(records()) == 12 and len(calls) == len(set(points(records()))) < 12
+    assert {record["score"] for record in records() if "same_as" in record}
+
+
+def test_another_config_space_or_algorithm_is_another_search(config, grid, tmp_path):
+    other = space(tmp_path, GRID.replace("0.5", "0.7"), "other.hyper")
+    for options in (
+        (config(), grid, "exhaustive"),
+        (config(embedding_size=6), grid, "exhaustive"),
+        (config(), other, "exhaustive"),
+        (config(), grid, "random"),
+        (config(show_progress=True), grid, "exhaustive"),  # how it is shown is no difference
+    ):
+        hyper.search(*options[:2], Path("runs"), algo=options[2], max_evals=1, objective=score_of)
+    assert len(list(Path("runs").iterdir())) == 4
+
+
+def test_the_best_config_is_written_ready_to_run(config, grid, capsys):
+    found = hyper.search(config(), grid, Path("runs"), objective=score_of)
+    assert found["keys"] == {"freqd_alpha": 0.3, "freqd_beta": 1.0}
+    printed = capsys.readouterr().out
+    assert f"--config_files {found['folder']}/best.yaml" in printed
+    assert printed.count("Trial ") == 6 and "Trial 6 of 6: " in printed
+    table = Path(found["folder"], "trials.md").read_text()
+    assert printed.count("\n| ") == table.count("\n| ") == 8
+    assert main(["--config_files", f"{found['folder']}/best.yaml", "--output_dir=after"]) == 0
+    (results,) = Path("after").glob("tiny-BPR-FreqD-*/results.json")
+    saved = json.loads(results.read_text())["config"]
+    assert (saved["freqd_alpha"], saved["freqd_beta"], saved["embedding_size"]) == (0.3, 1.0, 4)
+    assert saved["teacher"]["model"] == "BPR" and not {"hyper_search"} & set(saved)
+
+
+def test_a_trial_that_fails_says_no_to_its_own_keys_only(config, grid):
+    def objective(config):
+        if config["freqd_alpha"] == 0.3:
+            raise TrainingError("Training loss is nan")
+        return score_of(config)
+
+    best = hyper.search(config(), grid, Path("runs"), objective=objective)
+    failed = [record for record in records() if record["score"] is None]
+    assert len(records()) == 6 and len(failed) == 2 and best["keys"]["freqd_alpha"] != 0.3
+    assert failed[0]["error"] == "Training loss is nan"
+    never = stopped_after(0, score_of)
+    assert hyper.search(config(), grid, Path("runs"), objective=never)["score"] == best["score"]
+
+    def always(config):
+        raise TrainingError("nan")
+
+    with pytest.raises(TrainingError, match="None of 6 trials has come to an end"):
+        hyper.search(config(), grid, Path("none"), objective=always)
+
+
+def test_a_metric_that_is_better_when_smaller_is_minimised(config, grid):
+    made = config()
+    made["valid_metric_bigger"] = False
+    best = hyper.search(made, grid, Path("runs"), objective=score_of)
+    assert best["score"] == min(record["score"] for record in records())
+
+
+def test_trials_of_other_data_are_not_mixed(config, grid):
+    def on(data):
+        return lambda config: {**score_of(config), "data": data}
+
+    hyper.search(config(), grid, Path("runs"), max_evals=2, objective=on("one"))
+    with pytest.raises(ConfigError, match="The data has changed since runs/hyper-tiny-BPR-FreqD-"):
+        hyper.search(config(), grid, Path("runs"), objective=on("other"))
+    assert len(records()) == 2
+
+
+def test_two_processes_do_not_share_a_search_and_a_damaged_record_is_an_error(config, grid):
+    def nested(config_of_trial):
+        with pytest.raises(ConfigError, match="is being searched by another process"):
+            hyper.search(config(), grid, Path("runs"), objective=score_of)
+        return score_of(config_of_trial)
+
+    hyper.search(config(), grid, Path("runs"), max_evals=1, objective=nested)
+    (file,) = Path("runs").glob("*/trials.jsonl")
+    file.write_text(file.read_text()[:-20])
+    with pytest.raises(CheckpointError, match="trials.jsonl cannot be read"):
+        hyper.search(config(), grid, Path("runs"), objective=score_of)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("freqd_alhpa choice [0.1]", r"unknown key 'freqd_alhpa'. Did you mean 'freqd_alpha'"),
+        ("freqd_alpha choice [0.1,1.5]", r"freqd_alpha: got 1.5; allowed: float in \[0, 1\]"),
+        ("freqd_alpha uniform 0,1", "--algo exhaustive: freqd_alpha cannot be exhausted"),
+        ("freqd_alpha select [0.1]", r"grid.hyper: Illegal param type \[select\]"),
+        ("freqd_alpha uniform 1", "grid.hyper: not enough values"),
+        ("freqd_alpha choice [0.1", "is no literal"),
+        ("valid_metric choice ['NDCG@10']", "valid_metric cannot be searched"),
+        ("teacher.seed choice [1,2]", "'teacher.seed' is not allowed"),
+        ("\n", "names no key to search"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused_before_the_first_trial(
+    config, tmp_path, text, message
+):
+    with pytest.raises(ConfigError, match=message):
+        hyper.search(config(), space(tmp_path, text), Path("runs"), objective=score_of)
+    assert not Path("runs").exists()
+
+
+def test_a_key_that_is_fixed_on_the_command_line_is_not_searched(config, grid, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "--freqd_alpha=0.2"])
+    with pytest.raises(ConfigError, match="--freqd_alpha=... fixes what --hyper searches"):
+        hyper.search(config(), grid, Path("runs"), objective=score_of)
+
+
+def test_a_space_in_yaml_has_natural_limits_and_teachers_keys_can_be_searched(config, tmp_path):
+    text = """
+        learning_rate: {loguniform: [1e-4, 0.01]}
+        teacher.embedding_size: {choice: [8, 16]}
+        freqd_filter: {choice: ['linear', '[1.0, -0.5]']}
+        embedding_size: {quniform: [2, 6, 2]}
+    """
+    seen = []
+
+    def objective(config):
+        seen.append(config)
+        return {"score": 0.5}
+
+    files = space(tmp_path, text, "space.yaml")
+    hyper.search(config(), files, Path("runs"), algo="random", max_evals=8, objective=objective)
+    assert all(1e-4 <= config["learning_rate"] <= 0.01 for config in seen)
+    assert {config["teacher"]["embedding_size"] for config in seen} == {8, 16}
+    assert {str(config["freqd_filter"]) for config in seen} == {"linear", "[1.0, -0.5]"}
+    assert {type(config["embedding_size"]) for config in seen} == {int}
+    with pytest.raises(ConfigError, match="space.yaml: freqd_k: got {'uniform': .1.}"):
+        spaces.Space(space(tmp_path, "freqd_k: {uniform: [1]}", "space.yaml"))
+
+
+def test_every_shipped_space_can_be_searched(config):
+    shipped = sorted((properties_folder() / "hyper").glob("*.hyper"))
+    assert [file.stem for file in shipped] == ["FD", "FreqD"]
+    for file in shipped:
+        found = spaces.Space([file.stem])
+        found.check(config(trainer=file.stem), "exhaustive")
+        assert (
+            found.size
+            == len(found._examples()[0][1]) * found.size // found.choices[next(iter(found.choices))]
+            > 1
+        )
+    with pytest.raises(ConfigError, match="FreqE is no file .* Did you mean 'FreqD'"):
+        spaces.Space(["FreqE"])
+
+
+def test_the_script_searches(config, grid, tiny_keys, capsys):
+    arguments = [f"--{key}={value}" for key, value in tiny_keys.items() if key != "checkpoint_dir"]
+    common = ["-d", "tiny", *arguments, "--teacher.epochs=1", "--hyper", *grid]
+    assert main([*common, "--max_evals", "2", "--keep_checkpoints"]) == 0
+    assert "Trial 2 of 2" in capsys.readouterr().out
+    (home,) = Path("freqd_runs").iterdir()
+    kept = [
+        json.loads(line)["checkpoint"] for line in (home / "trials.jsonl").read_text().splitlines()
+    ]
+    assert all(Path(file).is_file() for file in kept)
+    assert main([*common, "--algo", "grid"]) == 2
+    assert "--algo: got 'grid'; allowed: exhaustive, random, bayes" in capsys.readouterr().err
+
+
+def test_without_hyperopt_the_error_gives_the_command(config, grid, monkeypatch):
+    made = config()
+    monkeypatch.setattr(hyper.importlib.util, "find_spec", lambda name, package=None: None)
+    with pytest.raises(ConfigError, match=r'pip install "recbole_freqd\[tune\]"'):
+        hyper.search(made, grid, Path("runs"))
