@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from recbole_freqd import __version__
+from recbole_freqd.bands import Bands
 from recbole_freqd.checkpoint import load_checkpoint, load_plain, new_checkpoint_path, sidecar_path
 from recbole_freqd.config import trainer_names
 from recbole_freqd.distiller import training_matrix
@@ -26,7 +27,7 @@ from recbole_freqd.rng import RandomStream
 from recbole_freqd.rows import Features
 from recbole_freqd.runs import name_of
 from recbole_freqd.settings import method_keys
-from recbole_freqd.spectrum import Bands, GraphSpectrum, band_losses, response_curve
+from recbole_freqd.spectrum import GraphSpectrum, band_losses, response_curve
 from recbole_freqd.teacher.base import holds_class, load_model
 from recbole_freqd.teacher.home import (
     Home,

@@ -4,8 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from recbole_freqd.errors import ConfigError
-
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """The options of :func:`recbole_freqd.export`."""
@@ -35,6 +33,52 @@ def add_hyper(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def export_arguments(options: argparse.Namespace, keys: list[str]) -> dict[str, Any]:
+    """What :func:`recbole_freqd.export` is called with.
+
+    Raises:
+        ConfigError: A config key that an export has no use for.
+    """
+    from recbole_freqd.errors import ConfigError
+
+    given = dict(key[2:].split("=") for key in keys)
+    data_path = given.pop("data_path", None)
+    if given:
+        raise ConfigError(
+            f"--export reads the checkpoint's own config: --{next(iter(given))} would change "
+            "nothing. Allowed beside its own options: --data_path=..., where the data has moved."
+        )
+    return {
+        "checkpoint": options.export,
+        "out": options.out,
+        "formats": options.format,
+        "precision": options.precision,
+        "histories": options.histories,
+        "spectral": options.spectral,
+        "overwrite": options.overwrite,
+        "data_path": data_path,
+        "trust": options.trust_checkpoint,
+        "progress": True,
+    }
+
+
+def run_export(options: argparse.Namespace, keys: list[str]) -> None:
+    """Exports a checkpoint's vectors, and says what is in the folder now."""
+    arguments = export_arguments(options, keys)
+    from recbole_freqd.exporting import export
+
+    manifest = export(**arguments)
+    counts = " and ".join(f"{manifest[side]['count']:,} {side}" for side in ("users", "items"))
+    print(
+        f"{manifest['model']}: vectors of {counts}, {manifest['dimensions']} x "
+        f"{manifest['dtype']}, {manifest['metric']}, in {options.out}/"
+        f"{{{', '.join(sorted(manifest['sha256']))}, manifest.json}}"
+    )
+    if manifest["approximation"]:
+        kept = 100 * manifest["approximation"]["top10_overlap"]
+        print(f"They are an approximation: {kept:.1f} % of the model's top 10 are in theirs.")
+
+
 def run_hyper(options: argparse.Namespace, config: Any) -> None:
     """Searches the spaces that the options name."""
     from recbole_freqd.hyper import search
@@ -47,41 +91,3 @@ def run_hyper(options: argparse.Namespace, config: Any) -> None:
         max_evals=options.max_evals,
         keep=options.keep_checkpoints,
     )
-
-
-def run_export(options: argparse.Namespace, keys: list[str]) -> None:
-    """Exports a checkpoint's vectors, and says what is in the folder now.
-
-    Raises:
-        ConfigError: A config key that an export has no use for.
-    """
-    given = dict(key[2:].split("=") for key in keys)
-    data_path = given.pop("data_path", None)
-    if given:
-        raise ConfigError(
-            f"--export reads the checkpoint's own config: --{next(iter(given))} would change "
-            "nothing. Allowed beside its own options: --data_path=..., where the data has moved."
-        )
-    from recbole_freqd.exporting import export
-
-    manifest = export(
-        options.export,
-        options.out,
-        formats=options.format,
-        precision=options.precision,
-        histories=options.histories,
-        spectral=options.spectral,
-        overwrite=options.overwrite,
-        data_path=data_path,
-        trust=options.trust_checkpoint,
-        progress=True,
-    )
-    counts = " and ".join(f"{manifest[side]['count']:,} {side}" for side in ("users", "items"))
-    print(
-        f"{manifest['model']}: vectors of {counts}, {manifest['dimensions']} x "
-        f"{manifest['dtype']}, {manifest['metric']}, in {options.out}/"
-        f"{{{', '.join(sorted(manifest['sha256']))}, manifest.json}}"
-    )
-    if manifest["approximation"]:
-        kept = 100 * manifest["approximation"]["top10_overlap"]
-        print(f"They are an approximation: {kept:.1f} % of the model's top 10 are in theirs.")

@@ -81,10 +81,10 @@ def main(arguments: Optional[list[str]] = None) -> int:
     argv = sys.argv
     sys.argv = [argv[0], *keys]  # what RecBole's Config will read
     try:
-        if options.export:
-            run_export(options, keys)
-        elif options.analyze or options.sweep:
+        if options.analyze or options.sweep:
             analysing.run_script(options, keys)
+        elif options.export:
+            run_export(options, keys)
         else:
             _run(options)
         return 0

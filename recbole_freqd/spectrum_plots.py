@@ -108,13 +108,14 @@ def losses_figure(results: dict[str, Any], metric: str = "recall@20") -> Any:
     figure, axes = _panels(2, rows=rows)
     colours = matplotlib.colormaps["cividis"]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    room = 0.0 if high > low else 0.01
+    room = 0.0 if high > low else 0.01  # so that equal ones have a scale
     norm = matplotlib.colors.Normalize(low - room, high + room)
     for column, side in enumerate(results["sides"]):
         first = students[0]["sides"][side]["relative"]
         for place, (student, value) in enumerate(zip(students, values)):
             # The lightest end of the map would be lost on white paper.
             colour = GREY if value is None else colours(0.85 * float(norm(value)))
+            colour = colour if len(known) > 1 else COLOURS[0]
             look = _look(place, colour)
             own = student["sides"][side]["relative"]
             lines = [_numbers(own), _ratios(own, first)]
@@ -127,7 +128,7 @@ def losses_figure(results: dict[str, Any], metric: str = "recall@20") -> Any:
     if rows == 2:
         axes[1, 0].set_ylabel(f"not learnt, as a multiple of\n{students[0]['name']}")
     _legend(figure, axes[0, 0], columns=2)
-    if known:
+    if len(known) > 1:
         shown = matplotlib.colors.ListedColormap([colours(0.85 * i / 255) for i in range(256)])
         scale = matplotlib.cm.ScalarMappable(norm, shown)
         bar = figure.colorbar(scale, ax=axes, fraction=0.04, pad=0.02)

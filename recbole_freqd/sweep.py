@@ -92,13 +92,15 @@ def sweep(
     some = next(iter(configs.values()))
     home = folder / f"sweep-{some['dataset']}-{key}"
     cells = [
-        {**_cell(config, home, runs), "value": config[key], "seed": seed}
-        for (_, seed), config in configs.items()
+        {**_cell(config, home, runs), "value": _value(config, key, value), "seed": seed}
+        for (value, seed), config in configs.items()
     ]
     alone = []
     if trainer_names(some["trainer"]):
-        first = [configs[values[0], seed] for seed in seeds]
-        alone = [_cell(runs.alone_config(config), home, runs) for config in first]
+        without = {place: runs.alone_config(config) for place, config in configs.items()}
+        # A line beside the sweep, unless the key is one of the student's own: then it is no line.
+        if len({_keys_hash(config) for config in without.values()}) == len(seeds):
+            alone = [_cell(without[values[0], seed], home, runs) for seed in seeds]
     found = _summary(key, some, seeds, cells, alone)
     write_json(home / "sweep.json", found)
     text = _csv(found)
@@ -108,12 +110,7 @@ def sweep(
 
 def _cell(config: Any, home: Path, runs: Any) -> dict[str, Any]:
     """The validation metrics of a run, from its file where it was done before."""
-    keys = {
-        name: str(value)
-        for name, value in config.final_config_dict.items()
-        if name not in WHERE_IT_RUNS
-    }
-    path = home / "cells" / f"{fingerprint(keys, __version__)}.json"
+    path = home / "cells" / f"{_keys_hash(config)}.json"
     if path.is_file():
         logger.info("Done before: %s", path)
         return read_json(path)
@@ -125,10 +122,30 @@ def _cell(config: Any, home: Path, runs: Any) -> dict[str, Any]:
         "valid": run.best_valid_result,
         "teacher": teacher,
         "seconds_per_epoch": run.seconds_per_epoch,
-        "config": keys,
+        "config": _keys(config),
     }
     write_json(path, cell)
     return cell
+
+
+def _keys(config: Any) -> dict[str, str]:
+    """What the outcome of a run depends on, of its config."""
+    found = config.final_config_dict
+    return {name: str(value) for name, value in found.items() if name not in WHERE_IT_RUNS}
+
+
+def _keys_hash(config: Any) -> str:
+    return fingerprint(_keys(config), __version__)
+
+
+def _value(config: Any, key: str, text: str) -> Any:
+    """A number where it is one, also of a nested key like ``teacher.embedding_size``."""
+    if key in config:
+        return _plain(config[key])
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _summary(
@@ -139,13 +156,15 @@ def _summary(
     alone: list[dict[str, Any]],
 ) -> dict[str, Any]:
     metric = config["valid_metric"].lower()
-    values = list(dict.fromkeys(_plain(cell["value"]) for cell in cells))
+    values = list(dict.fromkeys(cell["value"] for cell in cells))
     points = []
     for value in values:
-        own = [cell for cell in cells if _plain(cell["value"]) == value]
+        own = [cell for cell in cells if cell["value"] == value]
         points.append({"value": value, **_mean_sd([cell["valid"][metric] for cell in own])})
-    teachers = {cell["seed"]: cell["teacher"].get(metric) for cell in cells}
-    known = [value for value in teachers.values() if value is not None]
+    taught = {(cell["seed"], cell["teacher"].get(metric)) for cell in cells}
+    # One teacher for each seed is a line beside the sweep; teachers that the key changes are none.
+    same = len(taught) == len(seeds) and all(value is not None for _, value in taught)
+    known = [value for _, value in sorted(taught)] if same else []
     names = trainer_names(config["trainer"])
     symbol = _SYMBOLS.get(key.rpartition("_")[2])
     return {
@@ -163,7 +182,7 @@ def _summary(
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, (int, float)) else str(value)
+    return value if isinstance(value, (int, float)) else str(value)  # no lists: they are keys
 
 
 def _mean_sd(values: Sequence[float]) -> dict[str, Any]:

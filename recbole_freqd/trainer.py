@@ -11,10 +11,9 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_freqd import compat
-from recbole_freqd.checkpoint import load_plain, sidecar_path, write_atomically
 from recbole_freqd.config import complete_in_place, trainer_names
 from recbole_freqd.distiller import Distiller
-from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
+from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.features import (
     StudentRanker,
     closed_form_error,
@@ -24,13 +23,14 @@ from recbole_freqd.features import (
 from recbole_freqd.features.check import whole_features
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.ranking import undisturbed
-from recbole_freqd.resume import ResumableTrainer, over
-from recbole_freqd.teacher import Teacher, data_fingerprint, find_teacher
+from recbole_freqd.resume import over
+from recbole_freqd.sidecar import SidecarTrainer
+from recbole_freqd.teacher import Teacher, find_teacher
 
 _BANDS_EVERY = 5  # epochs between two looks at the bands
 
 
-class DistillationTrainer(ResumableTrainer):
+class DistillationTrainer(SidecarTrainer):
     """Trains a student with its own loss plus the distillation losses that ``trainer:`` names.
 
     Everything is the work of the student's own RecBole trainer, which this class is mixed into when
@@ -79,9 +79,6 @@ class DistillationTrainer(ResumableTrainer):
         self.methods = trainer_names(config["trainer"])
         super().__init__(config, model)
         self.teacher: Optional[Teacher] = None
-        self.distiller: Optional[Distiller] = None
-        self._resume_from: Optional[str] = None
-        self._data: dict[str, str] = {}
         self._sums: dict[str, torch.Tensor] = {}
         self._steps = 0
         self._verbose = True
@@ -136,12 +133,10 @@ class DistillationTrainer(ResumableTrainer):
             self.teacher.ranker(train_data._dataset) if self._reads_scores() else None,
             self.teacher.trajectory_rankers(train_data._dataset),
         )
-        self._data = data_fingerprint(train_data._dataset)
         for optimizer in self._optimizers:
             for group in self.distiller.parameter_groups():
                 optimizer.add_param_group(group)
-        if self._resume_from is not None:
-            self._load_sidecar(self._resume_from)
+        self._distiller_is_there(train_data._dataset)
 
     def _reads_scores(self) -> bool:
         return any(LOSSES.get(method).reads_scores for method in self.methods)
@@ -245,100 +240,6 @@ class DistillationTrainer(ResumableTrainer):
     def _place(self) -> str:
         return f"step {self._steps} of {super()._place()}"
 
-    # --- checkpoints: the student's stays plain RecBole, ours lies beside it ------------------
-
-    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
-        path = kwargs.get("saved_model_file", self.saved_model_file)
-        with self._saving_beside(path):
-            super()._save_checkpoint(epoch, verbose, **kwargs)
-
-    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        with self._saving_beside(saved_model_file):
-            super().save_pretrained_model(epoch, saved_model_file)
-
-    @contextmanager
-    def _saving_beside(self, path: str) -> Iterator[None]:
-        """While open, RecBole sees the student's part of the optimizer; then our part is saved."""
-        full = self.optimizer
-        self.optimizer = _StudentPart(full)
-        try:
-            yield
-        finally:
-            self.optimizer = full
-        if self.distiller is not None:
-            write_atomically(sidecar_path(path), self._write_sidecar)
-
-    def _state(self) -> dict[str, Any]:
-        distilling = {"own": self.distiller.state_dict(), "streams": self.distiller.extra_state()}
-        return {**super()._state(), "distiller": distilling}
-
-    def _take_best(self) -> None:
-        super()._take_best()
-        sidecar = sidecar_path(self.saved_model_file)
-        if Path(sidecar).is_file():
-            self.distiller.load_state_dict(load_plain(sidecar, self.device)["distiller"])
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        super()._restore(state)
-        self.distiller.load_state_dict(state["distiller"]["own"])
-        self.distiller.load_extra_state(_on_cpu(state["distiller"]["streams"]))
-
-    def _write_sidecar(self, path: str) -> None:
-        state = {
-            "methods": self.methods,
-            "distiller": self.distiller.state_dict(),
-            "streams": self.distiller.extra_state(),
-            "optimizers": [_distiller_part(optimizer) for optimizer in self._optimizers],
-            "data": self._data,
-        }
-        torch.save(state, path)
-
-    def resume_checkpoint(self, resume_file: Any) -> None:
-        """As RecBole's; the projectors follow from the sidecar when ``fit`` has built them.
-
-        Raises:
-            CheckpointError: The sidecar is missing; from ``fit``: it is one of other losses or
-                widths, or damaged.
-        """
-        if not Path(sidecar_path(resume_file)).is_file():
-            raise CheckpointError(
-                f"{sidecar_path(resume_file)} is missing: the projectors of {resume_file} are in "
-                "it. Put it back beside the checkpoint, or train without resuming."
-            )
-        try:
-            super().resume_checkpoint(resume_file)  # type: ignore[misc]
-        except ValueError as error:
-            raise CheckpointError(
-                f"RecBole cannot resume {self.config['model']} from {resume_file}: {error}. A "
-                "model with several optimizers (RecVAE) is saved with one of them only; train it "
-                "anew."
-            ) from error
-        self._resume_from = sidecar_path(resume_file)
-
-    def _load_sidecar(self, path: str) -> None:
-        try:
-            self._apply_sidecar(load_plain(path, self.device), path)
-        except CheckpointError:
-            raise
-        except Exception as error:  # damaged, or of other widths: torch raises a dozen kinds
-            raise CheckpointError(
-                f"{path} cannot be used: {error}. Resume with the config it was made with, or "
-                "train without resuming."
-            ) from error
-
-    def _apply_sidecar(self, state: dict[str, Any], path: str) -> None:
-        if state["methods"] != self.methods:
-            raise CheckpointError(
-                f"{path} holds the projectors of trainer {state['methods']}, the config names "
-                f"{self.methods}. Resume with the same trainer."
-            )
-        self.distiller.load_state_dict(state["distiller"])
-        self.distiller.load_extra_state(_on_cpu(state["streams"]))
-        for optimizer, stored in zip(self._optimizers, state["optimizers"]):
-            own = optimizer.state_dict()
-            own["state"].update(stored["state"])
-            optimizer.load_state_dict(own)
-
 
 class FreqDTrainer(DistillationTrainer):
     """:class:`DistillationTrainer` with ``trainer: FreqD`` where the config names none.
@@ -401,31 +302,3 @@ def check_trajectory(methods: list[str], teacher: dict[str, Any]) -> None:
         f"way; got {given}. Allowed: a recipe that keeps them, e.g. `teacher: {{model: BPR, "
         "keep_every: 10}`, in epochs."
     )
-
-
-def _on_cpu(streams: dict[str, Any]) -> dict[str, Any]:
-    """Generator states live on the CPU, whatever device they are states of."""
-    return {
-        name: {device: value.cpu() for device, value in states.items()}
-        for name, states in streams.items()
-    }
-
-
-class _StudentPart:
-    """An optimizer's state without the groups added for the distiller: what RecBole would save."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._state = optimizer.state_dict()
-
-    def state_dict(self) -> dict[str, Any]:
-        first = self._state["param_groups"][:1]
-        own = {index for group in first for index in group["params"]}
-        state = {index: value for index, value in self._state["state"].items() if index in own}
-        return {"state": state, "param_groups": first}
-
-
-def _distiller_part(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The rest of :class:`_StudentPart`: state of the parameters in the added groups."""
-    state = optimizer.state_dict()
-    own = {index for group in state["param_groups"][1:] for index in group["params"]}
-    return {"state": {index: value for index, value in state["state"].items() if index in own}}

@@ -1,5 +1,6 @@
 """On CUDA: the same job, on the configured device, within tolerance of the CPU's."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -81,3 +82,17 @@ def test_scores_are_taught_on_the_device(distil, trainer, teacher):
     run = distil("0", trainer=trainer, teacher={"model": teacher, "epochs": 1}, **keys).trainer
     assert {buffer.device.type for buffer in run.distiller.buffers()} == {"cuda"}
     assert 0 < float(run._sums[trainer]) < float("inf")
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_energies_by_band_are_those_of_the_cpu(exact):
+    from recbole_freqd.graph import cooccurrence_graph
+    from recbole_freqd.spectrum import GraphSpectrum, band_losses
+    from tests.oracles import random_interactions
+
+    graph = cooccurrence_graph(random_interactions(5), side="item", k=3)
+    spectrum = GraphSpectrum(graph, 5, exact=exact)
+    student, teacher = (torch.randn(10, d, generator=torch.manual_seed(d)) for d in (3, 6))
+    here = band_losses(spectrum, student, teacher)
+    there = band_losses(spectrum, student.cuda(), teacher.cuda())
+    np.testing.assert_allclose(there.loss, here.loss, rtol=1e-4, atol=1e-5)

@@ -68,6 +68,24 @@ def test_the_script_sweeps_on_validation_and_never_runs_a_cell_twice(
     assert [each[:2] for each in asked[before:]] == [(0.5, 1)]
 
 
+def test_lines_of_teacher_and_student_alone_are_drawn_only_where_the_key_leaves_them_alone(
+    tiny_file,  # noqa: F811
+    tmp_path,
+):
+    pytest.importorskip("matplotlib")
+    arguments = ["-m", "BPR", "-d", "tiny", "--config_files", tiny_file, "--output_dir", "out"]
+    arguments += ["--freqd_projector=linear", "--epochs=1", "--freqd_alpha=0"]
+    for key, lines in (
+        ("embedding_size=3,4", {"teacher"}),
+        ("teacher.embedding_size=5,8", {"alone"}),
+    ):
+        assert main([*arguments, "--sweep", key]) == 0
+        file = Path(tmp_path, "out", f"sweep-tiny-{key.partition('=')[0]}", "sweep.json")
+        found = json.loads(file.read_text())
+        assert {name for name in ("teacher", "alone") if found[name]} == lines
+        assert all(isinstance(point["value"], (int, float)) for point in found["points"])
+
+
 def test_a_value_that_is_not_allowed_ends_it_before_the_work(tiny_file, monkeypatch, capsys):  # noqa: F811
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(runs, "run", None)

@@ -1,13 +1,15 @@
 """The trainer: RecBole's own steps plus our term, and nothing else changed."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from recbole_freqd.checkpoint import load_plain, sidecar_path
 from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
-from recbole_freqd.trainer import DistillationTrainer, FreqDTrainer, over, sidecar_path
+from recbole_freqd.trainer import DistillationTrainer, FreqDTrainer, over
 from tests.oracles import dense_filter, dense_graph
 
 PLAIN = {
@@ -390,3 +392,19 @@ def test_a_model_of_another_kind_is_refused(host):
 
     with pytest.raises(ConfigError, match="GRU4Rec cannot be a student: it is a sequential model"):
         check_student(GRU4Rec, GRU4Rec.type)
+
+
+def test_the_projectors_of_a_model_that_names_its_files_itself_lie_beside_them(
+    built, teacher_recipe
+):
+    """RaCT's own names go by dataset and epoch: two runs would share them."""
+    keys = {"pretrain_epochs": 2, "save_step": 1, "epochs": 2, "train_stage": "actor_pretrain"}
+    model, (train_data, valid_data, _) = built(
+        "RaCT", trainer="FreqD", teacher=teacher_recipe, **keys
+    )
+    trainer = FreqDTrainer(train_data._dataset.config, model)
+    trainer.fit(train_data, valid_data, show_progress=False)
+    folder = Path(trainer.saved_model_file).parent
+    assert Path(trainer.saved_model_file).name.endswith("-2.pth")
+    assert load_plain(sidecar_path(trainer.saved_model_file))["methods"] == ["FreqD"]
+    assert not list(folder.glob("RaCT-tiny*"))

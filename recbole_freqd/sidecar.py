@@ -1,0 +1,162 @@
+"""A distilled student's checkpoint stays plain RecBole; what is ours lies in a file beside it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+
+from recbole_freqd.checkpoint import load_plain, sidecar_path, write_atomically
+from recbole_freqd.distiller import Distiller
+from recbole_freqd.errors import CheckpointError
+from recbole_freqd.identity import data_fingerprint
+from recbole_freqd.resume import ResumableTrainer
+
+
+class SidecarTrainer(ResumableTrainer):
+    """A mixin that keeps projectors, their optimizer's state and our random streams.
+
+    Attributes:
+        distiller: What is trained beside the student, from ``fit`` on.
+        methods: Names of its losses.
+    """
+
+    methods: list[str]
+
+    def __init__(self, config: Any, model: torch.nn.Module) -> None:
+        super().__init__(config, model)
+        self.distiller: Optional[Distiller] = None
+        self._resume_from: Optional[str] = None
+        self._data: dict[str, str] = {}
+
+    def _distiller_is_there(self, dataset: Any) -> None:
+        """Once it is built: what it is saved with, and loaded from where that was asked for."""
+        self._data = data_fingerprint(dataset)
+        if self._resume_from is not None:
+            self._load_sidecar(self._resume_from)
+
+    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
+        path = kwargs.get("saved_model_file", self.saved_model_file)
+        with self._saving_beside(path):
+            super()._save_checkpoint(epoch, verbose, **kwargs)
+
+    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
+        with self._saving_beside():  # under a name of its own, not the one given
+            super().save_pretrained_model(epoch, saved_model_file)
+
+    @contextmanager
+    def _saving_beside(self, path: Optional[str] = None) -> Iterator[None]:
+        """While open, RecBole sees the student's part of the optimizer; then our part is saved.
+
+        Args:
+            path: Beside this; None: beside what ``saved_model_file`` is then.
+        """
+        full = self.optimizer
+        self.optimizer = _StudentPart(full)
+        try:
+            yield
+        finally:
+            self.optimizer = full
+        if self.distiller is not None:
+            beside = sidecar_path(path or self.saved_model_file)
+            write_atomically(beside, self._write_sidecar)
+
+    def _state(self) -> dict[str, Any]:
+        distilling = {"own": self.distiller.state_dict(), "streams": self.distiller.extra_state()}
+        return {**super()._state(), "distiller": distilling}
+
+    def _take_best(self) -> None:
+        super()._take_best()
+        sidecar = sidecar_path(self.saved_model_file)
+        if Path(sidecar).is_file():
+            self.distiller.load_state_dict(load_plain(sidecar, self.device)["distiller"])
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        super()._restore(state)
+        self.distiller.load_state_dict(state["distiller"]["own"])
+        self.distiller.load_extra_state(_on_cpu(state["distiller"]["streams"]))
+
+    def _write_sidecar(self, path: str) -> None:
+        state = {
+            "methods": self.methods,
+            "distiller": self.distiller.state_dict(),
+            "streams": self.distiller.extra_state(),
+            "optimizers": [_distiller_part(optimizer) for optimizer in self._optimizers],
+            "data": self._data,
+        }
+        torch.save(state, path)
+
+    def resume_checkpoint(self, resume_file: Any) -> None:
+        """As RecBole's; the projectors follow from the sidecar when ``fit`` has built them.
+
+        Raises:
+            CheckpointError: The sidecar is missing; from ``fit``: it is one of other losses or
+                widths, or damaged.
+        """
+        if not Path(sidecar_path(resume_file)).is_file():
+            raise CheckpointError(
+                f"{sidecar_path(resume_file)} is missing: the projectors of {resume_file} are in "
+                "it. Put it back beside the checkpoint, or train without resuming."
+            )
+        try:
+            super().resume_checkpoint(resume_file)  # type: ignore[misc]
+        except ValueError as error:
+            raise CheckpointError(
+                f"RecBole cannot resume {self.config['model']} from {resume_file}: {error}. A "
+                "model with several optimizers (RecVAE) is saved with one of them only; train it "
+                "anew."
+            ) from error
+        self._resume_from = sidecar_path(resume_file)
+
+    def _load_sidecar(self, path: str) -> None:
+        try:
+            self._apply_sidecar(load_plain(path, self.device), path)
+        except CheckpointError:
+            raise
+        except Exception as error:  # damaged, or of other widths: torch raises a dozen kinds
+            raise CheckpointError(
+                f"{path} cannot be used: {error}. Resume with the config it was made with, or "
+                "train without resuming."
+            ) from error
+
+    def _apply_sidecar(self, state: dict[str, Any], path: str) -> None:
+        if state["methods"] != self.methods:
+            raise CheckpointError(
+                f"{path} holds the projectors of trainer {state['methods']}, the config names "
+                f"{self.methods}. Resume with the same trainer."
+            )
+        self.distiller.load_state_dict(state["distiller"])
+        self.distiller.load_extra_state(_on_cpu(state["streams"]))
+        for optimizer, stored in zip(self._optimizers, state["optimizers"]):
+            own = optimizer.state_dict()
+            own["state"].update(stored["state"])
+            optimizer.load_state_dict(own)
+
+
+def _on_cpu(streams: dict[str, Any]) -> dict[str, Any]:
+    """Generator states live on the CPU, whatever device they are states of."""
+    return {
+        name: {device: value.cpu() for device, value in states.items()}
+        for name, states in streams.items()
+    }
+
+
+class _StudentPart:
+    """An optimizer's state without the groups added for the distiller: what RecBole would save."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._state = optimizer.state_dict()
+
+    def state_dict(self) -> dict[str, Any]:
+        first = self._state["param_groups"][:1]
+        own = {index for group in first for index in group["params"]}
+        state = {index: value for index, value in self._state["state"].items() if index in own}
+        return {"state": state, "param_groups": first}
+
+
+def _distiller_part(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The rest of :class:`_StudentPart`: state of the parameters in the added groups."""
+    state = optimizer.state_dict()
+    own = {index for group in state["param_groups"][1:] for index in group["params"]}
+    return {"state": {index: value for index, value in state["state"].items() if index in own}}
