@@ -29,11 +29,11 @@ def tables(seed, width=WIDTH, dtype=torch.float32, grad=False):
     )
 
 
-def make(name, teacher=None, seed=0, interactions=None, **options):
+def make(name, teacher=None, seed=0, interactions=None, width=WIDTH, **options):
     teacher = tables(1, 5) if teacher is None else teacher
     user_items = random_interactions(5) if interactions is None else interactions
     options = {**SHORT_LISTS[name], **options}
-    return LOSSES.get(name)(user_items, (WIDTH, WIDTH), teacher, seed=seed, **options)
+    return LOSSES.get(name)(user_items, (width, width), teacher, seed=seed, **options)
 
 
 def value_of(loss, student, users=EVERYONE):
@@ -467,7 +467,8 @@ def test_it_learns_the_teachers_order(name):
     """A checkerboard: the student has the teacher's first item first when it is done."""
     teacher, student = tables(1, 5), tables(2, 8)
     student = [part.clone().requires_grad_() for part in student]
-    loss, optimizer = make(name, teacher, k=3), torch.optim.Adam(student, lr=0.05)
+    loss = make(name, teacher, width=8, k=3)
+    optimizer = torch.optim.Adam(student, lr=0.05)
     for epoch in range(150):
         loss.start_epoch(epoch, FeatureRanker(*student))
         optimizer.zero_grad()

@@ -190,7 +190,11 @@ VARIANTS = {
     "mlp": {"freqd_projector": "mlp", "freqd_dropout": 0.5},
     "mask of an epoch": {"freqd_mask": "epoch"},
     "mask of a step": {"freqd_mask": "step", "freqd_keep_prob": 0.3},
-    "all losses": {"trainer": LOSSES.names(), "fd_projector": "mlp"},
+    "all losses": {
+        "trainer": LOSSES.names(),
+        "fd_projector": "mlp",
+        "teacher": {"model": "BPR", "embedding_size": 8, "epochs": 3, "keep_every": 1},
+    },
     "BPR alone": ALONE,
     "MultiVAE alone": {**ALONE, "model": "MultiVAE", **STUDENTS["MultiVAE"]},
     "RecVAE alone": {**ALONE, "model": "RecVAE", **STUDENTS["RecVAE"]},
