@@ -89,7 +89,8 @@ class RowsRanker(Ranker):
         with torch.no_grad():
             users = self.rows.of("user", user_ids).float()
             parts = [self.rows.of("item", some).float() for some in items.split(_ITEMS_AT_ONCE)]
-            return torch.cat([users @ part.T for part in parts], dim=1)
+            products = torch.cat([users @ part.T for part in parts], dim=1)
+            return self.rows.with_biases(products, user_ids, items)
 
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():

@@ -73,6 +73,7 @@ def compare(
     from recbole_freqd import tune as tuning
     from recbole_freqd.errors import ConfigError
     from recbole_freqd.quick_start import make_config
+    from recbole_freqd.trainer import check_trajectory
 
     named = comparison.read_methods(methods)
     seeds = comparison.check_seeds(seeds, "--seeds")
@@ -89,6 +90,7 @@ def compare(
     losses = list(dict.fromkeys(loss for parts in named.values() for loss in parts))
     base = make_config(model, dataset, config_file_list, {**(config_dict or {}), "trainer": losses})
     comparison.metric_of(base)
+    check_trajectory(losses, base["teacher"])  # before hours of other runs
     folder = Path(output_dir) / f"compare-{base['dataset']}-{base['model']}"
     if tune:
         chosen = tuning.tune(

@@ -144,7 +144,7 @@ class Distiller(nn.Module):
         self.weight_decays: dict[str, float] = {}
         self.losses = nn.ModuleDict()
         user_items = among(training_matrix(dataset), known)
-        for method in methods:
+        for place, method in enumerate(methods):
             options = method_options(config, method)
             self.betas[method] = options["beta"]
             self.weight_decays[method] = options.get("weight_decay", 0.0)
@@ -159,7 +159,7 @@ class Distiller(nn.Module):
                     teacher_scores=teacher_scores,
                     teacher_trajectory=teacher_trajectory,
                     progress=bool(config["show_progress"]),
-                    seed=seed,
+                    seed=seed + place,  # two losses never start from the same numbers
                     **options,
                 ).to(device)
         self._log_widths(widths, teacher_features, adapter)

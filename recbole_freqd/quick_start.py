@@ -208,9 +208,12 @@ def fill_in(
         defaults[TEACHER] = {**defaults[TEACHER], **teacher}
     elif teacher is not None:
         del defaults[TEACHER]
-    if options.compare is not None:  # nobody's keys are tuned, and many runs say little each
+    if options.compare is not None:  # what FreqD was tuned with would be nobody else's choice
         names = []
         defaults.update(state="WARNING", show_progress=False)
+        for section in (defaults, defaults.get(TEACHER, {})):
+            for key in ("learning_rate", "weight_decay"):
+                section.pop(key, None)
     else:
         names = trainer_names(given.get("trainer", defaults["trainer"]))
     for method in LOSSES.names():  # what the main job sets for FreqD is no default of another job

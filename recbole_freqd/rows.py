@@ -140,6 +140,7 @@ class FeatureRows:
             ``torch.autograd.grad`` and from hooks of the parameter (DistributedDataParallel's).
         scorer: From users (b,) and items (b, k) to their scores (b, k), differentiable, where these
             are not the dot products of the features.
+        biases: (n_users,) and (n_items,), or None: what scores have beside the dot products.
     """
 
     user: Callable[[torch.Tensor], torch.Tensor]
@@ -147,6 +148,7 @@ class FeatureRows:
     tables: Optional[Features] = None
     in_place: bool = False
     scorer: Optional[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = None
+    biases: tuple[Optional[torch.Tensor], Optional[torch.Tensor]] = (None, None)
 
     @classmethod
     def of_tables(
@@ -176,7 +178,17 @@ class FeatureRows:
         users = _at_least_single(self.of("user", user_ids))
         items = _at_least_single(self._items(item_ids.reshape(-1)))
         with torch.autocast(device_type=users.device.type, enabled=False):
-            return torch.einsum("bd,bkd->bk", users, items.view(*item_ids.shape, items.shape[-1]))
+            items = items.view(*item_ids.shape, items.shape[-1])
+            return self.with_biases(torch.einsum("bd,bkd->bk", users, items), user_ids, item_ids)
+
+    def with_biases(
+        self, products: torch.Tensor, user_ids: torch.Tensor, item_ids: torch.Tensor
+    ) -> torch.Tensor:
+        """Dot products (b, k) of users (b,) and items, (b, k) or (k,), and biases on top."""
+        of_users, of_items = self.biases
+        if of_users is not None:
+            products = products + of_users[user_ids][:, None]
+        return products if of_items is None else products + of_items[item_ids]
 
     def _items(self, ids: torch.Tensor) -> torch.Tensor:
         """The features (b, d') of items with many repeats; each is computed once."""

@@ -64,7 +64,8 @@ def draw(space: Space, trial: int) -> dict[str, Any]:
 
     A function of the number of the trial and the names of the keys alone: an interrupted search
     goes on where it was, and a key that several spaces share has the same value in all of them, so
-    that no method is lucky in its learning rates.
+    that no method is lucky in its learning rates. Keys that differ in the method's prefix only, as
+    ``freqd_beta`` and ``fd_beta``, fall on the same place of their ranges.
 
     Example:
         >>> rate = {"learning_rate": Rule("loguniform", (0.001, 0.01))}
@@ -72,7 +73,12 @@ def draw(space: Space, trial: int) -> dict[str, Any]:
         >>> one["learning_rate"] == other["learning_rate"]
         True
     """
-    return {key: rule.draw(random.Random(f"{key} {trial}")) for key, rule in space.items()}
+    prefixes = tuple(f"{LOSSES.get(name).prefix}_" for name in LOSSES.names())
+
+    def place(key: str) -> str:
+        return key.partition("_")[2] if key.startswith(prefixes) else key
+
+    return {key: rule.draw(random.Random(f"{place(key)} {trial}")) for key, rule in space.items()}
 
 
 def space_of(methods: list[str], own: Optional[dict[str, Any]] = None) -> Space:

@@ -147,7 +147,9 @@ def read_frozen(file: str, methods: dict[str, list[str]]) -> dict[str, Any]:
             )
     for what, keys in frozen.items():
         allowed = {"embedding_size"} if what == "teacher" else set()
-        unequal = sorted((search.EQUAL_FOR_ALL - allowed) & set(keys)) if what != "tuned" else []
+        unequal = (
+            sorted((search.EQUAL_FOR_ALL - allowed) & set(keys or ())) if what != "tuned" else []
+        )
         if unequal:
             raise ConfigError(
                 f"{file}: {what} sets {', '.join(unequal)}, which is the same for everything that "

@@ -111,17 +111,7 @@ def _scoring(rows: FeatureRows, model: nn.Module, adapter: FeatureAdapter) -> Fe
                 return score_pairs(model, user_ids, item_ids, adapter.pairs_by)
 
         return replace(rows, scorer=predicted)
-    of_users, of_items = adapter.biases(model)
-    if of_users is None and of_items is None:
-        return rows
-
-    def with_biases(user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
-        scores = rows.scores(user_ids, item_ids)
-        if of_users is not None:
-            scores = scores + of_users[user_ids][:, None]
-        return scores if of_items is None else scores + of_items[item_ids]
-
-    return replace(rows, scorer=with_biases)
+    return replace(rows, biases=adapter.biases(model))
 
 
 class StudentRanker(Ranker):

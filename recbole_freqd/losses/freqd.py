@@ -66,8 +66,9 @@ class FreqDLoss(DistillationLoss):
     Source: Zhu & Zhang, "Exploring Feature-based Knowledge Distillation for Recommender System:
         A Frequency Perspective", KDD 2025, arXiv 2411.10676.
     Deviations from the authors' public code: means over entities instead of sums; one edge mask per
-        side and step; no edges between entities that share nothing; the number of experts and
-        their hidden width are separate options; final instead of layer-0 embeddings.
+        side and epoch (or step) instead of one per call; no edges between entities that share
+        nothing; the number of experts and their hidden width are separate options; final instead of
+        layer-0 embeddings.
 
     Example:
         >>> import numpy as np

@@ -227,7 +227,8 @@ class HetCompLoss(ListwiseLoss):
             some: torch.Tensor, ids: torch.Tensor, listed: torch.Tensor, all_items: torch.Tensor
         ) -> torch.Tensor:
             with torch.autocast(device_type=some.device.type, enabled=False):
-                return self._masked_sum(some @ all_items.T, ids, listed)
+                scores = student.with_biases(some @ all_items.T, ids, everything)
+                return self._masked_sum(scores, ids, listed)
 
         blocks = zip(users.split(size), user_ids.split(size), top.split(size))
         return torch.cat(
