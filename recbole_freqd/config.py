@@ -192,7 +192,10 @@ def _note_idle(external: dict[str, Any]) -> None:
     if "trainer" in external:
         external["trainer"] = None
     elif ours:
-        logger.warning("%s: no effect, since no trainer is named.", ", ".join(sorted(ours)))
+        logger.warning(
+            "%s: no effect, since no trainer is named (unless FreqDTrainer is made by hand).",
+            ", ".join(sorted(ours)),
+        )
 
 
 @contextmanager
@@ -321,14 +324,20 @@ def adopt_world(config: Any, student: Any) -> None:
     config.final_config_dict.update(log_wandb=False, single_spec=True, local_rank=0)
 
 
-def read_external(config_file_list: Optional[list[str]]) -> dict[str, Any]:
-    """What the user gives in files and on the command line, merged as a hooked Config merges it."""
+def read_external(
+    config_file_list: Optional[list[str]], values: Optional[dict[str, Any]] = None
+) -> dict[str, Any]:
+    """What the user gives in files, a dict and on the command line, merged as a Config merges it.
+
+    Args:
+        config_file_list: YAML files. values: A ``config_dict``, which wins over them.
+    """
     from recbole.config import Config
 
     config = Config.__new__(Config)
     config.yaml_loader = config._build_yaml_loader()
     config.file_config_dict = config._load_config_files(config_file_list)
-    config.variable_config_dict = {}
+    config.variable_config_dict = dict(values or {})
     config.cmd_config_dict = config._load_cmd_line()
     config._merge_external_config_dict()
     return config.external_config_dict

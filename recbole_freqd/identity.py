@@ -85,7 +85,7 @@ def planned_identity(config: Any) -> dict[str, Any]:
     }
     checkpoint = (config["teacher"] or {}).get("checkpoint")
     if checkpoint is not None and Path(checkpoint).is_file():
-        identity["data"]["teacher"] = _hash_of(Path(checkpoint))
+        identity["data"]["teacher"] = file_hash(Path(checkpoint))
     return identity
 
 
@@ -129,10 +129,11 @@ def _files_of(config: Any) -> dict[str, str]:
 
         with asking_recbole():
             create_dataset(config)
-    return {file.name: _hash_of(file) for file in sorted(folder.glob(pattern)) if file.is_file()}
+    return {file.name: file_hash(file) for file in sorted(folder.glob(pattern)) if file.is_file()}
 
 
-def _hash_of(file: Path) -> str:
+def file_hash(file: Path) -> str:
+    """A hash of the bytes of a file; read again only when its time or size has changed."""
     return _content_hash(str(file), file.stat().st_mtime_ns, file.stat().st_size)
 
 
@@ -151,16 +152,24 @@ def same_data(one: dict[str, str], other: dict[str, str]) -> bool:
 
 
 def read_fingerprint(path: str) -> Optional[dict[str, str]]:
-    """The data fingerprint kept beside a checkpoint of ours, or None."""
+    """The data fingerprint kept beside a checkpoint of ours, or None.
+
+    It has to name the very bytes of the checkpoint: what lies beside a file that was put in the
+    place of another says nothing about it.
+    """
     facts, sidecar = Path(path).with_suffix(".json"), Path(sidecar_path(path))
     try:
         if facts.is_file():
-            found = json.loads(facts.read_text(encoding="utf-8"))["identity"]["data"]
+            content = json.loads(facts.read_text(encoding="utf-8"))
+            found, of = content["identity"]["data"], content["checkpoint"]
         elif sidecar.is_file():
-            found = load_plain(sidecar)["data"]
+            content = load_plain(sidecar)
+            found, of = content["data"], content["checkpoint"]
         else:
             return None
-        return {"tokens": found["tokens"], "train": found["train"]}
+        if of == file_hash(Path(path)):
+            return {"tokens": found["tokens"], "train": found["train"]}
+        logger.warning("What lies beside %s is of another checkpoint: it is not believed.", path)
     except Exception as error:  # json and torch raise a dozen kinds for a damaged file
         logger.warning("What lies beside %s cannot be read: %s", path, error)
     return None

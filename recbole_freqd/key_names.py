@@ -15,6 +15,7 @@ _ONLY_OF_TEACHERS = (
     "allow_leakage",
     "min_overlap",
     "memory_map",
+    "precision",
     "keep_every",
 )
 # Keys of RecBole that are no settings: it works them out itself, and believes what it is given.

@@ -75,7 +75,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
         arguments: The command line without the program's name; None: that of this process.
 
     Returns:
-        0, or 2 after a mistake of the user's.
+        0, 2 after a mistake of the user's, or 130 after Ctrl-C.
     """
     options, keys = _parse(sys.argv[1:] if arguments is None else arguments)
     argv = sys.argv
@@ -93,6 +93,11 @@ def main(arguments: Optional[list[str]] = None) -> int:
             raise
         print(f"\nrun_recbole_freqd: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        if options.debug:
+            raise
+        print("\nStopped. The same command with --resume goes on.", file=sys.stderr)
+        return 130
     finally:
         sys.argv = argv
 
@@ -248,7 +253,7 @@ def make_config(
 
     values = dict(values or {})  # RecBole changes it in place
     with asking_recbole(values):
-        given = {**values, **read_external(files)}
+        given = read_external(files, values)
     refuse_what_is_no_setting(given)
     check_model_name(given.get("model") if model is None else model, "model")
     check_dataset_name(given.get("dataset") if dataset is None else dataset)

@@ -9,8 +9,8 @@ import torch
 
 from recbole_freqd.checkpoint import load_plain, sidecar_path, write_atomically
 from recbole_freqd.distiller import Distiller
-from recbole_freqd.errors import CheckpointError
-from recbole_freqd.identity import data_fingerprint
+from recbole_freqd.errors import CheckpointError, ConfigError
+from recbole_freqd.identity import data_fingerprint, file_hash, same_data
 from recbole_freqd.resume import ResumableTrainer
 
 
@@ -29,6 +29,14 @@ class SidecarTrainer(ResumableTrainer):
         self.distiller: Optional[Distiller] = None
         self._resume_from: Optional[str] = None
         self._data: dict[str, str] = {}
+
+    def _refuse_other_data(self, dataset: Any) -> None:
+        """Raises ConfigError where a second ``fit`` brings other data than the first."""
+        if not same_data(self._data, data_fingerprint(dataset)):
+            raise ConfigError(
+                "fit was called again with other data than before, and teacher, graphs and "
+                "projectors are of that. Make a new trainer."
+            )
 
     def _distiller_is_there(self, dataset: Any) -> None:
         """Once it is built: what it is saved with, and loaded from where that was asked for."""
@@ -59,8 +67,11 @@ class SidecarTrainer(ResumableTrainer):
         finally:
             self.optimizer = full
         if self.distiller is not None:
-            beside = sidecar_path(path or self.saved_model_file)
-            write_atomically(beside, self._write_sidecar)
+            path = path or self.saved_model_file
+            of = file_hash(Path(path))
+            write_atomically(
+                sidecar_path(path), lambda temporary: self._write_sidecar(temporary, of)
+            )
 
     def _state(self) -> dict[str, Any]:
         distilling = {"own": self.distiller.state_dict(), "streams": self.distiller.extra_state()}
@@ -77,8 +88,9 @@ class SidecarTrainer(ResumableTrainer):
         self.distiller.load_state_dict(state["distiller"]["own"])
         self.distiller.load_extra_state(_on_cpu(state["distiller"]["streams"]))
 
-    def _write_sidecar(self, path: str) -> None:
+    def _write_sidecar(self, path: str, checkpoint: str) -> None:
         state = {
+            "checkpoint": checkpoint,
             "methods": self.methods,
             "distiller": self.distiller.state_dict(),
             "streams": self.distiller.extra_state(),

@@ -119,7 +119,7 @@ class DistillationTrainer(SidecarTrainer):
 
     def _prepare(self, train_data: Any, valid_data: Any) -> None:
         if self.distiller is not None:
-            return
+            return self._refuse_other_data(train_data._dataset)
         check_trajectory(self.methods, self.config["teacher"])
         self.teacher = find_teacher(self.config, train_data, valid_data)
         self.distiller = Distiller(

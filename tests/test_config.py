@@ -690,7 +690,7 @@ def test_keys_of_own_models_are_not_taken_for_misspelt_ones(tiny_config, key):
 
 def test_keys_for_a_trainer_that_nobody_named_are_mentioned(tiny_config, teacher_recipe, caplog):
     tiny_config(teacher=teacher_recipe, freqd_alpha=0.5)
-    assert "freqd_alpha, teacher: no effect, since no trainer is named." in caplog.text
+    assert "freqd_alpha, teacher: no effect, since no trainer is named" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def student(answer):
     payload = load_checkpoint(answer["path"])
     kept = {name: payload[name] for name in ("state_dict", "optimizer", "epoch", "cur_step")}
     kept["sidecar"] = load_plain(sidecar_path(answer["path"]))
+    del kept["sidecar"]["checkpoint"]  # of its bytes, and in those are the folders of the run
     return kept
 
 

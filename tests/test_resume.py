@@ -18,6 +18,7 @@ from filelock import FileLock
 from recbole_freqd import state_file, writing
 from recbole_freqd.checkpoint import load_checkpoint, load_plain, sidecar_path
 from recbole_freqd.errors import CheckpointError, ConfigError, FreqDError
+from recbole_freqd.identity import file_hash
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.rng import set_streams, streams
@@ -121,6 +122,8 @@ def outcome(trainer, loaders):
     sidecar = Path(sidecar_path(trainer.saved_model_file))
     if sidecar.is_file():
         found["sidecar"] = load_plain(sidecar)
+        # Of the checkpoint's bytes, and in those are the folders of the run.
+        assert found["sidecar"].pop("checkpoint") == file_hash(Path(trainer.saved_model_file))
     trainer.eval_collector.data_collect(train_data)
     found["test"] = trainer.evaluate(test_data)
     return found

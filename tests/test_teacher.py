@@ -1,6 +1,7 @@
 """The teacher: trained once, reused for a reason, refused when it does not fit."""
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,3 +220,45 @@ def test_features_are_kept_in_the_precision_and_place_asked_for(find, teacher_re
 def test_a_computed_teacher_has_no_time_per_epoch(find, teacher_recipe):
     assert find(teacher={"model": "EASE"}).facts == {}
     assert find(teacher=teacher_recipe).facts["seconds_per_epoch"] > 0
+
+
+# --- what lies beside a checkpoint is of that very checkpoint -----------------------------------
+
+
+def test_a_teacher_whose_file_was_replaced_or_damaged_is_trained_again(
+    find, teacher_recipe, caplog
+):
+    first, other = find(teacher_recipe), find({**teacher_recipe, "epochs": 1})
+    whole = Path(first.checkpoint).read_bytes()
+    for content in (Path(other.checkpoint).read_bytes(), whole[:-100]):
+        Path(first.checkpoint).write_bytes(content)
+        again = find(teacher_recipe)
+        assert again.origin == "trained" and "is not the file that was trained" in caplog.text
+        for one, two in zip(first.features, again.features):
+            assert torch.equal(one, two)
+    assert find(teacher_recipe).origin == "reused"
+
+
+@pytest.mark.parametrize("content", ["[]", '{"identity": {}}', '{"facts": 3}', "no json"])
+def test_facts_of_others_beside_a_teacher_are_no_stumbling_block(
+    find, teacher_recipe, tmp_path, content
+):
+    (tmp_path / "saved").mkdir(exist_ok=True)
+    (tmp_path / "saved" / "teacher-BPR-tiny-other.json").write_text(content)
+    first = find(teacher_recipe)
+    Path(first.checkpoint).with_suffix(".json").write_text(content)
+    assert find(teacher_recipe).origin == "trained"
+
+
+def test_a_sidecar_of_another_checkpoint_is_not_believed(tiny_config, host, teacher_recipe, caplog):
+    from recbole_freqd import runs
+    from recbole_freqd.identity import read_fingerprint
+
+    keys = {"trainer": "FreqD", "teacher": teacher_recipe, "epochs": 1}
+    paths = [
+        runs.run(tiny_config(seed=seed, **keys), test=False).trainer.saved_model_file
+        for seed in (1, 2)
+    ]
+    assert read_fingerprint(paths[0]) != read_fingerprint(paths[1])
+    Path(paths[0]).write_bytes(Path(paths[1]).read_bytes())
+    assert read_fingerprint(paths[0]) is None and "of another checkpoint" in caplog.text

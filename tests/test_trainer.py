@@ -408,3 +408,14 @@ def test_the_projectors_of_a_model_that_names_its_files_itself_lie_beside_them(
     assert Path(trainer.saved_model_file).name.endswith("-2.pth")
     assert load_plain(sidecar_path(trainer.saved_model_file))["methods"] == ["FreqD"]
     assert not list(folder.glob("RaCT-tiny*"))
+
+
+def test_a_second_fit_on_other_data_is_refused(built, teacher_recipe):
+    keys = {"trainer": "FreqD", "teacher": teacher_recipe, "epochs": 1}
+    model, (train_data, valid_data, _) = built(**keys)
+    trainer = FreqDTrainer(train_data._dataset.config, model)
+    trainer.fit(train_data, valid_data, show_progress=False)
+    trainer.fit(train_data, valid_data, show_progress=False)
+    _, (other, other_valid, _) = built(seed=5, **keys)
+    with pytest.raises(ConfigError, match="again with other data.*Make a new trainer"):
+        trainer.fit(other, other_valid, show_progress=False)

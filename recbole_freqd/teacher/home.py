@@ -136,7 +136,7 @@ def compare_with_score(
         home: From :func:`rebuild`.
         model: The teacher, on this data.
         stored: The content of the checkpoint.
-        allow: ``teacher.allow_leakage``: a warning instead of an error.
+        allow: ``teacher.allow_leakage``: a warning where there is no score to compare.
         path: The teacher's checkpoint.
 
     Raises:
@@ -151,12 +151,11 @@ def compare_with_score(
         )
         _doubt(words, allow or not home.moved)
     elif abs(now - then) > 0.002 + 0.02 * abs(then):  # devices round differently
-        _doubt(
+        raise TeacherError(
             f"Teacher {path} had a validation {metric} of {then:.4f} when it was saved, and has "
             f"{now:.4f} on what its config reads from {home.config['data_path']} today: files or "
-            "split have changed, so its rows may be those of other users and items, and what it "
-            "has seen of the student's test pairs is unknown",
-            allow,
+            "split have changed, so its rows may be those of other users and items. "
+            f"{INSTEAD}"
         )
     else:
         logger.info("Teacher %s has its validation %s again: %.4f", path, metric, now)

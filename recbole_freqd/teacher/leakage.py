@@ -50,6 +50,24 @@ def check_leakage(
     )
 
 
+def shared_training(home: Any, alignment: Alignment, train_data: Any) -> float:
+    """The share of a student's training pairs, of users and items the teacher knows, that it has.
+
+    Args:
+        home, alignment, train_data: As of :func:`check_leakage`.
+
+    Returns:
+        In [0, 1].
+    """
+    n_items = len(alignment.rows[1])
+    own = pairs(train_data._dataset)
+    known = np.logical_and(*(alignment.known[side][own[:, side]] for side in (0, 1)))
+    codes = own[known] @ np.array([n_items, 1])
+    return (
+        float(np.isin(codes, _seen(home.train, alignment, n_items)).mean()) if len(codes) else 0.0
+    )
+
+
 def _leaks(
     teacher: Any, alignment: Alignment, train_data: Any, valid_data: Optional[Any]
 ) -> list[str]:

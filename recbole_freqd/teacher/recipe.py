@@ -12,7 +12,7 @@ from recbole_freqd.checkpoint import load_checkpoint, read_json, write_atomicall
 from recbole_freqd.config import asking_recbole, teacher_config
 from recbole_freqd.errors import CheckpointError
 from recbole_freqd.features import check_teacher, registered_adapter
-from recbole_freqd.identity import differences, run_identity
+from recbole_freqd.identity import differences, file_hash, run_identity
 from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.settings import read_keys
 from recbole_freqd.teacher.base import Teacher, features_of, load_model
@@ -39,7 +39,7 @@ def from_recipe(
     name = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=6).hexdigest()
     path = Path(config["checkpoint_dir"]) / f"{stem}-{name}.pth"
     facts_file, model = path.with_suffix(".json"), None
-    if path.is_file() and facts_file.is_file() and _is_whole(facts_file):
+    if path.is_file() and facts_file.is_file() and _is_whole(path, facts_file):
         facts, origin = read_json(facts_file)["facts"], "reused"
         logger.info("Teacher reused: %s (recipe, data and versions are unchanged)", path)
     else:
@@ -49,7 +49,8 @@ def from_recipe(
         if is_closed_form(own_config):
             facts = {}  # an epoch is RecBole's idle pass over the data, the work was before it
         facts.update(trainer.keep_trajectory(path))
-        write_json(facts_file, {"identity": identity, "facts": facts})
+        of = {"checkpoint": file_hash(path), "identity": identity, "facts": facts}
+        write_json(facts_file, of)
         trainer.forget()
         logger.info("Teacher trained: %s", path)
     own_class = own_config.model_class
@@ -60,10 +61,18 @@ def from_recipe(
     return Teacher(own_config, str(path), features, origin, facts, on_the_way)
 
 
-def _is_whole(facts_file: Path) -> bool:
-    """Whether the checkpoints that a teacher's training has kept are all still there."""
-    kept = read_json(facts_file)["facts"].get("trajectory", ())
-    return all(facts_file.with_name(file).is_file() for file in kept)
+def _is_whole(path: Path, facts_file: Path) -> bool:
+    """Whether a teacher is still what its training has left, and all it has kept is there."""
+    try:
+        content = json.loads(facts_file.read_text(encoding="utf-8"))
+        kept = content["facts"].get("trajectory", ())
+        if content["checkpoint"] == file_hash(path):
+            return all(facts_file.with_name(file).is_file() for file in kept)
+        words = "it is not the file that was trained, or has been damaged"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        words = f"{facts_file.name} cannot be read ({type(error).__name__}: {error})"
+    logger.warning("Teacher %s is not reused: %s.", path, words)
+    return False
 
 
 def recipe_config(config: Any, spec: dict[str, Any]) -> Any:
@@ -107,9 +116,9 @@ def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
     for file in path.parent.glob(f"{stem}-*.json"):
         try:
             stored = json.loads(file.read_text(encoding="utf-8"))["identity"]
-        except (OSError, ValueError, KeyError):
+            changed = differences(stored, identity)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not one of ours
             continue
-        changed = differences(stored, identity)
         candidates.append((len(changed), file.with_suffix(".pth").name, changed))
     if not candidates:
         return f"there is no {stem} in {path.parent} yet"

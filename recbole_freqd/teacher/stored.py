@@ -22,7 +22,7 @@ from recbole_freqd.teacher.base import (
     model_class,
 )
 from recbole_freqd.teacher.home import compare_with_record, compare_with_score, rebuild
-from recbole_freqd.teacher.leakage import check_leakage
+from recbole_freqd.teacher.leakage import check_leakage, shared_training
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def from_checkpoint(
     if record is None or not same_data(record, data_fingerprint(student)):
         teacher = _of_other_data(config, spec, payload, record, train_data, valid_data)
     else:
-        adopt_world(stored, config)
+        _adopt(stored, config)
         model = load_model(stored, payload, student, path)
         teacher = Teacher(stored, path, features_of(config, spec, model), "checkpoint")
     logger.info("Teacher loaded: %s from %s", stored["model"], path)
@@ -75,17 +75,35 @@ def _of_other_data(
         compare_with_record(home, record, allow=allow, path=path)
     alignment = align(home.train, student)
     check_overlap(alignment, _least_overlap(spec), path)
+    if stored["dataset"] != config["dataset"]:
+        share = shared_training(home, alignment, train_data)
+        logger.warning(
+            "Teacher %s was trained on the dataset %s, the student is on %s: users and items are "
+            "taken for the same where their names are. %.1f %% of the student's training pairs "
+            "among them are the teacher's too; if that is next to nothing, they are not the same.",
+            path,
+            stored["dataset"],
+            config["dataset"],
+            100 * share,
+        )
     check_leakage(home, alignment, train_data, valid_data, allow=allow, path=path)
     model = load_model(home.config, payload, home.train, path)
     features = features_of(config, spec, model)
     if record is None:
         compare_with_score(home, model, payload, allow=allow, path=path)
-    adopt_world(stored, config)
+    _adopt(stored, config)
     other = None
     if not alignment.is_in_order or not np.array_equal(pairs(home.train), pairs(student)):
         other = OtherData(home.config, home.train, alignment)
     features = alignment.remapped(features, mapped=is_mapped(config, spec))
     return Teacher(stored, path, features, "checkpoint", other_data=other)
+
+
+def _adopt(stored: Any, config: Any) -> None:
+    """The student's world, but for the seed: RecBole builds some models (SimpleX) by chance."""
+    seed = stored["seed"]
+    adopt_world(stored, config)
+    stored["seed"] = seed
 
 
 def _least_overlap(spec: dict[str, Any]) -> float:
