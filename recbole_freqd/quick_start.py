@@ -184,21 +184,13 @@ def fill_in(
     """What the user gave, with the script's own defaults below it."""
     import yaml
 
-    from recbole_freqd.config import (
-        CHECKPOINT,
-        RECIPE,
-        TEACHER,
-        asking_recbole,
-        read_external,
-        trainer_names,
-    )
-    from recbole_freqd.losses import LOSSES
-    from recbole_freqd.settings import method_keys, properties_folder
+    from recbole_freqd.config import TEACHER, asking_recbole, read_external
+    from recbole_freqd.settings import properties_folder
 
     text = (properties_folder() / "quick_start.yaml").read_text(encoding="utf-8")
-    defaults = yaml.safe_load(text)
     with asking_recbole():
         given = read_external(files)
+    defaults = _defaults_of_this_job(options, yaml.safe_load(text), given)
     named = {key: given.get(key) for key in ("model", "dataset")}
     model, dataset = (
         next(
@@ -208,6 +200,18 @@ def fill_in(
         )
         for key in ("model", "dataset")
     )
+    low = {key: value for key, value in defaults.items() if key not in given or key == TEACHER}
+    return model, dataset, files, low
+
+
+def _defaults_of_this_job(
+    options: argparse.Namespace, defaults: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
+    """The main job's settings, less those that would be wrong beside what the user gave."""
+    from recbole_freqd.config import CHECKPOINT, RECIPE, TEACHER, trainer_names
+    from recbole_freqd.losses import LOSSES
+    from recbole_freqd.settings import method_keys
+
     teacher = given.get(TEACHER)
     if isinstance(teacher, dict) and not {CHECKPOINT, RECIPE} & set(teacher):
         defaults[TEACHER] = {**defaults[TEACHER], **teacher}
@@ -229,8 +233,7 @@ def fill_in(
         else:
             drop = set()
         defaults = {key: value for key, value in defaults.items() if key not in drop}
-    low = {key: value for key, value in defaults.items() if key not in given or key == TEACHER}
-    return model, dataset, files, low
+    return defaults
 
 
 def make_config(
