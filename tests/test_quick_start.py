@@ -110,6 +110,17 @@ def test_what_the_main_job_sets_for_freqd_never_meets_another_job(host, argument
     assert gone <= usual and low == usual - gone
 
 
+def test_a_comparison_takes_nothing_that_freqd_alone_was_tuned_with(host):
+    from recbole_freqd.quick_start import _parse, fill_in
+
+    options, _ = _parse(["--compare", "FreqD,FD"])
+    sys.argv = ["x"]
+    low = fill_in(options, [])[3]
+    tuned = {"learning_rate", "weight_decay"}
+    assert not tuned & set(low) and not tuned & set(low["teacher"])
+    assert not [key for key in low if key.startswith("freqd_")]
+
+
 def test_coefficients_on_the_command_line_are_no_contradiction_to_the_scripts_alpha(tiny_file):
     assert script("--config_files", tiny_file, "--freqd_filter=[1.0,-0.5]") == 0
 

@@ -56,6 +56,13 @@ def test_a_trial_draws_within_its_limits_and_the_same_for_a_key_that_spaces_shar
         assert one["weight_decay"] == other["weight_decay"]
 
 
+def test_weights_of_two_methods_fall_on_the_same_place_of_their_ranges():
+    spaces = {"fd_beta": Rule("uniform", (0.0, 1.0)), "freqd_beta": Rule("uniform", (0.0, 1.0))}
+    for trial in range(5):
+        drawn = draw(spaces, trial)
+        assert drawn["fd_beta"] == drawn["freqd_beta"]
+
+
 def test_drawing_leaves_the_global_stream_alone():
     random.seed(1)
     before = random.getstate()
