@@ -60,7 +60,7 @@ def batches(user_items: sp.csr_array, size: int, count: int) -> list[tuple[torch
     for _ in range(count):
         chosen = rng.integers(0, len(pairs.data), size)
         negatives = rng.integers(1, user_items.shape[1], size)
-        arrays = pairs.coords[0][chosen], pairs.coords[1][chosen], negatives
+        arrays = pairs.row[chosen], pairs.col[chosen], negatives
         drawn.append(tuple(torch.from_numpy(array.astype(np.int64)) for array in arrays))
     return drawn
 

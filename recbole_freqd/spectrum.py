@@ -185,7 +185,8 @@ def _in_torch(links: sp.csr_array, dtype: torch.dtype, device: torch.device) -> 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse (CSR|invariant)")
         if device.type == "cpu" and not torch.backends.mkl.is_available():
-            edges = torch.from_numpy(np.stack(links.tocoo().coords).astype(np.int64))
+            entries = links.tocoo()
+            edges = torch.from_numpy(np.stack([entries.row, entries.col]).astype(np.int64))
             return torch.sparse_coo_tensor(edges, values, links.shape, check_invariants=False)
         kind = np.int32 if links.nnz < 2**31 else np.int64  # MKL's own: nothing to convert
         rows, columns = (

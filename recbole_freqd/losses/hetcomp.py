@@ -143,8 +143,9 @@ class HetCompLoss(ListwiseLoss):
 
     def _trained(self, user_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The training interactions of users (b,) as rows (in 0 … b-1) and items."""
-        coords = self.user_items[user_ids.cpu().numpy()].tocoo().coords
-        row, item = (torch.from_numpy(ids).long().to(user_ids.device) for ids in coords)
+        part = self.user_items[user_ids.cpu().numpy()].tocoo()
+        places = part.row, part.col
+        row, item = (torch.from_numpy(ids).long().to(user_ids.device) for ids in places)
         return row, item
 
     # --- the curriculum -----------------------------------------------------------------------
