@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from recbole_freqd.rows import FeatureRows
 
-_BUDGET_BYTES = 256 * 2**20
+BUDGET_BYTES = 256 * 2**20
 _COPIES = 4  # a model's own intermediate arrays of the size of the scores
 _MOST_USERS = 1024
 _ITEMS_AT_ONCE = 2**16  # made float32 at once
@@ -18,7 +18,7 @@ _ITEMS_AT_ONCE = 2**16  # made float32 at once
 
 def user_blocks(n_users: int, n_items: int, device: Any) -> Iterator[torch.Tensor]:
     """The ids of all users, 0 included, in blocks whose scores fit the memory budget."""
-    size = _BUDGET_BYTES // (4 * _COPIES * n_items)
+    size = BUDGET_BYTES // (4 * _COPIES * n_items)
     yield from torch.arange(n_users, device=device).split(max(1, min(size, _MOST_USERS)))
 
 
@@ -183,4 +183,4 @@ def candidates(
 
 def _fitting(bytes_each: int) -> int:
     """How many of something fit the memory budget, at least one."""
-    return max(1, _BUDGET_BYTES // bytes_each)
+    return max(1, BUDGET_BYTES // bytes_each)

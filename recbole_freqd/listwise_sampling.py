@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from recbole_freqd.rng import RandomStream
+from recbole_freqd.sampling import gumbel, repeats
 
 _ENTRIES = 2**22  # of lists worked on at once
 
@@ -25,8 +26,7 @@ def weighted_draw(
         False, at the end of a row, where it has fewer places than asked for.
     """
     width = log_weights.shape[1]
-    noise = torch.empty_like(log_weights).exponential_(generator=stream.on(log_weights.device))
-    keys = log_weights - noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_()
+    keys = log_weights + gumbel(log_weights, stream)
     places = keys.topk(min(count, width), dim=1).indices
     never = log_weights.gather(1, places).isneginf()
     places = places.masked_fill(never, width).sort(dim=1).values
@@ -49,9 +49,7 @@ def distinct_below(limits: torch.Tensor, count: int, stream: RandomStream) -> to
     # are more than 4 * count numbers, 2 * count + 8 draws are as good as certain to hold enough.
     draws = torch.empty(len(limits), 2 * count + 8, dtype=torch.int64, device=limits.device)
     draws.random_(0, 2**62, generator=generator).remainder_(limits.clamp(min=1)[:, None])
-    ordered, order = draws.sort(dim=1, stable=True)
-    again = torch.zeros_like(order, dtype=torch.bool)
-    again.scatter_(1, order[:, 1:], ordered[:, 1:] == ordered[:, :-1])
+    again = repeats(draws)
     place = (~again).cumsum(dim=1) - 1
     place = torch.where(again | (place >= count), count, place)  # the last column is thrown away
     found = draws.new_full((len(limits), count + 1), -1).scatter_(1, place, draws)[:, :count]

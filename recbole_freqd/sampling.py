@@ -185,7 +185,7 @@ def distinct_draws(
     if len(open_rows):
         ranks[open_rows] = draw(limits[open_rows])
     for _ in range(_ROUNDS):
-        repeated = _repeats(ranks[open_rows])
+        repeated = repeats(ranks[open_rows])
         stuck = repeated.any(dim=1)
         open_rows, repeated = open_rows[stuck], repeated[stuck]
         if len(open_rows) == 0:
@@ -201,7 +201,7 @@ def _completed(
     ranks: torch.Tensor, limits: torch.Tensor, chances: torch.Tensor, stream: RandomStream
 ) -> torch.Tensor:
     """(b, k), ranks with all repeats replaced, by a draw without replacement from those left."""
-    repeated = _repeats(ranks)
+    repeated = repeats(ranks)
     race = torch.empty_like(chances).exponential_(generator=stream.on(chances.device))
     outside = torch.arange(chances.shape[1], device=limits.device) >= limits[:, None]
     taken = ranks.where(~repeated, ranks[:, :1])
@@ -225,7 +225,7 @@ def _uniform(limits: torch.Tensor, count: int, stream: RandomStream) -> torch.Te
     return torch.rand(shape, generator=stream.on(device), dtype=torch.float64, device=device)
 
 
-def _repeats(ranks: torch.Tensor) -> torch.Tensor:
+def repeats(ranks: torch.Tensor) -> torch.Tensor:
     """(b, k), where a row has the same rank further to the left."""
     ordered, order = ranks.sort(dim=1, stable=True)
     again = torch.zeros_like(ordered, dtype=torch.bool)

@@ -146,7 +146,7 @@ def test_no_array_of_users_times_items_is_made(kind):
         pytest.MonkeyPatch.context() as patch,
         torch.profiler.profile(profile_memory=True, record_shapes=True) as profile,
     ):
-        patch.setattr(catalogue, "_BUDGET_BYTES", 2**25)
+        patch.setattr(catalogue, "BUDGET_BYTES", 2**25)
         top = top_items(ranker, 5, exclude=exclude)
         ranker.at(torch.arange(n_users), top.ids.long())
     largest = max(event.self_cpu_memory_usage for event in profile.events())
@@ -175,7 +175,7 @@ def test_a_bar_is_shown_only_where_asked_for(capsys):
 @every_ranker
 @pytest.mark.parametrize("budget", [1, 2**28])
 def test_scores_of_chosen_pairs_are_those_of_the_rows(kind, budget, monkeypatch):
-    monkeypatch.setattr(catalogue, "_BUDGET_BYTES", budget)
+    monkeypatch.setattr(catalogue, "BUDGET_BYTES", budget)
     ranker = RANKERS[kind](tables())
     users = torch.tensor([3, 8, 3])
     items = torch.tensor([[1, 1, 9, 0], [2, 3, 4, 5], [7, 1, 0, 0]])

@@ -157,7 +157,7 @@ def test_blocks_and_scorers_change_neither_value_nor_gradient(at_the_end, monkey
         finished(loss, tables(3))
     for way in ("whole", "blocks", "scorer"):
         if way == "blocks":
-            monkeypatch.setattr(hetcomp, "_BUDGET_BYTES", 1)
+            monkeypatch.setattr(hetcomp, "BUDGET_BYTES", 1)
         student = tables(2, grad=True)
         rows = FeatureRows.of_tables(*student)
         if way == "scorer":

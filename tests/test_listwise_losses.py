@@ -453,8 +453,8 @@ def test_under_autocast_scores_are_those_of_single_precision(name):
 
 @every_method
 def test_blocks_of_any_size_give_lists_of_the_same_kind(name, monkeypatch):
-    monkeypatch.setattr("recbole_freqd.catalogue._BUDGET_BYTES", 1)
-    monkeypatch.setattr(listwise, "_BUDGET_BYTES", 1)
+    monkeypatch.setattr("recbole_freqd.catalogue.BUDGET_BYTES", 1)
+    monkeypatch.setattr(listwise, "BUDGET_BYTES", 1)
     options = {key: 500 for key in SHORT_LISTS[name] if key in ("k", "sampled", "uninteresting")}
     student, small = tables(2), make(name, **options)
     value = value_of(small, student)

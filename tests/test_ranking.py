@@ -90,7 +90,7 @@ def test_blocks_hold_every_user_once_in_order_and_obey_budget_and_maximum(
     n_users, n_items, budget, most
 ):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalogue, "_BUDGET_BYTES", budget)
+        patch.setattr(catalogue, "BUDGET_BYTES", budget)
         patch.setattr(catalogue, "_MOST_USERS", most)
         blocks = list(user_blocks(n_users, n_items, CPU))
     assert torch.cat(blocks).tolist() == list(range(n_users))

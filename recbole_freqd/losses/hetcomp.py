@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from recbole_freqd.catalogue import Ranker, candidates, top_items, user_blocks
+from recbole_freqd.catalogue import BUDGET_BYTES, Ranker, candidates, top_items, user_blocks
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.losses.base import LOSSES
 from recbole_freqd.losses.listwise import (
@@ -21,7 +21,6 @@ from recbole_freqd.losses.listwise import (
 from recbole_freqd.rows import FeatureRows
 
 logger = logging.getLogger(__name__)
-_BUDGET_BYTES = 256 * 2**20
 
 
 @LOSSES.register("HetComp")
@@ -222,7 +221,7 @@ class HetCompLoss(ListwiseLoss):
         users, items = student.of("user", user_ids), student.of("item", everything)
         if users.dtype in (torch.float16, torch.bfloat16):
             users, items = users.float(), items.float()
-        size = max(1, _BUDGET_BYTES // (16 * len(everything)))
+        size = max(1, BUDGET_BYTES // (16 * len(everything)))
 
         def of_block(
             some: torch.Tensor, ids: torch.Tensor, listed: torch.Tensor, all_items: torch.Tensor

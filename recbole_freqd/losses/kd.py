@@ -5,6 +5,7 @@ import torch
 
 from recbole_freqd.catalogue import Ranker, TopItems, top_blocks
 from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.losses.listwise import cross_entropy
 from recbole_freqd.losses.response import RowwiseResponseLoss
 from recbole_freqd.rows import FeatureRows
 
@@ -83,9 +84,5 @@ class KDLoss(RowwiseResponseLoss):
         taught = self.list_scores[user_ids]
         listed = taught.isfinite()
         scores = student.scores(user_ids, self.list_ids[user_ids].long())
-        # Where nothing is listed, all weights are 0; a finite number keeps the softmaxes so.
         temperature = self.options["temperature"]
-        lowest = torch.finfo(scores.dtype).min
-        wanted = (taught / temperature).to(scores.dtype).masked_fill(~listed, lowest).softmax(dim=1)
-        logs = (scores / temperature).masked_fill(~listed, lowest).log_softmax(dim=1)
-        return -(wanted * logs).where(listed, 0.0).sum(dim=1)
+        return cross_entropy(scores / temperature, taught / temperature, listed)

@@ -5,11 +5,16 @@ from typing import Optional, Union
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import FeatureRanker, Ranker, RowsRanker, top_items, user_blocks
+from recbole_freqd.catalogue import (
+    BUDGET_BYTES,
+    FeatureRanker,
+    Ranker,
+    RowsRanker,
+    top_items,
+    user_blocks,
+)
 from recbole_freqd.losses.base import DistillationLoss
 from recbole_freqd.rows import FeatureRows, Features, as_rows
-
-_BUDGET_BYTES = 256 * 2**20
 
 
 class ListwiseLoss(DistillationLoss):
@@ -85,7 +90,7 @@ class ListwiseLoss(DistillationLoss):
 
 def blocks_of_lists(n_users: int, length: int, device: torch.device) -> tuple[torch.Tensor, ...]:
     """The ids of all users in blocks whose lists (b, length) fit a memory budget."""
-    return torch.arange(n_users, device=device).split(max(1, _BUDGET_BYTES // (64 * length)))
+    return torch.arange(n_users, device=device).split(max(1, BUDGET_BYTES // (64 * length)))
 
 
 def listed_scores(ranker: Ranker, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
@@ -95,7 +100,7 @@ def listed_scores(ranker: Ranker, user_ids: torch.Tensor, item_ids: torch.Tensor
         size = len(next(user_blocks(*ranker.shape, ranker.device)))
         parts = zip(user_ids.split(size), item_ids.split(size))
         return torch.cat([ranker.block(users).gather(1, items) for users, items in parts])
-    size = max(1, _BUDGET_BYTES // (8 * item_ids.shape[1] * ranker.item_emb.shape[1]))
+    size = max(1, BUDGET_BYTES // (8 * item_ids.shape[1] * ranker.item_emb.shape[1]))
     parts = zip(user_ids.split(size), item_ids.split(size))
     return torch.cat([ranker.at(users, items) for users, items in parts])
 
