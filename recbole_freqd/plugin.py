@@ -49,24 +49,21 @@ def unregister() -> None:
 
 
 def _hook_config() -> None:
-    from recbole.config.configurator import Config
-
-    from recbole_freqd.config import (
-        complete,
-        deep_merge,
-        fold_dotted,
-        read_config_file,
-        recboles_error,
-    )
-    from recbole_freqd.errors import FreqDError
-    from recbole_freqd.key_names import refuse_what_is_no_setting
     from recbole_freqd.literals import hook_eval
-    from recbole_freqd.model_classes import check_dataset_name, check_model_name
 
     hook_eval(_hooks)
-    initialise = Config.__init__
+    _hook_reading()
+    _hook_complaints()
+
+
+def _hook_reading() -> None:
+    """Nested and dotted keys, our defaults, the check of keys."""
+    from recbole.config.configurator import Config
+
+    from recbole_freqd.config import complete, deep_merge, fold_dotted, read_config_file
+    from recbole_freqd.key_names import refuse_what_is_no_setting
+
     merge = Config._merge_external_config_dict
-    find_names = Config._get_model_and_dataset
     load_internal = Config._load_internal_config_dict
 
     def _load_config_files(self: Any, file_list: Optional[list[str]]) -> dict[str, Any]:
@@ -74,6 +71,34 @@ def _hook_config() -> None:
         for file in file_list or []:
             merged = deep_merge(merged, fold_dotted(read_config_file(file, self.yaml_loader)))
         return merged
+
+    def _merge_external_config_dict(self: Any) -> None:
+        merge(self)
+        merged = fold_dotted(self.file_config_dict)
+        for higher in (self.variable_config_dict, self.cmd_config_dict):
+            merged = deep_merge(merged, fold_dotted(higher))
+        self.external_config_dict = merged
+
+    def _load_internal_config_dict(self: Any, model: str, model_class: type, dataset: str) -> None:
+        load_internal(self, model, model_class, dataset)
+        if self.external_config_dict.get("trainer") is not None:
+            refuse_what_is_no_setting(self.external_config_dict)
+        defaults = complete(self.external_config_dict, self.internal_config_dict, self.parameters)
+        self.internal_config_dict.update(defaults)
+
+    for hook in (_load_config_files, _merge_external_config_dict, _load_internal_config_dict):
+        _hooks.set(Config, hook.__name__, hook)
+
+
+def _hook_complaints() -> None:
+    """Where a trainer is named: RecBole's errors become ours, unknown names say what is near."""
+    from recbole.config.configurator import Config
+
+    from recbole_freqd.config import recboles_error
+    from recbole_freqd.errors import FreqDError
+    from recbole_freqd.model_classes import check_dataset_name, check_model_name
+
+    initialise, find_names = Config.__init__, Config._get_model_and_dataset
 
     @functools.wraps(initialise)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -87,13 +112,6 @@ def _hook_config() -> None:
                 raise
             raise recboles_error(error, given) from error
 
-    def _merge_external_config_dict(self: Any) -> None:
-        merge(self)
-        merged = fold_dotted(self.file_config_dict)
-        for higher in (self.variable_config_dict, self.cmd_config_dict):
-            merged = deep_merge(merged, fold_dotted(higher))
-        self.external_config_dict = merged
-
     def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> Any:
         given = self.external_config_dict
         if given.get("trainer") is not None:
@@ -101,20 +119,7 @@ def _hook_config() -> None:
             check_dataset_name(given.get("dataset") if dataset is None else dataset)
         return find_names(self, model, dataset)
 
-    def _load_internal_config_dict(self: Any, model: str, model_class: type, dataset: str) -> None:
-        load_internal(self, model, model_class, dataset)
-        if self.external_config_dict.get("trainer") is not None:
-            refuse_what_is_no_setting(self.external_config_dict)
-        defaults = complete(self.external_config_dict, self.internal_config_dict, self.parameters)
-        self.internal_config_dict.update(defaults)
-
-    for hook in (
-        __init__,
-        _get_model_and_dataset,
-        _load_config_files,
-        _merge_external_config_dict,
-        _load_internal_config_dict,
-    ):
+    for hook in (__init__, _get_model_and_dataset):
         _hooks.set(Config, hook.__name__, hook)
 
 
