@@ -12,7 +12,7 @@ from recbole_freqd import __version__
 from recbole_freqd.checkpoint import fingerprint, read_json, write_atomically, write_json
 from recbole_freqd.config import trainer_names
 from recbole_freqd.errors import ConfigError
-from recbole_freqd.identity import WHERE_IT_RUNS
+from recbole_freqd.identity import planned_identity
 
 _SYMBOLS = {"alpha": "α", "beta": "β"}
 _MOST_VALUES = 1000
@@ -99,7 +99,8 @@ def sweep(
     if trainer_names(some["trainer"]):
         without = {place: runs.alone_config(config) for place, config in configs.items()}
         # A line beside the sweep, unless the key is one of the student's own: then it is no line.
-        if len({_keys_hash(config) for config in without.values()}) == len(seeds):
+        identities = (planned_identity(config) for config in without.values())
+        if len({fingerprint(identity) for identity in identities}) == len(seeds):
             alone = [_cell(without[values[0], seed], home, runs) for seed in seeds]
     found = _summary(key, some, seeds, cells, alone)
     write_json(home / "sweep.json", found)
@@ -110,7 +111,8 @@ def sweep(
 
 def _cell(config: Any, home: Path, runs: Any) -> dict[str, Any]:
     """The validation metrics of a run, from its file where it was done before."""
-    path = home / "cells" / f"{_keys_hash(config)}.json"
+    identity = planned_identity(config)  # with hashes of the data: changed files are run anew
+    path = home / "cells" / f"{fingerprint(identity)}.json"
     if path.is_file():
         logger.info("Done before: %s", path)
         return read_json(path)
@@ -122,20 +124,10 @@ def _cell(config: Any, home: Path, runs: Any) -> dict[str, Any]:
         "valid": run.best_valid_result,
         "teacher": teacher,
         "seconds_per_epoch": run.seconds_per_epoch,
-        "config": _keys(config),
+        "config": identity["config"],
     }
     write_json(path, cell)
     return cell
-
-
-def _keys(config: Any) -> dict[str, str]:
-    """What the outcome of a run depends on, of its config."""
-    found = config.final_config_dict
-    return {name: str(value) for name, value in found.items() if name not in WHERE_IT_RUNS}
-
-
-def _keys_hash(config: Any) -> str:
-    return fingerprint(_keys(config), __version__)
 
 
 def _value(config: Any, key: str, text: str) -> Any:
