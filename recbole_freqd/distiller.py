@@ -17,6 +17,7 @@ from recbole_freqd.config import method_options
 from recbole_freqd.errors import ConfigError, shown
 from recbole_freqd.features import FeatureAdapter
 from recbole_freqd.losses import LOSSES
+from recbole_freqd.losses.base import here
 from recbole_freqd.ranking import undisturbed
 from recbole_freqd.rng import RandomStream
 from recbole_freqd.rows import FeatureRows, Features
@@ -119,6 +120,7 @@ class Distiller(nn.Module):
             no edge in a graph, their rows are never read and get no gradient.
         teacher_scores: What the teacher ranks by, where a loss reads scores.
         teacher_trajectory: What makes the rankers of its earlier selves, where a loss reads those.
+        once: See :class:`recbole_freqd.losses.base.DistillationLoss`.
 
     Raises:
         TeacherError: The teacher's rows are not the student's users and items.
@@ -135,6 +137,7 @@ class Distiller(nn.Module):
         known: Optional[Known] = None,
         teacher_scores: Optional[Ranker] = None,
         teacher_trajectory: Sequence[Callable[[], Ranker]] = (),
+        once: Callable[[Callable[[], Any]], Any] = here,
     ) -> None:
         super().__init__()
         device, seed = config["device"], config["seed"]
@@ -160,6 +163,7 @@ class Distiller(nn.Module):
                     teacher_trajectory=teacher_trajectory,
                     progress=bool(config["show_progress"]),
                     seed=seed + place,  # two losses never start from the same numbers
+                    once=once,
                     **options,
                 ).to(device)
         self._log_widths(widths, teacher_features, adapter)
@@ -182,6 +186,12 @@ class Distiller(nn.Module):
                     if adapter.capacity
                     else "",
                 )
+
+    def restart_streams(self, *place: int) -> None:
+        """Whatever is drawn next follows from the seed and ``place`` alone."""
+        streams = [self.reader.stream, *(loss.stream for loss in self.losses.values())]
+        for own, stream in enumerate(streams):
+            stream.restart(*place, own)
 
     def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
         """Tells the losses which epoch begins, and how the student ranks now."""

@@ -29,7 +29,7 @@ _NOT_SETTINGS = (
     "test_neg_sample_args",
 )
 logger = logging.getLogger(__name__)
-_OF_MANY_PROCESSES = ("local_rank", "nproc", "world_size", "offset", "ip", "port")
+OF_MANY_PROCESSES = ("local_rank", "nproc", "world_size", "offset", "ip", "port")
 
 
 def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
@@ -88,18 +88,19 @@ def mention_unknown(external: dict[str, Any], hosts: set[str]) -> None:
 
 
 def refuse_what_is_no_setting(external: dict[str, Any]) -> None:
-    """Raises on keys that RecBole works out itself, and on those of a launch in many processes.
+    """Raises on keys that RecBole works out itself, and on some of a launch in many processes.
 
     Given ``local_rank``, RecBole would wait for other processes; given ``device`` or
-    ``MODEL_TYPE``, it would believe it.
+    ``MODEL_TYPE``, it would believe it. A launch gives all of its keys to every process.
     """
+    launched = set(OF_MANY_PROCESSES) <= set(external)
     for key in external:
         if key in _NOT_SETTINGS:
             raise ConfigError(
                 f"{key}: got {shown(external[key])}; RecBole works it out itself. Remove it."
             )
-        if key in _OF_MANY_PROCESSES:
+        if key in OF_MANY_PROCESSES and not launched:
             raise ConfigError(
-                f"{key}: got {shown(external[key])}; distillation runs in one process so far, "
-                "because the projectors would drift apart between processes. Remove it."
+                f"{key}: got {shown(external[key])}; it is no key of a config, but an option of a "
+                "launch. Remove it, and use --nproc 2 or run(..., nproc=2)."
             )

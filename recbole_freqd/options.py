@@ -4,6 +4,40 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from recbole_freqd.errors import ConfigError
+from recbole_freqd.launch import Launch
+
+_IN_ONE_PROCESS = ("compare", "hyper", "analyze", "sweep", "export")
+
+
+def add_launch(parser: argparse.ArgumentParser) -> None:
+    """The options of :class:`recbole_freqd.launch.Launch`, by RecBole's names."""
+    group = parser.add_argument_group("training in several processes (docs/multi_process.md)")
+    group.add_argument("--nproc", type=int, default=1, help="processes on this machine")
+    group.add_argument("--world_size", type=int, default=-1, help="processes on all machines")
+    group.add_argument("--ip", default="localhost", help="address of the first machine")
+    group.add_argument("--port", default="5678", help="port of the first machine")
+    group.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first")
+
+
+def launch_of(options: argparse.Namespace) -> Launch:
+    """The processes that the options ask for.
+
+    Raises:
+        ConfigError: They cannot be had, or what is asked for runs in one process.
+    """
+    launch = Launch(
+        options.nproc, options.world_size, options.ip, options.port, options.group_offset
+    )
+    launch.check()
+    given = next((name for name in _IN_ONE_PROCESS if getattr(options, name)), None)
+    if launch.is_many and given:
+        raise ConfigError(
+            f"--{given} runs in one process; got --nproc {launch.nproc}. Leave out --nproc, or "
+            f"--{given}: what several processes do together is the training of one student."
+        )
+    return launch
+
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """The options of :func:`recbole_freqd.export`."""
@@ -39,8 +73,6 @@ def export_arguments(options: argparse.Namespace, keys: list[str]) -> dict[str, 
     Raises:
         ConfigError: A config key that an export has no use for.
     """
-    from recbole_freqd.errors import ConfigError
-
     given = dict(key[2:].split("=") for key in keys)
     data_path = given.pop("data_path", None)
     if given:

@@ -18,6 +18,9 @@ def register() -> None:
     and that strings of ``config_dict``, of the command line and of HyperTuning's files are read as
     literals, where RecBole runs them as code: ``"1/10"`` stays a string.
 
+    RecBole's ``run`` with ``nproc`` starts processes that are registered too, on GPUs or, where
+    there is none, on the CPU.
+
     Call it at the top of a script, before ``recbole.quick_start`` is imported: that import is what
     fails on today's packages, and spawned processes run the top of the script again. Calling it
     twice does nothing more; :func:`unregister` takes it back.
@@ -37,6 +40,7 @@ def register() -> None:
     compat.install_shims()
     _hook_config()
     _hook_get_trainer()
+    _hook_launch()
     _registered = True
 
 
@@ -137,3 +141,16 @@ def _hook_get_trainer() -> None:
 
     for module in (recbole.utils.utils, recbole.utils, recbole.quick_start.quick_start):
         _hooks.set(module, "get_trainer", get_trainer)
+
+
+def _hook_launch() -> None:
+    """Processes that RecBole's ``run`` starts know us too, and need no GPUs."""
+    from recbole.quick_start import quick_start
+
+    from recbole_freqd import launch
+    from recbole_freqd.compat.launch import apply_start_of_processes, only_nccl
+
+    if only_nccl():
+        apply_start_of_processes(_hooks)
+    _hooks.set(launch, "_recboles_own", quick_start.run_recboles)
+    _hooks.set(quick_start, "run_recboles", launch.run_recboles)

@@ -8,7 +8,15 @@ from typing import Any, Optional
 
 from recbole_freqd import __version__, analysing, comparing
 from recbole_freqd.errors import ConfigError, FreqDError, shown
-from recbole_freqd.options import add_export, add_hyper, run_export, run_hyper
+from recbole_freqd.launch import Launch
+from recbole_freqd.options import (
+    add_export,
+    add_hyper,
+    add_launch,
+    launch_of,
+    run_export,
+    run_hyper,
+)
 
 _RECBOLE_DOCS = "any other --key=value is a config key, as in RecBole"
 
@@ -33,7 +41,9 @@ def run_recbole_freqd(
         config_file_list: YAML files, later ones win.
         config_dict: Keys that win over the files; the command line wins over both.
         saved: Whether the best model is saved and tested (else the last one is).
-        nproc, world_size, ip, port, group_offset: As RecBole's ``run``; one process only, so far.
+        nproc, world_size, ip, port, group_offset: As RecBole's ``run``: processes on this machine
+            and on all, where the first one is, and the rank of this machine's first. A process
+            takes a GPU, or, where there is none, cores. See ``docs/multi_process.md``.
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
@@ -48,17 +58,33 @@ def run_recbole_freqd(
         ...     "trainer": "FreqD", "embedding_size": 8,
         ...     "teacher": {"model": "BPR", "embedding_size": 64}})  # doctest: +SKIP
     """
+    launch = Launch(nproc, world_size, ip, port, group_offset)
+    launch.check()
+    job = (model, dataset, config_file_list, config_dict, saved)
+    return launch.run(_train, *job) if launch.is_many else _train(*job, {})
+
+
+def _train(
+    model: Optional[str],
+    dataset: Optional[str],
+    config_file_list: Optional[list[str]],
+    config_dict: Optional[dict[str, Any]],
+    saved: bool,
+    launched: dict[str, Any],
+) -> dict[str, Any]:
+    """:func:`run_recbole_freqd` in one of the processes."""
     from recbole_freqd.plugin import register
 
-    _check_processes(nproc, world_size)
     register()
     from recbole_freqd import runs
 
-    config = make_config(model, dataset, config_file_list, config_dict)
+    config = make_config(model, dataset, config_file_list, {**(config_dict or {}), **launched})
     done = runs.run(config, saved=saved)
     teacher_test_result = None
     if config["trainer"]:
-        _, (teacher_test_result,) = runs.evaluate_teacher(done, 2)
+        (teacher_test_result,) = done.trainer.processes.agreed(
+            lambda: runs.evaluate_teacher(done, 2)[1]
+        )
     return {
         "best_valid_score": done.best_valid_score,
         "valid_score_bigger": config["valid_metric_bigger"],
@@ -81,12 +107,15 @@ def main(arguments: Optional[list[str]] = None) -> int:
     argv = sys.argv
     sys.argv = [argv[0], *keys]  # what RecBole's Config will read
     try:
+        launch = launch_of(options)
         if options.analyze or options.sweep:
             analysing.run_script(options, keys)
         elif options.export:
             run_export(options, keys)
+        elif launch.is_many:
+            launch.run(_train_and_report, options)
         else:
-            _run(options)
+            _train_and_report(options, {})
         return 0
     except FreqDError as error:
         if options.debug:
@@ -96,7 +125,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
     except KeyboardInterrupt:
         if options.debug:
             raise
-        print("\nStopped. The same command with --resume goes on.", file=sys.stderr)
+        way = "" if options.nproc > 1 else " The same command with --resume goes on."
+        print(f"\nStopped.{way}", file=sys.stderr)
         return 130
     finally:
         sys.argv = argv
@@ -119,12 +149,8 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--resume", action="store_true", help="go on where the same command was cut off"
     )
-    parser.add_argument("--nproc", type=int, default=1, help="processes on this machine")
-    parser.add_argument("--world_size", type=int, default=-1, help="processes on all machines")
-    parser.add_argument("--ip", default="localhost", help="address of the first machine")
-    parser.add_argument("--port", default="5678", help="port of the first machine")
-    parser.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add_launch(parser)
     comparing.add_options(parser)
     analysing.add_options(parser)
     add_hyper(parser)
@@ -141,10 +167,9 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, [*keys, "--resume=True"] if options.resume else keys
 
 
-def _run(options: argparse.Namespace) -> None:
+def _train_and_report(options: argparse.Namespace, launched: dict[str, Any]) -> None:
     """Runs what the options ask for: a comparison, or one method beside the student alone."""
     files = config_files(options)
-    _check_processes(options.nproc, options.world_size)
     from recbole_freqd.plugin import register
 
     register()
@@ -152,12 +177,16 @@ def _run(options: argparse.Namespace) -> None:
         return comparing.run_script(options, fill_in(options, files))
     from recbole_freqd import report, runs
 
-    config = make_config(*fill_in(options, files))
+    model, dataset, files, low = fill_in(options, files)
+    config = make_config(model, dataset, files, {**low, **launched})
     if options.hyper:
         return run_hyper(options, config)
     distilled = runs.run(config) if config["trainer"] else None
     alone = runs.run(runs.alone_config(config))
-    report_run(report, config, runs.rows_of(distilled, alone), Path(options.output_dir))
+    folder = Path(options.output_dir)
+    alone.trainer.processes.agreed(
+        lambda: report_run(report, config, runs.rows_of(distilled, alone), folder)
+    )
 
 
 def config_files(options: argparse.Namespace) -> list[str]:
@@ -304,24 +333,4 @@ def report_run(report: Any, config: Any, rows: list[dict[str, Any]], folder: Pat
             if shims_installed()
             else ""
         )
-    )
-
-
-def _check_processes(nproc: int, world_size: int) -> None:
-    """Raises ConfigError where the processes asked for cannot be had."""
-    if nproc < 1:
-        raise ConfigError(f"--nproc: got {nproc}; allowed: 1 or more.")
-    if nproc == 1 and world_size <= 1:
-        return
-    import torch
-
-    gpus = torch.cuda.device_count()
-    if nproc > gpus:
-        raise ConfigError(
-            f"--nproc: got {nproc}, but this machine has {gpus} GPUs, and RecBole's launch puts "
-            f"one process on each. Allowed here: {max(gpus, 1)} at most."
-        )
-    raise ConfigError(
-        f"--nproc {nproc}, --world_size {world_size}: distillation runs in one process so far, "
-        "because the projectors would drift apart between processes. Use --nproc 1."
     )

@@ -1,10 +1,12 @@
 """Training that survives its process: the state after every epoch, and going on from it exactly."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from glob import escape
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import torch
@@ -15,14 +17,15 @@ from recbole_freqd.checkpoint import (
     new_checkpoint_path,
     write_atomically,
 )
+from recbole_freqd.config import as_in_one_process
+from recbole_freqd.distributed import DistributedTrainer
 from recbole_freqd.features import registered_adapter
-from recbole_freqd.finite import FiniteTrainer
 from recbole_freqd.identity import run_identity
 from recbole_freqd.rng import set_streams, streams
 from recbole_freqd.state_file import StateFile
 
 
-class ResumableTrainer(FiniteTrainer):
+class ResumableTrainer(DistributedTrainer):
     """A mixin over a RecBole trainer that keeps its state, and goes on from it with ``resume``.
 
     Before every epoch but the first, all that the rest of the run depends on is written to a file
@@ -33,6 +36,8 @@ class ResumableTrainer(FiniteTrainer):
     ``checkpoint_dir`` that no living process is using, and ends, on the CPU and with as many
     threads, in the same bits as a run that was never interrupted. Of a finished run the results
     are kept, and taken.
+
+    Of several processes the first one writes the checkpoint, and no state.
 
     RecBole's own ``resume_checkpoint`` goes on from the best epoch, with other random numbers.
 
@@ -45,7 +50,9 @@ class ResumableTrainer(FiniteTrainer):
         self.epoch_seconds: list[float] = []
         super().__init__(config, model)  # type: ignore[call-arg]
         # RecBole's own name goes by the second: two runs would share it.
-        self.saved_model_file = new_checkpoint_path(self.checkpoint_dir, self._stem(config))
+        self.saved_model_file = self.processes.agreed(
+            lambda: new_checkpoint_path(self.checkpoint_dir, self._stem(config))
+        )
         self._run_file = self.saved_model_file  # RaCT saves under several names made from it
         self._untouched = self._attributes()
         self._file: Optional[StateFile] = None
@@ -82,7 +89,7 @@ class ResumableTrainer(FiniteTrainer):
             CheckpointError: A state cannot be read or written.
         """
         self._file = None
-        if not saved:
+        if not saved or not self.config["single_spec"]:
             return super().fit(train_data, valid_data, verbose, saved, *args, **kwargs)  # type: ignore[misc]
         loaders = [loader for loader in (train_data, valid_data) if loader is not None]
         self._generators = [loader.generator for loader in loaders]
@@ -132,21 +139,42 @@ class ResumableTrainer(FiniteTrainer):
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
         """As RecBole's, but whole or not at all: it writes over the best there was."""
-        path = kwargs.pop("saved_model_file", self.saved_model_file)
-        save = super()._save_checkpoint  # type: ignore[misc]
-        write_atomically(
-            path, lambda temporary: save(epoch, False, saved_model_file=temporary, **kwargs)
-        )
+        path = kwargs.get("saved_model_file", self.saved_model_file)
+        self._save(path, lambda: self._write_checkpoint(path, epoch))
         if verbose:
             self.logger.info("Saving current: %s", path)
 
     def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
         """As RecBole's ``PretrainTrainer`` (RaCT), but under the name of this run, and whole."""
         path = f"{Path(self._run_file).with_suffix('')}-{epoch + 1}.pth"
-        save = super().save_pretrained_model  # type: ignore[misc]
-        write_atomically(path, lambda temporary: save(epoch, temporary))
+        self._save(path, lambda: self._write_pretrained(path, epoch))
         self.saved_model_file = path
         self.logger.info("It is kept as %s", path)
+
+    def _save(self, path: str, write: Callable[[], None]) -> None:
+        """The first process writes; none goes on before the file is there, on every machine."""
+        self.processes.together(write, here=self.processes.is_first)
+        self.processes.hand_over([Path(path)])
+
+    def _write_checkpoint(self, path: str, epoch: int) -> None:
+        save = super()._save_checkpoint  # type: ignore[misc]
+        with self._config_of_one_process():
+            write_atomically(path, lambda temporary: save(epoch, False, saved_model_file=temporary))
+
+    def _write_pretrained(self, path: str, epoch: int) -> None:
+        save = super().save_pretrained_model  # type: ignore[misc]
+        with self._config_of_one_process():
+            write_atomically(path, lambda temporary: save(epoch, temporary))
+
+    @contextmanager
+    def _config_of_one_process(self) -> Iterator[None]:
+        """While open, RecBole sees the Config that it can build the model from again, alone."""
+        config = self.config
+        self.config = as_in_one_process(config)
+        try:
+            yield
+        finally:
+            self.config = config
 
     # --- what is kept -------------------------------------------------------------------------
 

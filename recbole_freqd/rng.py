@@ -20,14 +20,20 @@ class RandomStream:
     """
 
     def __init__(self, seed: int) -> None:
-        self.seed = int(seed)
+        self.seed = self._start = int(seed)
         self._generators: dict[str, torch.Generator] = {}
+
+    def restart(self, *place: int) -> None:
+        """Begins anew, where ``seed`` and ``place`` say: the same in every process."""
+        self._start = hash((self.seed, *place)) % 2**63
+        for generator in self._generators.values():
+            generator.manual_seed(self._start)
 
     def on(self, device: Union[torch.device, str]) -> torch.Generator:
         """The generator for tensors on ``device``."""
         name = str(device)
         if name not in self._generators:
-            self._generators[name] = torch.Generator(device=device).manual_seed(self.seed)
+            self._generators[name] = torch.Generator(device=device).manual_seed(self._start)
         return self._generators[name]
 
     def bernoulli(

@@ -8,9 +8,11 @@ from typing import Any, Optional
 from recbole_freqd.checks import check_data
 from recbole_freqd.compat import fresh_log_handlers
 from recbole_freqd.config import TEACHER, asking_recbole, no_command_line, trainer_names
+from recbole_freqd.distributed import whole
 from recbole_freqd.literals import strings_as_they_are
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.measure import parameter_count, ranking_latencies, size_mb
+from recbole_freqd.processes import Processes
 from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.settings import method_keys
 from recbole_freqd.teacher.base import Teacher, own_model
@@ -42,7 +44,7 @@ class Run:
 
 
 def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
-    """Trains what a Config asks for, with or without distillation, in this process.
+    """Trains what a Config asks for, with or without distillation; alone or as one of several.
 
     Random seeds are set where RecBole's ``run_recbole`` sets them, so initial weights and batches
     are those of stock RecBole.
@@ -58,7 +60,8 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
     from recbole.utils import get_trainer, init_seed
 
     train_data, valid_data, test_data = read_data(config)
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    # RecBole adds local_rank, which is 0 once on every machine: batches would be drawn alike.
+    init_seed(config["seed"] + Processes.of(config).rank, config["reproducibility"])
     with asking_recbole(config):
         model = config.model_class(config, train_data._dataset).to(config["device"])
         logger.info(model)
@@ -92,7 +95,10 @@ def read_data(config: Any) -> tuple[Any, Any, Any]:
     fresh_log_handlers()
     init_seed(config["seed"], config["reproducibility"])
     with asking_recbole(config):
-        init_logger(config)  # makes log/ in the working directory
+        if config["local_rank"] == 0:
+            init_logger(config)  # makes log/ in the working directory
+        else:
+            logging.getLogger().setLevel(logging.ERROR)
         logger.info(config)
         dataset = create_dataset(config)
         logger.info(dataset)
@@ -109,7 +115,7 @@ def evaluate_teacher(run: Run, *splits: int) -> tuple[Any, list[dict[str, float]
 def evaluate_on(
     data: tuple[Any, Any, Any], teacher: Teacher, *splits: int
 ) -> tuple[Any, list[dict[str, float]]]:
-    """Evaluates a teacher on the splits of a student.
+    """Evaluates a teacher on the splits of a student, all by itself: in one process is enough.
 
     Args:
         data: The student's train, valid and test loaders.
@@ -128,7 +134,7 @@ def evaluate_on(
     trainer.eval_collector.data_collect(train_data)
     results = [
         plain(trainer.evaluate(loader, load_best_model=False)) if teacher.can_rank(loader) else {}
-        for loader in (data[split] for split in splits)
+        for loader in (whole(data[split]) for split in splits)
     ]
     trainer.tensorboard.close()
     return own_model(model), results

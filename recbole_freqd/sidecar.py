@@ -44,22 +44,17 @@ class SidecarTrainer(ResumableTrainer):
         if self._resume_from is not None:
             self._load_sidecar(self._resume_from)
 
-    def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:
-        path = kwargs.get("saved_model_file", self.saved_model_file)
+    def _write_checkpoint(self, path: str, epoch: int) -> None:
         with self._saving_beside(path):
-            super()._save_checkpoint(epoch, verbose, **kwargs)
+            super()._write_checkpoint(path, epoch)
 
-    def save_pretrained_model(self, epoch: int, saved_model_file: str) -> None:
-        with self._saving_beside():  # under a name of its own, not the one given
-            super().save_pretrained_model(epoch, saved_model_file)
+    def _write_pretrained(self, path: str, epoch: int) -> None:
+        with self._saving_beside(path):
+            super()._write_pretrained(path, epoch)
 
     @contextmanager
-    def _saving_beside(self, path: Optional[str] = None) -> Iterator[None]:
-        """While open, RecBole sees the student's part of the optimizer; then our part is saved.
-
-        Args:
-            path: Beside this; None: beside what ``saved_model_file`` is then.
-        """
+    def _saving_beside(self, path: str) -> Iterator[None]:
+        """While open, RecBole sees the student's part of the optimizer; then our part is saved."""
         full = self.optimizer
         self.optimizer = _StudentPart(full)
         try:
@@ -67,7 +62,6 @@ class SidecarTrainer(ResumableTrainer):
         finally:
             self.optimizer = full
         if self.distiller is not None:
-            path = path or self.saved_model_file
             of = file_hash(Path(path))
             write_atomically(
                 sidecar_path(path), lambda temporary: self._write_sidecar(temporary, of)

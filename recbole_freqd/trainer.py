@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Optional
@@ -24,6 +25,7 @@ from recbole_freqd.features.check import whole_features
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.ranking import undisturbed
 from recbole_freqd.resume import over
+from recbole_freqd.rows import FeatureRows
 from recbole_freqd.sidecar import SidecarTrainer
 from recbole_freqd.teacher import Teacher, find_teacher
 
@@ -39,7 +41,9 @@ class DistillationTrainer(SidecarTrainer):
     first sees the data.
 
     Random numbers for the distillation come from streams of its own, so the student's initial
-    weights and its batches are those of stock RecBole for any weight of the loss.
+    weights and its batches are those of stock RecBole for any weight of the loss. In one of several
+    processes what is drawn per epoch follows from seed and epoch, and is the same in all of them;
+    what is drawn per step follows from seed, epoch, step and rank.
 
     Args:
         config: A RecBole Config with ``teacher`` and, unless the class implies it, ``trainer``.
@@ -70,11 +74,6 @@ class DistillationTrainer(SidecarTrainer):
         compat.install_shims()
         complete_in_place(config, self.default_trainer)
         check_student(type(model), config["MODEL_TYPE"])
-        if not config["single_spec"]:
-            raise ConfigError(
-                f"Distillation runs in one process so far; this is one of {config['world_size']}. "
-                "Between processes the projectors would drift apart. Use nproc=1."
-            )
         self.adapter = student_adapter(model)
         self.methods = trainer_names(config["trainer"])
         super().__init__(config, model)
@@ -132,10 +131,12 @@ class DistillationTrainer(SidecarTrainer):
             self.teacher.known,
             self.teacher.ranker(train_data._dataset) if self._reads_scores() else None,
             self.teacher.trajectory_rankers(train_data._dataset),
+            self.processes.once_per_machine,
         )
         for optimizer in self._optimizers:
             for group in self.distiller.parameter_groups():
                 optimizer.add_param_group(group)
+        self.average_also(list(self.distiller.parameters()))
         self._distiller_is_there(train_data._dataset)
 
     def _reads_scores(self) -> bool:
@@ -150,7 +151,7 @@ class DistillationTrainer(SidecarTrainer):
         def calculate_loss(*args: Any, **kwargs: Any) -> Any:
             with shared_features(model, self.adapter) as features:
                 base = base_loss(*args, **kwargs)
-                return self._fold(base, self.distiller(features(), args[0]))
+                return self._fold(base, self.distiller(self._readable(features()), args[0]))
 
         # RecBole clips model.parameters() only, and before a GradScaler has unscaled them: clip
         # here instead, where the optimizer is about to step with everything that it trains.
@@ -172,6 +173,13 @@ class DistillationTrainer(SidecarTrainer):
             if own_override is not None:
                 model.calculate_loss = own_override
 
+    def _readable(self, features: FeatureRows) -> FeatureRows:
+        """The student's features for a step, whose random numbers begin here."""
+        if self.config["single_spec"]:
+            return features
+        self.distiller.restart_streams(self._epoch, self._steps, self.processes.rank)
+        return replace(features, in_place=False)  # DistributedDataParallel has to see gradients
+
     def _fold(self, base: Any, terms: dict[str, torch.Tensor]) -> Any:
         """What the base loss returned, with Σ β L added to its first part, the form unchanged."""
         self._steps += 1
@@ -191,6 +199,8 @@ class DistillationTrainer(SidecarTrainer):
             clip_grad_norm_([*self.model.parameters(), *self.distiller.parameters()], **arguments)
 
     def _begin_epoch(self, epoch: int) -> None:
+        if not self.config["single_spec"]:
+            self.distiller.restart_streams(epoch)
         self.distiller.start_epoch(epoch, StudentRanker(self.model, self.adapter))
 
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 
+from recbole_freqd.compat.launch import one_of_many
 from recbole_freqd.compat.logs import fresh_log_handlers
 from recbole_freqd.compat.patches import Patches
 from recbole_freqd.compat.shims import SHIMS, Shim
@@ -20,6 +21,7 @@ __all__ = [
     "Shim",
     "fresh_log_handlers",
     "install_shims",
+    "one_of_many",
     "remove_shims",
     "shims_installed",
 ]

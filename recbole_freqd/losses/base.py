@@ -17,6 +17,11 @@ from recbole_freqd.rows import FeatureRows, Features
 from recbole_freqd.settings import resolve
 
 
+def here(work: Callable[[], Any]) -> Any:
+    """What ``work`` gives, in this process."""
+    return work()
+
+
 class DistillationLoss(nn.Module):
     """Base of the losses that a trainer can add to a student's own loss.
 
@@ -33,6 +38,8 @@ class DistillationLoss(nn.Module):
             for losses that follow its training; each is made when it is read.
         progress: Whether passes over all users show a bar.
         seed: Of the loss's own random stream (initial projectors, dropout, masks).
+        once: Runs work that several processes of a machine share, in one of them; returns what it
+            gives in all. Default: here.
         **options: The keys of the method without prefix; what is not given is the default of
             ``properties/``.
 
@@ -67,6 +74,7 @@ class DistillationLoss(nn.Module):
         teacher_trajectory: Sequence[Callable[[], Ranker]] = (),
         progress: bool = False,
         seed: int = 0,
+        once: Callable[[Callable[[], Any]], Any] = here,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -87,7 +95,7 @@ class DistillationLoss(nn.Module):
             )
         self.options = resolve(self.method, self.prefix, options)
         self.stream, self.user_items = RandomStream(seed), user_items
-        self.progress = progress
+        self.progress, self.once = progress, once
         self.teacher_scores = teacher_scores or FeatureRanker(*teacher_features)
         self.teacher_trajectory = teacher_trajectory
         for name, features in zip(("teacher_user_emb", "teacher_item_emb"), teacher_features):

@@ -150,8 +150,9 @@ class FreqDLoss(DistillationLoss):
                 max(n - 1, 1),
             )
         start = perf_counter()
-        adjacency = cooccurrence_graph(
-            user_items, side=side, k=min(k, max(n - 1, 1)), max_pairs=self.options["max_pairs"]
+        k, most = min(k, max(n - 1, 1)), self.options["max_pairs"]
+        adjacency = self.once(
+            lambda: cooccurrence_graph(user_items, side=side, k=k, max_pairs=most)
         )
         logger.info(
             "%s graph: %d entities, %d edges, %d entities without a neighbour, %.1f s",

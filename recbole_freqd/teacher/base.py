@@ -15,9 +15,10 @@ from recbole_freqd.errors import ConfigError, TeacherError
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.check import are_exact
 from recbole_freqd.identity import pairs
+from recbole_freqd.processes import Processes
 from recbole_freqd.ranking import ModelRanker
 from recbole_freqd.rng import rng_untouched
-from recbole_freqd.rows import Features
+from recbole_freqd.rows import Features, empty_rows
 from recbole_freqd.settings import read_keys
 from recbole_freqd.teacher.alignment import Alignment
 from recbole_freqd.teacher.translated import Translated
@@ -210,6 +211,25 @@ def is_mapped(config: Any, spec: dict[str, Any]) -> bool:
             "files can be paged in. Use teacher.precision: float16 to save memory of a GPU."
         )
     return mapped
+
+
+def had_once(config: Any, spec: dict[str, Any], make: Callable[[], Features]) -> Features:
+    """What ``make`` gives; of several processes of a machine one makes it, the others share it.
+
+    Args:
+        config: The student's Config.
+        spec: Its ``teacher`` keys.
+        make: Gives features on the student's device.
+    """
+    if config["single_spec"]:
+        return make()
+    mapped = is_mapped(config, spec)
+    tables = Processes.of(config).once_per_machine(lambda: [table.cpu() for table in make()])
+    if mapped:
+        made = [empty_rows(*table.shape, table.dtype, "cpu", mapped=True) for table in tables]
+        tables = [own.copy_(table) for own, table in zip(made, tables)]
+    user, item = (table.to(config["device"]) for table in tables)
+    return user, item
 
 
 def features_of(config: Any, spec: dict[str, Any], model: torch.nn.Module) -> Features:

@@ -10,12 +10,15 @@ from typing import Any, Optional
 
 from recbole_freqd.checkpoint import load_checkpoint, read_json, write_atomically, write_json
 from recbole_freqd.config import asking_recbole, teacher_config
+from recbole_freqd.distributed import whole
 from recbole_freqd.errors import CheckpointError
 from recbole_freqd.features import check_teacher, registered_adapter
 from recbole_freqd.identity import differences, file_hash, run_identity
+from recbole_freqd.processes import Processes
 from recbole_freqd.resume import ResumableTrainer, over
+from recbole_freqd.rows import Features
 from recbole_freqd.settings import read_keys
-from recbole_freqd.teacher.base import Teacher, features_of, load_model
+from recbole_freqd.teacher.base import Teacher, features_of, had_once, load_model
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +41,17 @@ def from_recipe(
     stem = f"teacher-{own_config['model']}-{config['dataset']}"
     name = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=6).hexdigest()
     path = Path(config["checkpoint_dir"]) / f"{stem}-{name}.pth"
-    facts_file, model = path.with_suffix(".json"), None
-    if path.is_file() and facts_file.is_file() and _is_whole(path, facts_file):
-        facts, origin = read_json(facts_file)["facts"], "reused"
-        logger.info("Teacher reused: %s (recipe, data and versions are unchanged)", path)
-    else:
+    facts_file = path.with_suffix(".json")
+    trained: list[Any] = []  # the model, in the process that has trained it
+
+    def have() -> tuple[dict[str, Any], str]:
+        if path.is_file() and facts_file.is_file() and _is_whole(path, facts_file):
+            logger.info("Teacher reused: %s (recipe, data and versions are unchanged)", path)
+            return read_json(facts_file)["facts"], "reused"
         logger.info("Teacher to be trained: %s", _why_not_reused(path, stem, identity))
-        trainer, origin = _train(own_config, train_data, valid_data, path, rank), "trained"
-        model, facts = trainer.model, {"seconds_per_epoch": trainer.seconds_per_epoch()}
+        trainer = _train(own_config, train_data, valid_data, path, rank)
+        trained.append(trainer.model)
+        facts = {"seconds_per_epoch": trainer.seconds_per_epoch()}
         if is_closed_form(own_config):
             facts = {}  # an epoch is RecBole's idle pass over the data, the work was before it
         facts.update(trainer.keep_trajectory(path))
@@ -53,12 +59,21 @@ def from_recipe(
         write_json(facts_file, of)
         trainer.forget()
         logger.info("Teacher trained: %s", path)
-    own_class = own_config.model_class
-    payload = load_checkpoint(path, map_location=config["device"], model_class=own_class)
-    model = load_model(own_config, payload, train_data._dataset, str(path), model)
-    features = features_of(config, spec, model)
-    on_the_way = tuple(str(path.with_name(file)) for file in facts.get("trajectory", ()))
-    return Teacher(own_config, str(path), features, origin, facts, on_the_way)
+        return facts, "trained"
+
+    def features() -> Features:
+        own_class = own_config.model_class
+        payload = load_checkpoint(path, map_location=config["device"], model_class=own_class)
+        model = trained[0] if trained else None
+        model = load_model(own_config, payload, train_data._dataset, str(path), model)
+        return features_of(config, spec, model)
+
+    processes = Processes.of(config)
+    facts, origin = processes.agreed(have)
+    on_the_way = [path.with_name(file) for file in facts.get("trajectory", ())]
+    processes.hand_over([path, facts_file, *on_the_way])
+    made = had_once(config, spec, features)
+    return Teacher(own_config, str(path), made, origin, facts, tuple(map(str, on_the_way)))
 
 
 def _is_whole(path: Path, facts_file: Path) -> bool:
@@ -151,7 +166,8 @@ def _train(
         host = get_trainer(config["MODEL_TYPE"], config["model"])
         trainer = over(_TeacherTrainer, host)(config, model)
     _log_beside_the_student(trainer, config["model"])
-    trainer.fit(loader, valid_data, saved=True, show_progress=config["show_progress"])
+    validation = whole(valid_data)
+    trainer.fit(loader, validation, saved=True, show_progress=config["show_progress"])
     if not Path(trainer.saved_model_file).is_file():
         raise CheckpointError(
             f"The teacher {config['model']} trained but saved no model. RecBole saves one at "

@@ -10,12 +10,14 @@ from recbole_freqd.config import CHECKPOINT, adopt_world
 from recbole_freqd.features import registered_adapter
 from recbole_freqd.identity import data_fingerprint, pairs, read_fingerprint, same_data
 from recbole_freqd.model_classes import check_model_name
+from recbole_freqd.rows import Features
 from recbole_freqd.settings import read_keys
 from recbole_freqd.teacher.alignment import align, check_overlap
 from recbole_freqd.teacher.base import (
     OtherData,
     Teacher,
     features_of,
+    had_once,
     holds_class,
     is_mapped,
     load_model,
@@ -53,8 +55,12 @@ def from_checkpoint(
         teacher = _of_other_data(config, spec, payload, record, train_data, valid_data)
     else:
         _adopt(stored, config)
-        model = load_model(stored, payload, student, path)
-        teacher = Teacher(stored, path, features_of(config, spec, model), "checkpoint")
+        features = had_once(
+            config,
+            spec,
+            lambda: features_of(config, spec, load_model(stored, payload, student, path)),
+        )
+        teacher = Teacher(stored, path, features, "checkpoint")
     logger.info("Teacher loaded: %s from %s", stored["model"], path)
     return teacher
 
@@ -87,15 +93,19 @@ def _of_other_data(
             100 * share,
         )
     check_leakage(home, alignment, train_data, valid_data, allow=allow, path=path)
-    model = load_model(home.config, payload, home.train, path)
-    features = features_of(config, spec, model)
-    if record is None:
-        compare_with_score(home, model, payload, allow=allow, path=path)
+
+    def make() -> Features:
+        model = load_model(home.config, payload, home.train, path)
+        features = features_of(config, spec, model)
+        if record is None:
+            compare_with_score(home, model, payload, allow=allow, path=path)
+        return alignment.remapped(features, mapped=is_mapped(config, spec))
+
+    features = had_once(config, spec, make)
     _adopt(stored, config)
     other = None
     if not alignment.is_in_order or not np.array_equal(pairs(home.train), pairs(student)):
         other = OtherData(home.config, home.train, alignment)
-    features = alignment.remapped(features, mapped=is_mapped(config, spec))
     return Teacher(stored, path, features, "checkpoint", other_data=other)
 
 

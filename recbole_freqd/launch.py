@@ -1,0 +1,169 @@
+"""One job in several processes, as RecBole's ``run`` starts them; each of them knows us."""
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from recbole_freqd.errors import ConfigError, FreqDError, TrainingError
+
+_recboles_own: Any = None  # what register() has put run_recboles in the place of
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Where processes run, by RecBole's names.
+
+    Attributes:
+        nproc: Processes on this machine.
+        world_size: Processes on all machines; -1: those of this one.
+        ip, port: Of the machine with the first process.
+        group_offset: Rank of this machine's first process.
+    """
+
+    nproc: int = 1
+    world_size: int = -1
+    ip: str = "localhost"
+    port: str = "5678"
+    group_offset: int = 0
+
+    @property
+    def is_many(self) -> bool:
+        """Whether there is more than this process."""
+        return self.nproc > 1 or self.world_size > 1
+
+    @property
+    def _all(self) -> int:
+        return self.nproc if self.world_size <= 0 else self.world_size
+
+    def check(self) -> None:
+        """Raises ConfigError where processes as asked for cannot be had."""
+        if self.nproc < 1:
+            raise ConfigError(f"--nproc: got {self.nproc}; allowed: 1 or more.")
+        if not self.is_many:
+            return
+        last = self._all - self.nproc
+        if last < 0 or not 0 <= self.group_offset <= last:
+            raise ConfigError(
+                f"--group_offset {self.group_offset} --nproc {self.nproc} --world_size {self._all}:"
+                " the ranks of this machine, from group_offset on, have to be below world_size."
+            )
+        if last > 0 and self.ip == "localhost":
+            raise ConfigError(
+                f"--world_size: got {self._all} with --nproc {self.nproc} and --ip localhost. "
+                "Allowed on several machines: --ip, the address of the one with --group_offset 0."
+            )
+        self._check_machine()
+        self._check_port()
+
+    def _check_machine(self) -> None:
+        import torch
+
+        gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+        if self.nproc > (gpus or cores):
+            has = f"{gpus} GPUs" if gpus else f"no GPU and {cores} cores"
+            raise ConfigError(
+                f"--nproc: got {self.nproc}, but this machine has {has}, and each process takes "
+                f"one. Allowed here: {gpus or cores} at most."
+            )
+
+    def _check_port(self) -> None:
+        """Two launches on one port would take each other's processes for their own."""
+        if not str(self.port).isdecimal() or not 0 < int(self.port) < 65536:
+            raise ConfigError(f"--port: got {self.port!r}; allowed: 1 to 65535.")
+        if self.group_offset > 0:
+            return
+        with socket.socket() as test:
+            test.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                test.bind(("", int(self.port)))
+            except OSError as error:
+                raise ConfigError(
+                    f"--port: got {self.port}, which cannot be had ({error.strerror}). If another "
+                    "launch has it, give each a --port of its own."
+                ) from error
+
+    def keys(self, local_rank: int) -> dict[str, Any]:
+        """What RecBole's Config has to know in one of the processes."""
+        return {
+            "local_rank": local_rank,
+            "nproc": self.nproc,
+            "world_size": self._all,
+            "offset": self.group_offset,
+            "ip": self.ip,
+            "port": str(self.port),
+        }
+
+    def run(self, job: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs ``job(*arguments, keys)`` in every process of this machine.
+
+        Args:
+            job: A function of a module, which other processes can import; ``keys`` are its share
+                of :meth:`keys`.
+            *arguments: What can be pickled.
+
+        Returns:
+            What it returns in the first process of this machine.
+
+        Raises:
+            FreqDError: It failed in one of them, or one has died; then none is left.
+        """
+        import torch.multiprocessing as mp
+
+        queue = mp.get_context("spawn").SimpleQueue()
+        try:
+            mp.spawn(_one, args=(self, job, arguments, queue), nprocs=self.nproc)
+        except mp.ProcessExitedException as error:
+            raise TrainingError(
+                f"{error}: it was killed, so the other processes were ended. Is there enough "
+                "memory for all of them?"
+            ) from error
+        except mp.ProcessRaisedException as error:
+            if queue.empty():
+                raise
+            raise queue.get() from error
+        return queue.get()
+
+
+def _one(
+    local_rank: int, launch: Launch, job: Callable[..., Any], arguments: tuple[Any, ...], queue: Any
+) -> None:
+    """The job in one of the processes."""
+    _share_the_cores(launch.nproc)
+    try:
+        result = job(*arguments, launch.keys(local_rank))
+    except FreqDError as error:
+        queue.put(error)
+        raise
+    except RuntimeError as error:
+        if "by peer" in str(error):  # let the one that has gone be the one that is reported
+            time.sleep(3)
+        raise
+    _leave()
+    if local_rank == 0:
+        queue.put(result)
+
+
+def _share_the_cores(nproc: int) -> None:
+    """On the CPU, processes with as many threads as there are cores would wait for each other."""
+    import torch
+
+    # Not is_available(): that would fix which GPUs are visible before RecBole says it.
+    if torch.cuda.device_count() == 0 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // nproc))
+
+
+def _leave() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def run_recboles(local_rank: int, *arguments: Any) -> None:
+    """RecBole's own, in a process that knows us: a spawned one begins with nothing registered."""
+    from recbole_freqd.plugin import register
+
+    register()
+    _recboles_own(local_rank, *arguments)

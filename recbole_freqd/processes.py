@@ -1,0 +1,158 @@
+"""What the processes of one training tell each other; one that is alone tells nobody."""
+
+import contextlib
+import datetime
+import hashlib
+import tempfile
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Optional, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from recbole_freqd.errors import FreqDError, TrainingError
+from recbole_freqd.writing import write_atomically
+
+T = TypeVar("T")
+
+# For one process at work while the others wait: a teacher may be trained for hours, and NCCL gives
+# up after ten minutes. A process that has died is noticed at once, since its connections close.
+_PATIENCE = datetime.timedelta(days=1)
+_made: list[Any] = []
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of one training, as seen by one of them.
+
+    Whatever a method says of all processes holds only if all of them call it, in the same order.
+
+    Attributes:
+        rank: Number of this process among all.
+        local_rank: Its number among those of its machine.
+        size: How many there are.
+        on_this_machine: How many of them are here.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    size: int = 1
+    on_this_machine: int = 1
+
+    @classmethod
+    def of(cls, config: Any) -> "Processes":
+        """Those that a finished Config was made in."""
+        if config["single_spec"]:
+            return cls()
+        return cls(dist.get_rank(), config["local_rank"], dist.get_world_size(), config["nproc"])
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes files."""
+        return self.rank == 0
+
+    def together(self, work: Callable[[], T], here: bool = True) -> Optional[T]:
+        """Runs ``work`` where ``here``, and waits until all are done; None elsewhere.
+
+        Raises:
+            FreqDError: It failed somewhere; then it raises everywhere.
+        """
+        if self.size == 1:
+            return work()
+        result, error = self._tried(work) if here else (None, None)
+        if self._anywhere(error is not None):
+            errors: list[Any] = [None] * self.size
+            dist.all_gather_object(errors, self._portable(error), group=_group())
+            raise error or next(filter(None, errors))
+        return result
+
+    def agreed(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives in the first process, in all of them.
+
+        Raises:
+            FreqDError: It failed there; then it raises everywhere.
+        """
+        if self.size == 1:
+            return work()
+        result, error = self._tried(work) if self.is_first else (None, None)
+        told = [(result, self._portable(error))]
+        dist.broadcast_object_list(told, src=0, group=_group())
+        if error or told[0][1]:
+            raise error or told[0][1]
+        return told[0][0]
+
+    def once_per_machine(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives in one process of each machine, in all of them.
+
+        The others read it from a temporary file that is gone afterwards; tensors are mapped into
+        their memory, so on the CPU all of them share one copy.
+        """
+        if self.size == 1:
+            return work()
+        name = self.agreed(lambda: f"recbole_freqd-{uuid.uuid4().hex}")
+        file = Path(tempfile.gettempdir()) / f"{name}-{self.rank - self.local_rank}.pt"
+        try:
+            self.together(lambda: torch.save(work(), file), here=self.local_rank == 0)
+            read = partial(torch.load, file, mmap=True, weights_only=False)  # our own, a moment old
+            return self.together(read)  # type: ignore[return-value]
+        finally:
+            if self.local_rank == 0:
+                with contextlib.suppress(OSError):
+                    file.unlink(missing_ok=True)
+
+    def gathered(self, part: T) -> list[T]:
+        """The parts of all processes in the first one, by rank; elsewhere none."""
+        if self.size == 1:
+            return [part]
+        parts: Any = [None] * self.size if self.is_first else None
+        dist.gather_object(part, parts, dst=0, group=_group())
+        return parts or []
+
+    def hand_over(self, files: Iterable[Path]) -> None:
+        """Gives files of the first process's machine to the machines that do not have them."""
+        if self.size == self.on_this_machine:
+            return
+        for file in files:
+            wanted = self.agreed(partial(_hash, file))
+            lacks = self.local_rank == 0 and _hash(file) != wanted
+            if self._anywhere(lacks):
+                content = self.agreed(file.read_bytes)
+                self.together(partial(_write, file, content), here=lacks)
+
+    def _anywhere(self, flag: bool) -> bool:
+        found = torch.tensor([flag], dtype=torch.uint8)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=_group())
+        return bool(found)
+
+    def _tried(self, work: Callable[[], T]) -> tuple[Optional[T], Optional[Exception]]:
+        try:
+            return work(), None
+        except Exception as error:
+            return None, error
+
+    def _portable(self, error: Optional[Exception]) -> Optional[FreqDError]:
+        """An error as other processes can be told of it."""
+        if error is None or isinstance(error, FreqDError):
+            return error
+        return TrainingError(f"Process {self.rank} failed: {type(error).__name__}: {error}")
+
+
+def _group() -> Any:
+    """All processes, over connections of their own that wait longer than those of gradients."""
+    if not _made or _made[0] is not dist.group.WORLD:
+        _made[:] = [dist.group.WORLD, dist.new_group(backend="gloo", timeout=_PATIENCE)]
+    return _made[1]
+
+
+def _hash(file: Path) -> Optional[str]:
+    if not file.is_file():
+        return None
+    return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+
+
+def _write(file: Path, content: bytes) -> None:
+    write_atomically(file, lambda temporary: Path(temporary).write_bytes(content))
