@@ -7,7 +7,7 @@ from typing import Any
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.launch import Launch
 
-_IN_ONE_PROCESS = ("compare", "hyper", "analyze", "sweep", "export")
+_IN_ONE_PROCESS = ("compare", "hyper", "analyze", "sweep", "export", "resume")
 
 
 def add_launch(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +33,8 @@ def launch_of(options: argparse.Namespace) -> Launch:
     given = next((name for name in _IN_ONE_PROCESS if getattr(options, name)), None)
     if launch.is_many and given:
         raise ConfigError(
-            f"--{given} runs in one process; got --nproc {launch.nproc}. Leave out --nproc, or "
-            f"--{given}: what several processes do together is the training of one student."
+            f"--{given} works in one process; got --nproc {launch.nproc}. Leave out one of them: "
+            "what several processes do together is one training, from its start to its end."
         )
     return launch
 

@@ -1,0 +1,214 @@
+"""Several processes train one student: two of them, on the CPU with gloo, started as by --nproc 2.
+
+They run all of :func:`jobs` in one go; each test looks at what both processes saw.
+"""
+
+import socket
+import sys
+import time
+
+import pytest
+import torch
+
+from recbole_freqd.errors import ConfigError, TrainingError
+from recbole_freqd.launch import Launch
+from recbole_freqd.losses import LOSSES
+from recbole_freqd.quick_start import main
+from recbole_freqd.rng import RandomStream
+from tests import many
+
+STUDENTS = ("BPR", "LightGCN")
+# Its best epoch is not the first one, so that there are earlier ones to keep.
+TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 4, "keep_every": 1}
+TEACHER.update(train_batch_size=32, learning_rate=0.03)
+LINEAR = {"freqd_projector": "linear", "freqd_k": 3}
+
+
+def a_port():
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return str(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def odd_data(tiny_data, tmp_path_factory):
+    """``tiny`` less one user: 29 cannot be dealt out to two processes evenly."""
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "tiny").mkdir()
+    lines = (tiny_data / "tiny" / "tiny.inter").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith("u29\t")]
+    (folder / "tiny" / "tiny.inter").write_text("".join(kept))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def keys(odd_data, tmp_path_factory):
+    return {
+        "data_path": str(odd_data),
+        "checkpoint_dir": str(tmp_path_factory.mktemp("saved")),
+        "load_col": {"inter": ["user_id", "item_id"]},
+        "embedding_size": 4,
+        "train_batch_size": 64,
+        "learning_rate": 0.02,
+        "epochs": 2,
+        "show_progress": False,
+        "state": "ERROR",
+        "metrics": ["Recall", "NDCG", "ShannonEntropy"],
+        "valid_metric": "NDCG@10",
+        "trainer": "FreqD",
+        "teacher": TEACHER,
+    }
+
+
+def wanted(keys):
+    found = {model: (model, {**keys, **LINEAR}, None) for model in STUDENTS}
+    found["per step"] = ("BPR", {**keys, **LINEAR, "freqd_mask": "step"}, None)
+    for broken in many.BROKEN:
+        found[broken] = ("BPR", {**keys, "epochs": 1, **LINEAR}, broken)
+    for name in LOSSES.names():
+        found[name] = ("BPR", {**keys, "epochs": 1, "trainer": name}, None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def seen(keys, tmp_path_factory):
+    """What both processes saw of every run, by name and rank."""
+    patch = pytest.MonkeyPatch()
+    patch.chdir(tmp_path_factory.mktemp("run"))
+    patch.setattr(sys, "argv", ["pytest"])
+    patch.setenv("CUDA_VISIBLE_DEVICES", "")
+    try:
+        yield torch.load(Launch(2, port=a_port()).run(many.jobs, wanted(keys)), weights_only=False)
+    finally:
+        patch.undo()
+
+
+def assert_equal(one, other):
+    assert list(one) == list(other) and len(one) > 0
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.mark.parametrize("run", [*STUDENTS, "per step", "nothing", *LOSSES.names()])
+def test_student_and_projectors_are_the_same_bits_in_both_processes(seen, run):
+    first, second = seen[run]
+    assert (first["rank"], second["rank"]) == (0, 1)
+    assert_equal(first["student"], second["student"])
+    if first["own"]:
+        assert_equal(first["own"], second["own"])
+    assert any(parameter.abs().sum() > 0 for parameter in first["averaged"])
+
+
+@pytest.mark.parametrize("run", [*STUDENTS, "nothing", *LOSSES.names()])
+def test_a_step_takes_the_mean_of_both_gradients_of_base_plus_distillation(seen, run):
+    first, second = seen[run]
+    for mine, yours, taken in zip(first["local"], second["local"], first["averaged"]):
+        expected = (mine + yours) / 2
+        torch.testing.assert_close(
+            taken, expected, rtol=1e-4, atol=1e-7 * float(1 + expected.abs().max())
+        )
+    assert any(not torch.equal(a, b) for a, b in zip(first["local"], second["local"]))
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_graphs_and_teacher_are_made_in_one_process_and_are_the_same_in_both(seen, student):
+    first, second = seen[student]
+    made = [(each["graphs"], each["extracted"]) for each in (first, second)]
+    assert made == [(2, 1), (0, 0)]
+    assert_equal(first["buffers"], second["buffers"])
+
+
+def test_a_recipe_is_trained_once_for_both_processes_and_all_runs(seen):
+    trained = [[each["trained"] for each in both] for both in seen.values() if "trained" in both[0]]
+    assert trained == [[1, 0]] + [[0, 0]] * (len(trained) - 1)
+
+
+def test_an_epochs_mask_is_shared_and_another_in_the_next_epoch(seen):
+    first, second = (each["epoch_masks"] for each in seen["BPR"])
+    users, later = first[0], first[2]  # a mask for each side and epoch
+    assert len(first) == 4 and all(map(torch.equal, first, second))
+    assert len(users) != len(later) or not torch.equal(users, later)
+
+
+def test_a_steps_mask_follows_from_seed_epoch_step_and_rank(seen):
+    step, length = 1, 2  # in each step a mask for users, positives and negatives, or fewer
+    for rank, each in enumerate(seen["per step"]):
+        masks = each["step_masks"]
+        stream = RandomStream(2020)
+        stream.restart(0, 0, rank, 1)  # of the first loss; 0 is where batches are drawn from
+        assert torch.equal(masks[0], stream.bernoulli(tuple(masks[0].shape), 0.5, masks[0].float()))
+    first, second = (each["step_masks"][0] for each in seen["per step"])
+    shared = min(len(first), len(second))
+    assert not torch.equal(first[:shared], second[:shared])
+
+
+def test_an_error_of_one_process_is_an_error_of_both(seen):
+    for run, kind, words in (
+        ("nan", "TrainingError", "Training loss is nan in step 2 of epoch 0"),
+        ("disk", "CheckpointError", "no space left"),
+    ):
+        for each in seen[run]:
+            assert each["error"][0] == kind and words in each["error"][1]
+
+
+@pytest.mark.parametrize("student", STUDENTS)
+def test_the_checkpoint_is_of_one_process_and_plain_recbole_gets_the_same_metrics(
+    seen, host, student
+):
+    """Metrics of 29 users in two unequal shares; entropy is no mean over users."""
+    from recbole.quick_start import load_data_and_model
+    from recbole.trainer import Trainer
+
+    first, second = seen[student]
+    assert first["checkpoint"] == second["checkpoint"]
+    host.unregister()
+    host_shims = __import__("recbole_freqd.compat", fromlist=["install_shims"])
+    host_shims.install_shims()
+    config, model, _, train, valid, test = load_data_and_model(first["checkpoint"])
+    assert not {"nproc", "world_size", "ip", "port", "offset"} & set(config.final_config_dict)
+    trainer = Trainer(config, model)
+    trainer.eval_collector.data_collect(train)
+    for name, loader in (("valid", valid), ("test", test)):
+        alone = trainer.evaluate(loader, load_best_model=False)
+        assert first[name] == second[name] == {key: float(value) for key, value in alone.items()}
+
+
+def test_teacher_is_evaluated_on_all_users(seen):
+    first, second = seen["BPR"]
+    assert first["teacher"] == second["teacher"] and "ndcg@10" in first["teacher"]
+
+
+def test_a_process_that_dies_ends_the_others(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    start = time.monotonic()
+    with pytest.raises(TrainingError, match="process 1 terminated with signal SIGKILL"):
+        Launch(2, port=a_port()).run(many.one_dies)
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nproc", "2", "--compare", "FreqD"], "--compare works in one process; got --nproc 2"),
+        (["--nproc", "2", "--hyper", "FreqD"], "--hyper works in one process"),
+        (["--nproc", "2", "--export", "a.pth"], "--export works in one process"),
+        (["--nproc", "2", "--analyze"], "--analyze works in one process"),
+        (["--nproc", "2", "--world_size", "4"], "--world_size: got 4 with --nproc 2 and --ip"),
+        (["--nproc", "2", "--world_size", "1"], "ranks of this machine"),
+        (["--nproc", "2", "--group_offset", "1"], "ranks of this machine"),
+        (["--nproc", "2", "--port", "x"], "--port: got 'x'; allowed: 1 to 65535"),
+        (["--nproc", "2", "--resume"], "--resume works in one process"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_said(capsys, monkeypatch, arguments, message):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_said():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"--port: got {port}, which cannot be had"):
+            Launch(2, port=str(port)).check()
