@@ -61,11 +61,12 @@ class Launch:
         import torch
 
         gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
-        if self.nproc > (gpus or cores):
-            has = f"{gpus} GPUs" if gpus else f"no GPU and {cores} cores"
+        most = gpus or max(cores, 2)  # two on one core: to try things out
+        if self.nproc > most:
             raise ConfigError(
-                f"--nproc: got {self.nproc}, but this machine has {has}, and each process takes "
-                f"one. Allowed here: {gpus or cores} at most."
+                f"--nproc: got {self.nproc}, but this machine has {gpus} GPUs and {cores} cores, "
+                "and a process takes a GPU each or, where there is none, a core. Allowed here: "
+                f"{most} at most."
             )
 
     def _check_port(self) -> None:

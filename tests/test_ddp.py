@@ -130,7 +130,6 @@ def test_an_epochs_mask_is_shared_and_another_in_the_next_epoch(seen):
 
 
 def test_a_steps_mask_follows_from_seed_epoch_step_and_rank(seen):
-    step, length = 1, 2  # in each step a mask for users, positives and negatives, or fewer
     for rank, each in enumerate(seen["per step"]):
         masks = each["step_masks"]
         stream = RandomStream(2020)

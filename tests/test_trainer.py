@@ -374,17 +374,6 @@ def test_a_model_that_cannot_be_a_student_is_refused_with_a_way_out(
         get_trainer(config["MODEL_TYPE"], model)(config, student)
 
 
-def test_one_of_several_processes_is_refused_since_projectors_would_drift_apart(
-    tiny_config, teacher_recipe
-):
-    from recbole.model.general_recommender import BPR
-
-    config = tiny_config(trainer="FreqD", teacher=teacher_recipe)
-    config["single_spec"], config["world_size"] = False, 2
-    with pytest.raises(ConfigError, match="one process so far; this is one of 2"):
-        FreqDTrainer(config, object.__new__(BPR))
-
-
 def test_a_model_of_another_kind_is_refused(host):
     from recbole.model.sequential_recommender import GRU4Rec
 
