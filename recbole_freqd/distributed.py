@@ -45,6 +45,23 @@ class DistributedTrainer(FiniteTrainer):
             super().__init__(config, model)  # type: ignore[call-arg]
         self.evaluator = _OfAllUsers(self.evaluator, self.processes)
 
+    def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
+        """As RecBole's.
+
+        Raises:
+            ConfigError: The loaders were not made for this process.
+        """
+        if not self.config["single_spec"]:
+            share = getattr(train_data.sampler, "rank", None)
+            if share != self.processes.rank:
+                raise ConfigError(
+                    f"Process {self.processes.rank} has the training data of process {share}: "
+                    "loaders read from a file (dataloaders_save_path, or one that save_dataloaders "
+                    "has left in checkpoint_dir) are of one process. Leave out both, and remove "
+                    "the file."
+                )
+        return super().fit(train_data, *args, **kwargs)  # type: ignore[misc]
+
     def average_also(self, parameters: Sequence[nn.Parameter]) -> None:
         """Has gradients averaged that are not the model's, and starts from the same values.
 

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar
 
@@ -89,7 +90,7 @@ class Processes:
         """What ``work`` gives in one process of each machine, in all of them.
 
         The others read it from a temporary file that is gone afterwards; tensors are mapped into
-        their memory, so on the CPU all of them share one copy.
+        their memory (torch 2.1 and later), so on the CPU all of them share one copy.
         """
         if self.size == 1:
             return work()
@@ -97,7 +98,8 @@ class Processes:
         file = Path(tempfile.gettempdir()) / f"{name}-{self.rank - self.local_rank}.pt"
         try:
             self.together(lambda: torch.save(work(), file), here=self.local_rank == 0)
-            read = partial(torch.load, file, mmap=True, weights_only=False)  # our own, a moment old
+            mapped = {"mmap": True} if "mmap" in signature(torch.load).parameters else {}
+            read = partial(torch.load, file, weights_only=False, **mapped)  # our own, a moment old
             return self.together(read)  # type: ignore[return-value]
         finally:
             if self.local_rank == 0:

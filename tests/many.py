@@ -147,6 +147,29 @@ def jobs(wanted, launched):
     return os.path.abspath("seen.pt")
 
 
+def every(models, launched):
+    """Trains ``{model: keys}``; which of them do not end with the same bits in both processes."""
+    from recbole_freqd.plugin import register
+
+    register()
+    from recbole_freqd import runs
+    from recbole_freqd.checkpoint import fingerprint
+    from recbole_freqd.quick_start import make_config
+
+    other = []
+    for model, keys in models.items():
+        run = runs.run(make_config(model, "subset", None, {**keys, **launched}))
+        trained = [
+            *run.model.parameters(),
+            *run.model.buffers(),
+            *run.trainer.distiller.parameters(),
+        ]
+        bits = fingerprint(*(values.detach().numpy() for values in trained))
+        if len(set(all_of_them(launched).gathered(bits))) > 1:
+            other.append(model)
+    return other
+
+
 def all_of_them(launched):
     return Processes(launched["local_rank"], launched["local_rank"], 2, 2)
 

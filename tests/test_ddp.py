@@ -3,20 +3,30 @@
 They run all of :func:`jobs` in one go; each test looks at what both processes saw.
 """
 
+import json
+import os
 import socket
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+import recbole_freqd
+from recbole_freqd import compat
+from recbole_freqd.compat.launch import only_nccl
 from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.launch import Launch
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.quick_start import main
 from recbole_freqd.rng import RandomStream
 from tests import many
+from tests.test_models import KEYS, can_be_student, general_models, marks, subset  # noqa: F401
 
+ROOT = Path(recbole_freqd.__file__).resolve().parents[1]
 STUDENTS = ("BPR", "LightGCN")
 # Its best epoch is not the first one, so that there are earlier ones to keep.
 TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 4, "keep_every": 1}
@@ -160,8 +170,7 @@ def test_the_checkpoint_is_of_one_process_and_plain_recbole_gets_the_same_metric
     first, second = seen[student]
     assert first["checkpoint"] == second["checkpoint"]
     host.unregister()
-    host_shims = __import__("recbole_freqd.compat", fromlist=["install_shims"])
-    host_shims.install_shims()
+    compat.install_shims()
     config, model, _, train, valid, test = load_data_and_model(first["checkpoint"])
     assert not {"nproc", "world_size", "ip", "port", "offset"} & set(config.final_config_dict)
     trainer = Trainer(config, model)
@@ -174,6 +183,15 @@ def test_the_checkpoint_is_of_one_process_and_plain_recbole_gets_the_same_metric
 def test_teacher_is_evaluated_on_all_users(seen):
     first, second = seen["BPR"]
     assert first["teacher"] == second["teacher"] and "ndcg@10" in first["teacher"]
+
+
+def test_only_the_first_process_writes_and_no_state_is_kept(seen, keys):
+    folder = Path(keys["checkpoint_dir"])
+    assert not list(folder.glob("*.last.pt*"))
+    runs = sum("checkpoint" in both[0] for both in seen.values())
+    assert (
+        len([file for file in folder.glob("BPR-*.pth") if "teacher" not in file.name]) == runs - 1
+    )
 
 
 def test_a_process_that_dies_ends_the_others(monkeypatch):
@@ -211,3 +229,117 @@ def test_a_port_in_use_is_said():
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"--port: got {port}, which cannot be had"):
             Launch(2, port=str(port)).check()
+
+
+# --- RecBole's launch ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def launched(tiny_config, monkeypatch):
+    """Makes the Config of a process that is launched alone: ``launched(gpu_id="0")``."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    yield lambda **keys: tiny_config(**{**Launch(port=a_port()).keys(0), **keys})
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def test_recbole_itself_launches_with_nccl_only(host):
+    host.unregister()
+    assert only_nccl()  # else compat/launch.py is no longer needed
+    host.register()
+
+
+def test_without_gpus_processes_meet_over_gloo_and_a_second_config_joins_them(launched):
+    one, other = launched(), launched()
+    assert (one["device"], one["single_spec"]) == (torch.device("cpu"), False)
+    assert torch.distributed.get_backend() == "gloo" and other["device"] == one["device"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == one["gpu_id"] == "0"
+
+
+def test_fewer_gpus_than_processes_are_said(launched, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match=r"gpu_id: got '0' for 2 processes; .* gpu_id: '0,1'"):
+        launched(nproc=2, world_size=2)
+
+
+def test_loaders_of_another_process_and_resume_are_refused(launched, teacher_recipe):
+    from recbole.data import create_dataset, data_preparation
+
+    from recbole_freqd.trainer import FreqDTrainer
+
+    config = launched(trainer="FreqD", teacher=teacher_recipe)
+    train, *_ = data_preparation(config, create_dataset(config))
+    model = config.model_class(config, train._dataset)
+    trainer = FreqDTrainer(config, model)
+    train.sampler.rank = 3
+    with pytest.raises(ConfigError, match="Process 0 has the training data of process 3"):
+        trainer.fit(train)
+    config["resume"] = True
+    with pytest.raises(ConfigError, match="resume: got true in 1 processes"):
+        FreqDTrainer(config, model)
+
+
+OWN = """
+def main():
+    import json, recbole_freqd
+    recbole_freqd.register()
+    from recbole.quick_start import run
+    keys = json.loads({keys!r})
+    print("RESULT", json.dumps(run("BPR", "tiny", config_dict=keys, nproc=2, port={port!r})["test_result"]))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def started(arguments, folder):
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    own = {"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", *arguments], cwd=folder, text=True,
+        env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_recboles_own_run_starts_processes_that_know_us(keys, tmp_path):
+    script = tmp_path / "own.py"
+    script.write_text(OWN.format(keys=json.dumps({**keys, **LINEAR}), port=a_port()))
+    process = started([str(script)], tmp_path)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0 and "RESULT" in said, said[-3000:]
+    assert len(list(Path(keys["checkpoint_dir"]).glob("BPR-FreqD-*.distiller.pt"))) >= 1
+
+
+@pytest.mark.slow
+def test_script_on_two_machines_hands_teacher_and_checkpoints_over(keys, tmp_path):
+    port, processes = a_port(), []
+    for rank in (0, 1):
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        (folder / "keys.yaml").write_text(
+            yaml.safe_dump({**keys, **LINEAR, "checkpoint_dir": str(folder / "saved")})
+        )
+        options = ["--nproc", "1", "--world_size", "2", "--ip", "127.0.0.1", "--port", port]
+        options += ["--group_offset", str(rank), "-d", "tiny", "--config_files", "keys.yaml"]
+        processes.append(started([str(ROOT / "run_recbole_freqd.py"), *options], folder))
+    for process in processes:
+        said = process.communicate(timeout=300)[0]
+        assert process.returncode == 0, said[-3000:]
+    first, second = (
+        {file.name: file.read_bytes() for file in (tmp_path / rank / "saved").iterdir()}
+        for rank in "01"
+    )
+    assert {name: first[name] for name in second} == second
+    assert {Path(name).suffix for name in second} == {".pth", ".json"} and len(second) >= 4
+    assert len(list(tmp_path.glob("*/freqd_runs/*/results.json"))) == 1
+
+
+@pytest.mark.slow
+def test_every_student_is_the_same_bits_in_both_processes(subset, keys, tmp_path):  # noqa: F811
+    kept = {key: value for key, value in keys.items() if key not in ("embedding_size", "load_col")}
+    common = {**kept, **LINEAR, "data_path": str(subset), "train_batch_size": 512}
+    names = [name for name in general_models() if can_be_student(name)]
+    names = [name for name in names if not any(mark.name == "skip" for mark in marks(name))]
+    settings = {name: {**common, **KEYS.get(name, {})} for name in names}
+    assert len(names) > 20 and Launch(2, port=a_port()).run(many.every, settings) == []

@@ -16,6 +16,7 @@ from recbole_freqd.trainer import DistillationTrainer
 
 ROOT = Path(recbole_freqd.__file__).resolve().parents[1]
 CONFIG_HOOKS = ("_load_config_files", "_merge_external_config_dict", "_load_internal_config_dict")
+CONFIG_HOOKS += ("_init_device",)
 
 
 def hooked_places():
@@ -26,9 +27,9 @@ def hooked_places():
     from recbole.config import Config
 
     modules = (recbole.utils.utils, recbole.utils, recbole.quick_start.quick_start)
-    return [vars(Config)[name] for name in CONFIG_HOOKS] + [
-        module.get_trainer for module in modules
-    ]
+    hooked = [vars(Config)[name] for name in CONFIG_HOOKS]
+    hooked.append(recbole.quick_start.quick_start.run_recboles)
+    return hooked + [module.get_trainer for module in modules]
 
 
 def same(one, other):
@@ -74,7 +75,7 @@ def test_register_changes_every_place_once_and_unregister_restores_the_same_obje
     recbole_freqd.register()
     registered = hooked_places()
     assert same(before, registered) == [False] * len(before)
-    assert len({id(found) for found in registered[len(CONFIG_HOOKS) :]}) == 1
+    assert len({id(found) for found in registered[len(CONFIG_HOOKS) + 1 :]}) == 1
     recbole_freqd.register()
     assert same(registered, hooked_places()) == [True] * len(before)
     recbole_freqd.unregister()
