@@ -206,7 +206,7 @@ def markdown(results: dict[str, Any]) -> str:
     conditions = {key: common[key] for key in _SHOWN if common.get(key) is not None}
     tuning = results["tuning"]
     budget = (
-        f"{tuning['trials']} trials of random search on the validation split of seeds "
+        f"{tuning['trials']} trials (Latin hypercube sampling) on the validation split of seeds "
         f"{', '.join(map(str, tuning['seeds']))} for each of {', '.join(tuning['tuned'])}"
         if tuning
         else "none; every method as configured below, all else as in properties/"

@@ -26,6 +26,7 @@ EQUAL_FOR_ALL = frozenset(
     | {"dataset", "data_path", "trainer", "teacher", "model", "checkpoint", "embedding_size"}
 )
 _KINDS = ("loguniform", "uniform", "choice")
+_BLOCK = 8  # trials that share out the range of a key
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,15 @@ class Rule:
     kind: str
     values: tuple[Any, ...]
 
-    def draw(self, source: random.Random) -> Any:
-        """One value; numbers of a range have three significant digits."""
+    def at(self, place: float) -> Any:
+        """The value at a place from 0 to 1; numbers of a range have three significant digits."""
         if self.kind == "choice":
-            return source.choice(self.values)
+            return self.values[int(place * len(self.values))]
         low, high = self.values
         if self.kind == "uniform":
-            drawn = source.uniform(low, high)
+            drawn = low + place * (high - low)
         else:
-            drawn = math.exp(source.uniform(math.log(low), math.log(high)))
+            drawn = math.exp(math.log(low) + place * math.log(high / low))
         return min(max(float(f"{drawn:.3g}"), low), high)
 
     def as_yaml(self) -> dict[str, list[Any]]:
@@ -60,12 +61,18 @@ Space = dict[str, Rule]
 
 
 def draw(space: Space, trial: int) -> dict[str, Any]:
-    """The keys of a trial.
+    """The keys of a trial, by Latin hypercube sampling in blocks of eight trials.
 
-    A function of the number of the trial and the names of the keys alone: an interrupted search
-    goes on where it was, and a key that several spaces share has the same value in all of them, so
-    that no method is lucky in its learning rates. Keys that differ in the method's prefix only, as
-    ``freqd_beta`` and ``fd_beta``, fall on the same place of their ranges.
+    Trials 0 to 7, and every eight after them, have one value of each key in each eighth of its
+    range: few trials drawn independently would often leave out what matters (all of a learning
+    rate's upper half, say). A function of the number of the trial and the name of the key alone: an
+    interrupted search goes on where it was, a longer one contains the shorter, and a key that
+    several spaces share has the same value in all of them, so that no method is lucky in its
+    learning rates. Keys that differ in the method's prefix only, as ``freqd_beta`` and ``fd_beta``,
+    fall on the same place of their ranges.
+
+    Source: McKay, Beckman & Conover, "A Comparison of Three Methods for Selecting Values of Input
+        Variables", Technometrics 21 (1979).
 
     Example:
         >>> rate = {"learning_rate": Rule("loguniform", (0.001, 0.01))}
@@ -75,10 +82,14 @@ def draw(space: Space, trial: int) -> dict[str, Any]:
     """
     prefixes = tuple(f"{LOSSES.get(name).prefix}_" for name in LOSSES.names())
 
-    def place(key: str) -> str:
-        return key.partition("_")[2] if key.startswith(prefixes) else key
+    def place(key: str) -> float:
+        name = key.partition("_")[2] if key.startswith(prefixes) else key
+        source = random.Random(f"{name} {trial // _BLOCK}")
+        eighths = source.sample(range(_BLOCK), _BLOCK)
+        within = [source.random() for _ in range(_BLOCK)]
+        return (eighths[trial % _BLOCK] + within[trial % _BLOCK]) / _BLOCK
 
-    return {key: rule.draw(random.Random(f"{place(key)} {trial}")) for key, rule in space.items()}
+    return {key: rule.at(place(key)) for key, rule in space.items()}
 
 
 def space_of(methods: list[str], own: Optional[dict[str, Any]] = None) -> Space:

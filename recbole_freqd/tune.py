@@ -1,4 +1,4 @@
-"""Random search with the same budget for everything, on validation data only."""
+"""Search with the same budget for everything, on validation data only."""
 
 import json
 import os

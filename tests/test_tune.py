@@ -1,6 +1,7 @@
 """Tuning: search spaces, equal budgets, validation only, and the frozen configs."""
 
 import json
+import math
 import random
 from collections import Counter
 
@@ -54,6 +55,21 @@ def test_a_trial_draws_within_its_limits_and_the_same_for_a_key_that_spaces_shar
         one, other = draw(space_of(["FD"]), trial), draw(space_of(["FreqD"]), trial)
         assert one["learning_rate"] == other["learning_rate"]
         assert one["weight_decay"] == other["weight_decay"]
+
+
+def test_every_eight_trials_have_a_value_in_each_eighth_of_every_range():
+    rules = {
+        "learning_rate": Rule("loguniform", (1.0, 256.0)),
+        "a": Rule("uniform", (0.0, 8.0)),
+        "b": Rule("choice", tuple(range(8))),
+    }
+    for first in (0, 8, 16):
+        drawn = [draw(rules, first + trial) for trial in range(8)]
+        for key, place in (("learning_rate", math.log2), ("a", float), ("b", float)):
+            assert sorted(int(place(one[key])) for one in drawn) == list(range(8))
+    orders = {tuple(draw(rules, first + t)["b"] for t in range(8)) for first in range(0, 80, 8)}
+    assert len(orders) == 10  # blocks and keys are shuffled on their own
+    assert [draw(rules, t)["b"] for t in range(8)] != [int(draw(rules, t)["a"]) for t in range(8)]
 
 
 def test_weights_of_two_methods_fall_on_the_same_place_of_their_ranges():
@@ -227,7 +243,7 @@ def test_the_comparison_runs_with_the_configs_that_were_chosen(compare):
     assert config["teacher"]["learning_rate"] == frozen["teacher"]["learning_rate"]
     assert teacher["test"]["ndcg@10"] > 0
     (text,) = compare.folder.glob("results-*.md")
-    assert "1 trials of random search on the validation split of seeds 1" in text.read_text()
+    assert "1 trials (Latin hypercube sampling) on the validation split of seeds 1" in text.read_text()
     # the same by the file, without a search
     again = compare(["FD"], seeds=[1], frozen=str(file))
     assert again["cells"] == results["cells"] and "3 of them finished already" in compare.said[0]
