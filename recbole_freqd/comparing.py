@@ -38,7 +38,7 @@ def compare(
             :func:`recbole_freqd.run_recbole_freqd`, with a ``teacher`` and the keys of any of the
             methods. ``trainer`` and ``seed`` are left to the comparison.
         seeds: Each is one run of everything.
-        tune: Trials of search (Latin hypercube) for each method, the student alone and the teacher, on
+        tune: Trials (Latin hypercube) for each method, the student alone and the teacher, on
             validation data only; 0: no search. See ``properties/search/``.
         tune_seeds: The seeds a trial is run with; None: the first two of ``seeds``, since the
             choice on one seed misleads on small data.

@@ -1,10 +1,10 @@
 """Where the useful weights of each method lie: validation only, one seed, before ranges are fixed.
 
-    python benchmarks/comparisons/explore_weights.py CONFIG.yaml --out exploration.jsonl [--methods FD,RRD]
+    python benchmarks/comparisons/explore_weights.py CONFIG.yaml --out FILE.jsonl [--methods FD,RRD]
 
-Every method has the same five weights, spread evenly (in logarithms) from a tenth of the lower limit
-of its shipped range (``properties/search/``) to ten times the upper one; all else is the config's.
-Finished runs are kept. RecBole writes log/ and saved/ into the working directory.
+Every method has the same five weights, spread evenly (in logarithms) from a tenth of the lower
+limit of its shipped range (``properties/search/``) to ten times the upper one; all else is the
+config's. Finished runs are kept. RecBole writes log/ and saved/ into the working directory.
 """
 
 import argparse
@@ -50,9 +50,11 @@ def main() -> None:
                     saved=False, test=False,
                 )  # fmt: skip
                 row = {
-                    **key, "valid": run.best_valid_score, "epochs": len(run.trainer.train_loss_dict),
+                    **key,
+                    "valid": run.best_valid_score,
+                    "epochs": len(run.trainer.train_loss_dict),
                     "seconds_per_epoch": run.seconds_per_epoch,
-                }  # fmt: skip
+                }
             except (FreqDError, ValueError) as error:
                 row = {**key, "valid": None, "error": str(error)}
             with open(out, "a") as file:
