@@ -243,7 +243,9 @@ def test_the_comparison_runs_with_the_configs_that_were_chosen(compare):
     assert config["teacher"]["learning_rate"] == frozen["teacher"]["learning_rate"]
     assert teacher["test"]["ndcg@10"] > 0
     (text,) = compare.folder.glob("results-*.md")
-    assert "1 trials (Latin hypercube sampling) on the validation split of seeds 1" in text.read_text()
+    assert (
+        "1 trials (Latin hypercube sampling) on the validation split of seeds 1" in text.read_text()
+    )
     # the same by the file, without a search
     again = compare(["FD"], seeds=[1], frozen=str(file))
     assert again["cells"] == results["cells"] and "3 of them finished already" in compare.said[0]
