@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import yaml
 
@@ -134,7 +134,7 @@ def read_keys(file: str) -> dict[str, Key]:
     """The keys of one file of ``properties/``, by name, in the order of the file.
 
     Args:
-        file: Path below ``properties/``, e.g. ``"trainer/FreqD.yaml"``.
+        file: Path below ``properties/``, e.g. ``"trainer/FreqD.yaml"``, or an absolute one.
 
     Raises:
         ConfigError: The file is missing, or a line is not of the documented form.
@@ -162,9 +162,27 @@ def read_keys(file: str) -> dict[str, Key]:
     return keys
 
 
+_OWN_FILES: dict[str, str] = {}
+
+
+def own_method(method: str, file: Union[str, Path]) -> None:
+    """Has the keys of a method of your own read from a file of yours; see ``docs/plugging_in.md``.
+
+    Args:
+        method: Its name in ``trainer:``.
+        file: Lines of the form of ``properties/trainer/``.
+
+    Raises:
+        ConfigError: The file is missing, or a line is not of the documented form.
+    """
+    path = str(Path(file).resolve())
+    read_keys(path)
+    _OWN_FILES[method] = path
+
+
 def method_keys(method: str) -> dict[str, Key]:
     """The keys of a distillation method (``properties/trainer/<method>.yaml``), by full name."""
-    return read_keys(f"trainer/{method}.yaml")
+    return read_keys(_OWN_FILES.get(method, f"trainer/{method}.yaml"))
 
 
 def resolve(method: str, prefix: str, options: dict[str, Any]) -> dict[str, Any]:
