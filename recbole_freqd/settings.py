@@ -36,6 +36,11 @@ def properties_folder() -> Path:
     )
 
 
+def _shown(file: str) -> Path:
+    """The file below ``properties/``; an absolute path as it is."""
+    return Path("properties", file)
+
+
 @dataclass(frozen=True)
 class Key:
     """One config key: what it is called, what it may be, and what it is when nothing is said."""
@@ -67,7 +72,7 @@ class Key:
                 return value_as_kind
         raise ConfigError(
             f"{self.name}: got {shown(value)}; allowed: {self.allowed}. "
-            f"Meaning: {self.meaning} (see properties/{self.file}). "
+            f"Meaning: {self.meaning} (see {_shown(self.file)}). "
             f"Change it in the config file, config_dict or with --{self.name}=..."
         )
 
@@ -80,7 +85,7 @@ class Key:
             return value >= limit if bound.group(1) == ">=" else value > limit
         interval = _INTERVAL.match(self.range)
         if not interval:
-            raise ConfigError(f"properties/{self.file}: {self.name} has no readable range.")
+            raise ConfigError(f"{_shown(self.file)}: {self.name} has no readable range.")
         low, high = float(interval.group(2)), float(interval.group(3))
         above = value >= low if interval.group(1) == "[" else value > low
         below = value <= high if interval.group(4) == "]" else value < high
@@ -141,14 +146,14 @@ def read_keys(file: str) -> dict[str, Key]:
     """
     path = properties_folder() / file
     if not path.is_file():
-        raise ConfigError(f"properties/{file} does not exist.")
+        raise ConfigError(f"{_shown(file)} does not exist.")
     keys = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE.match(line)
         if not match:
-            raise ConfigError(f"properties/{file}: not `key: value  # (type) meaning`: {line!r}")
+            raise ConfigError(f"{_shown(file)}: not `key: value  # (type) meaning`: {line!r}")
         words, _, limits = match["spec"].partition(", ")
         key = Key(
             name=match["key"],
