@@ -107,7 +107,7 @@ class Newcomer:
         if "run first" in block.marks:
             self.bash(block.marks["run first"])
         name = _NAME.match(block.code.partition("\n")[0])
-        code = self.filled(block.code)
+        code = block.code if block.language == "bash" else self.filled(block.code)
         if name:
             (self.folder / name[1]).write_text(code, encoding="utf-8")
         if block.language == "bash":
