@@ -18,29 +18,30 @@ INTRO = """# Config keys
 <!-- Made by docs/make_config.py from properties/: change the lines there, then run `make docs`. -->
 
 Every key with its default, what it may be, and what it means. A key is set in a YAML file, in
-`config_dict`, or on the command line as `--key=value`; the command line wins over `config_dict`, and
-that over the files. A misspelt key of ours, and a value that is not allowed, is an error that names
-the key. Except for `teacher`, every key is flat, so RecBole's `HyperTuning` can set it.
+`config_dict`, or on the command line as `--key=value`; the command line wins over `config_dict`,
+and that over the files. A misspelt key of ours, and a value that is not allowed, is an error that
+names the key. Except for `teacher`, every key is flat, so RecBole's `HyperTuning` can set it.
 
 | key | | |
 | --- | --- | --- |
-| `trainer` | a name or a list of names, in any case | the losses that are added to the student's own: {names}. Without it nothing is distilled |
+| `trainer` | one of [these names](#trainers) or a list, in any case | losses beside the student's own |
 | `teacher` | a dict | who teaches: a checkpoint or a recipe, see [The teacher](#the-teacher) |
 """
 TEACHER = """
-Below `teacher:`, or as `--teacher.key=value`. Either `checkpoint` is given, or a recipe: `model` and any
-of the training and model keys that RecBole has for it (`embedding_size`, `learning_rate`, `epochs`, ...).
-Environment, data, split and evaluation are always the student's. A `teacher` that is given in two places
-is merged key by key.
+Below `teacher:`, or as `--teacher.key=value`. Either `checkpoint` is given, or a recipe: `model`
+and any of the training and model keys that RecBole has for it (`embedding_size`, `learning_rate`,
+`epochs`, ...). Environment, data, split and evaluation are always the student's. A `teacher` that
+is given in two places is merged key by key.
 """
 TRAINERS = """
-Each has a weight, `<prefix>_beta`; [methods.md](methods.md) says what they teach. `null` means that the
-value follows from the model, as the last column says.
+Each has a weight, `<prefix>_beta`; [methods.md](methods.md) says what they teach. What `null`
+stands for is in the last column.
 """
 SPACES = """
-What `--tune` ([comparing.md](comparing.md)) and `--hyper` ([tuning.md](tuning.md)) draw from, one file
-each in [properties/search](../properties/search). `student` is for all students, `teacher` for a teacher
-that a recipe trains. In a `loguniform` range values are drawn evenly on a logarithmic scale.
+What `--tune` ([comparing.md](comparing.md)) and `--hyper` ([tuning.md](tuning.md)) draw from, one
+file each in [properties/search](../properties/search). `student` is for all students, `teacher`
+for a teacher that a recipe trains. In a `loguniform` range values are drawn evenly on a
+logarithmic scale.
 """
 GRIDS = """
 `--hyper NAME` with the default algorithm takes the grid of that name, where there is one, in
@@ -48,22 +49,23 @@ GRIDS = """
 """
 QUICK_START = """
 What the script sets where you say nothing, in
-[properties/quick_start.yaml](../properties/quick_start.yaml). `register()`, `run_recbole_freqd()` and
-`FreqDTrainer` do not read it: there RecBole's defaults hold, and those above. With another trainer than
-FreqD its `freqd_` keys are left out; `--compare` leaves out its learning rates and weight decays as well.
+[properties/quick_start.yaml](../properties/quick_start.yaml). `register()`, `run_recbole_freqd()`
+and `FreqDTrainer` do not read it: there RecBole's defaults hold, and those above. With another
+trainer than FreqD its `freqd_` keys are left out; `--compare` leaves out its learning rates and
+weight decays as well.
 """
 RECBOLE = """
-RecBole looks at few of its own keys. Where a config names a trainer, these are checked, with RecBole's
-defaults, which we do not change. What they do is in [RecBole's documentation](https://recbole.io/docs/).
-Keys of single models are checked by the type of their defaults.
+RecBole looks at few of its own keys. Where a config names a trainer, these are checked, with
+RecBole's defaults, which we do not change. What they do is in [RecBole's
+documentation](https://recbole.io/docs/). Keys of single models are checked by the type of their
+defaults.
 """
 
 
 def page() -> str:
     """The whole of docs/config.md."""
     names = sorted(LOSSES.names(), key=lambda name: (name not in ("FreqD", "FD"), name.lower()))
-    parts = [INTRO.format(names=", ".join(f"`{name}`" for name in names))]
-    parts += ["\n## The run\n\n", table(read_keys("run.yaml").values())]
+    parts = [INTRO, "\n## The run\n\n", table(read_keys("run.yaml").values())]
     parts += ["\n## The teacher\n", TEACHER, "\n", table(read_keys("teacher.yaml").values())]
     parts += ["\n## Trainers\n", TRAINERS]
     for name in names:

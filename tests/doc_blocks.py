@@ -175,7 +175,10 @@ class Newcomer:
         (self.folder / "block.yaml").write_text(code, encoding="utf-8")
         if {"student", *LOSSES.names()} & set(values):
             search.read_own("block.yaml")
-        elif all(isinstance(line, dict) and len(line) == 1 and set(line) < _KINDS for line in values.values()):
+        elif all(
+            isinstance(line, dict) and len(line) == 1 and set(line) < _KINDS
+            for line in values.values()
+        ):
             spaces.Space(["block.yaml"], "random")
         else:
             low = {"model": "BPR", "trainer": "FreqD", "teacher": {"model": "BPR"}}
