@@ -24,7 +24,7 @@ names the key. Except for `teacher`, every key is flat, so RecBole's `HyperTunin
 
 | key | | |
 | --- | --- | --- |
-| `trainer` | one of [these names](#trainers) or a list, in any case | losses beside the student's own |
+| `trainer` | one of [these names](#trainers) or a list, in any case | what the student is taught by |
 | `teacher` | a dict | who teaches: a checkpoint or a recipe, see [The teacher](#the-teacher) |
 """
 TEACHER = """
@@ -64,7 +64,8 @@ defaults.
 
 def page() -> str:
     """The whole of docs/config.md."""
-    names = sorted(LOSSES.names(), key=lambda name: (name not in ("FreqD", "FD"), name.lower()))
+    first = ["FreqD", "FD"]
+    names = [*first, *sorted(set(LOSSES.names()) - set(first), key=str.lower)]
     parts = [INTRO, "\n## The run\n\n", table(read_keys("run.yaml").values())]
     parts += ["\n## The teacher\n", TEACHER, "\n", table(read_keys("teacher.yaml").values())]
     parts += ["\n## Trainers\n", TRAINERS]
