@@ -24,7 +24,7 @@ names the key. Except for `teacher`, every key is flat, so RecBole's `HyperTunin
 
 | key | | |
 | --- | --- | --- |
-| `trainer` | one of [these names](#trainers) or a list, in any case | what the student is taught by |
+| `trainer` | one of [these names](#trainers) or a list, in any case | what is taught, and how |
 | `teacher` | a dict | who teaches: a checkpoint or a recipe, see [The teacher](#the-teacher) |
 """
 TEACHER = """
@@ -86,12 +86,12 @@ def table(keys: Iterable[Key]) -> str:
 
 
 def spaces(names: list[str]) -> str:
-    """The rows of properties/search, students and teachers first."""
+    """The rows of properties/search, students and teachers first, then in the order of names."""
+    order = ["student", "teacher", *names]
+    files = {file.stem: file for file in sorted((properties_folder() / "search").glob("*.yaml"))}
     rows = []
-    for name in ["student", "teacher", *names]:
-        file = properties_folder() / "search" / f"{name}.yaml"
-        lines = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        for key, line in lines.items():
+    for name in sorted(files, key=lambda stem: order.index(stem) if stem in order else len(order)):
+        for key, line in yaml.safe_load(files[name].read_text(encoding="utf-8")).items():
             ((kind, values),) = line.items()
             words = (", " if kind == "choice" else " to ").join(map(code, values))
             rows.append((name, f"`{key}`", kind, words))
