@@ -1,5 +1,6 @@
 """README.md and docs/: every block runs, every link leads somewhere, nothing is stale."""
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -231,6 +232,22 @@ def test_the_table_of_models_has_a_row_for_every_model_and_says_what_the_adapter
     assert claim in TEXT["README.md"].replace("\n", " ")
     for name, row in rows.items():
         assert row[3] == (ADAPTERS.get(name).student or "no (closed form)"), "run `make docs`"
+
+
+def test_every_module_is_in_the_table_of_rooms_and_imports_from_those_before_it_only():
+    table = TEXT["docs/development.md"].partition("| room |")[2]
+    cells = " ".join(re.findall(r"^\| (`.*?) \|", table, re.M))
+    rooms = re.findall(r"`(\w+)/?`", cells)
+    package = ROOT / "recbole_freqd"
+    files = {file: file.relative_to(package).parts[0] for file in package.rglob("*.py")}
+    files = {file: room.removesuffix(".py") for file, room in files.items() if room[0] != "_"}
+    assert sorted(rooms) == sorted(set(files.values()))
+    for file, room in files.items():
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("recbole_freqd"):
+                inner = node.module.split(".")[1:2] or [name.name for name in node.names]
+                for other in set(inner) & set(rooms):
+                    assert rooms.index(other) <= rooms.index(room), f"{file} imports {other}"
 
 
 def test_the_versions_of_the_install_page_are_those_of_setup_py():
