@@ -48,7 +48,7 @@ class RCEKDLoss(ListwiseLoss):
         The defaults, in a config file::
 
             trainer: RCE-KD
-            rcekd_beta: 1.0
+            rcekd_beta: 10.0
             rcekd_k: 50
             rcekd_sampled: 50
             rcekd_top: 200
