@@ -64,22 +64,7 @@ def compare_runs(
             count.skip(cell.what)
     kept = sum(record is not None for record in found.values())
     say(f"{len(plan)} runs in {store.folder}, {kept} of them finished already.")
-    failures: list[dict[str, Any]] = []
-    for cell in plan:
-        if found[cell.name] is None:
-            start, hindrance = perf_counter(), _hindrance(cell, failures, frozen or {})
-            try:
-                row, users = run_cell(cell, metric, hindrance)
-            except Exception as error:  # whatever it is, the other runs are not to wait for it
-                why = store.fail(cell, error)
-                failures.append({"what": cell.what, "seed": cell.seed, "error": why})
-                words = f"failed: {why}"
-            else:
-                words = f"test {metric} {row['test'].get(metric, 'none')}"
-                row["seconds"] = perf_counter() - start
-                found[cell.name] = store.keep(cell, row, users)
-            words = f"{cell.what}, seed {cell.seed}: {words}"
-            count.done(cell.what, words, perf_counter() - start)
+    failures = _run_missing(plan, found, store, metric, frozen or {}, count)
     done = [cell for cell in plan if found[cell.name] is not None]
     by_what = {what: [cell for cell in done if cell.what == what] for what in whats}
     records = {what: [found[cell.name] for cell in cells] for what, cells in by_what.items()}
@@ -186,6 +171,38 @@ def config_of(
     if losses and frozen.get("teacher"):
         changes[TEACHER] = {**base[TEACHER], **frozen["teacher"]}
     return runs.config_with(base, losses, **changes)
+
+
+def _run_missing(
+    plan: list[Cell],
+    found: dict[str, Optional[dict[str, Any]]],
+    store: CellStore,
+    metric: str,
+    frozen: dict[str, Any],
+    count: Countdown,
+) -> list[dict[str, Any]]:
+    """Runs the cells that are not found, fills these in, and gives what, seed and error of others.
+
+    Whatever a run fails by, the others do not wait for it.
+    """
+    failures: list[dict[str, Any]] = []
+    for cell in plan:
+        if found[cell.name] is not None:
+            continue
+        start = perf_counter()
+        try:
+            row, users = run_cell(cell, metric, _hindrance(cell, failures, frozen))
+        except Exception as error:
+            why = store.fail(cell, error)
+            failures.append({"what": cell.what, "seed": cell.seed, "error": why})
+            words = f"failed: {why}"
+        else:
+            words = f"test {metric} {row['test'].get(metric, 'none')}"
+            row["seconds"] = perf_counter() - start
+            found[cell.name] = store.keep(cell, row, users)
+        words = f"{cell.what}, seed {cell.seed}: {words}"
+        count.done(cell.what, words, perf_counter() - start)
+    return failures
 
 
 def _hindrance(cell: Cell, failures: list[dict[str, Any]], frozen: dict[str, Any]) -> Optional[str]:
