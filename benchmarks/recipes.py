@@ -1,8 +1,8 @@
 """Shipped configs from the results of a comparison, one for each method that was tuned.
 
-    python benchmarks/recipes.py results/citeulike/results-1234abcd.json [--output_dir properties/recipe]
+    python benchmarks/recipes.py results/citeulike/results-1234abcd.json
 
-writes ``<output_dir>/<dataset>/<teacher>-<student>-<method>.yaml``: the method's keys, all of them,
+writes ``properties/recipe/<dataset>/<teacher>-<student>-<method>.yaml``: the method's keys, all of them,
 and of RecBole's those that are not its defaults. What depends on the machine, the place of the data
 above all, is the user's to say.
 """
@@ -38,8 +38,8 @@ def recipe_of(results: dict[str, Any], method: str) -> dict[str, Any]:
     row = next((row for row in results["table"] if row["what"] == method), None)
     if row is None or row.get("failed") or not results["tuning"]:
         raise ConfigError(
-            f"{method} makes no recipe: allowed are methods of a comparison with --tune or --frozen "
-            f"that did not fail; there: {', '.join(results['methods'])}."
+            f"{method} makes no recipe: allowed are methods of a comparison that were tuned with "
+            f"--tune and did not fail; there: {', '.join(results['methods'])}."
         )
     teacher = results["teacher"]
     if teacher.get("checkpoint") is not None:
@@ -91,9 +91,7 @@ def write_recipes(file: Path, output: Path) -> list[Path]:
         text = _comment(results, rows[method], file.name) + yaml.safe_dump(
             keys, sort_keys=False, allow_unicode=True, default_flow_style=None
         )
-        write_atomically(
-            path, lambda temporary, text=text: Path(temporary).write_text(text, "utf-8")
-        )
+        write_atomically(path, lambda new, text=text: Path(new).write_text(text, "utf-8"))
         written.append(path)
     return written
 
