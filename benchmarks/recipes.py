@@ -2,9 +2,9 @@
 
     python benchmarks/recipes.py results/citeulike/results-1234abcd.json
 
-writes ``properties/recipe/<dataset>/<teacher>-<student>-<method>.yaml``: the method's keys, all of them,
-and of RecBole's those that are not its defaults. What depends on the machine, the place of the data
-above all, is the user's to say.
+writes ``properties/recipe/<dataset>/<teacher>-<student>-<method>.yaml``: the method's keys, all of
+them, and of RecBole's those that are not its defaults. What depends on the machine, the place of
+the data above all, is the user's to say.
 """
 
 import argparse
