@@ -30,6 +30,7 @@ class Corrections(nn.Module):
         progress: Whether to show a bar.
     """
 
+    _among: torch.Tensor
     _top: torch.Tensor
     _above: torch.Tensor
     _below: torch.Tensor
