@@ -1,10 +1,10 @@
 PYTHON ?= python
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint test test-all bench docs wheel clean
+.PHONY: help install lint test test-all bench docs docs-check wheel clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 install:  ## install the package from this checkout, with the tested versions and the tools
 	$(PYTHON) -m pip install -c constraints.txt -e ".[dev]"
@@ -28,9 +28,13 @@ bench:  ## every benchmarks/bench_*.py, one after the other
 	done; \
 	[ -n "$$found" ] || echo "no benchmarks/bench_*.py here: nothing to run"
 
-docs:  ## the table of docs/models.md, from what the tests of all models find
+docs:  ## docs/config.md, and the table of docs/models.md from what the tests of all models find
+	PYTHONPATH=. $(PYTHON) docs/make_config.py
 	$(PYTHON) -m pytest tests/test_models.py -o junit_family=xunit1 --junitxml=build/models.xml
 	PYTHONPATH=. $(PYTHON) docs/make_models.py build/models.xml
+
+docs-check:  ## every command, block of code, link and table of README.md and docs/
+	$(PYTHON) -m pytest tests/test_docs.py
 
 wheel:  ## a fresh wheel in dist/
 	rm -rf build dist

@@ -80,7 +80,7 @@ setup(
         "recbole_freqd.properties",
     ],
     package_dir={"recbole_freqd.properties": "properties"},
-    package_data={"recbole_freqd.properties": ["*.yaml", "*/*.yaml", "*/*.hyper"]},
+    package_data={"recbole_freqd.properties": ["*.yaml", "*/*.yaml", "*/*.hyper", "*/*/*.yaml"]},
     py_modules=[],
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,

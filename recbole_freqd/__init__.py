@@ -1,4 +1,4 @@
-"""recbole_freqd: make RecBole recommenders small without making them worse.
+"""recbole_freqd: knowledge distillation for RecBole, from big recommenders into small ones.
 
 Importing this package patches nothing and loads neither torch nor RecBole; names are loaded when
 they are first used.

@@ -41,6 +41,20 @@ class Ranker:
         """(b, k), the scores of users (b,) int64 for items (b, k) int64 of their own."""
         raise NotImplementedError
 
+    def exchanged(self) -> Optional["Ranker"]:
+        """The same scores with users and items exchanged, (n_items, n_users) in shape.
+
+        None where they are no products of features: then all users of an item are not to be had.
+        """
+        return None
+
+    def known_items(self) -> torch.Tensor:
+        """(n_items,) bool, the items that it can score: not -inf for everybody; never item 0."""
+        someone = torch.tensor([self.shape[0] - 1], device=self.device)
+        known = ~self.block(someone)[0].isneginf()
+        known[0] = False
+        return known
+
 
 class FeatureRanker(Ranker):
     """Scores that are dot products of features.
@@ -52,6 +66,9 @@ class FeatureRanker(Ranker):
     def __init__(self, user_emb: torch.Tensor, item_emb: torch.Tensor) -> None:
         self.user_emb, self.item_emb = user_emb.detach(), item_emb.detach()
         self.shape, self.device = (len(user_emb), len(item_emb)), user_emb.device
+
+    def exchanged(self) -> Ranker:
+        return FeatureRanker(self.item_emb, self.user_emb)
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
         users = self.user_emb[user_ids].float()
@@ -81,6 +98,11 @@ class RowsRanker(Ranker):
 
     def __init__(self, rows: FeatureRows, shape: tuple[int, int], device: Any) -> None:
         self.rows, self.shape, self.device = rows, shape, torch.device(device)
+
+    def exchanged(self) -> Optional[Ranker]:
+        if self.rows.scorer is not None:
+            return None
+        return RowsRanker(self.rows.exchanged(), self.shape[::-1], self.device)
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
         items = torch.arange(self.shape[1], device=self.device)
@@ -115,6 +137,7 @@ def top_items(
     k: int,
     *,
     exclude: Optional[sp.csr_array] = None,
+    among: Optional[torch.Tensor] = None,
     progress: bool = False,
     title: str = "Ranking",
 ) -> TopItems:
@@ -125,13 +148,16 @@ def top_items(
         k: Length of the lists; the number of items where there are fewer.
         exclude: (n_users, n_items) sparse, non-zero for the pairs that do not count, e.g. the
             training interactions. The padding item never counts.
+        among: (n_items,) bool, the only items that count; None: all.
         progress: Whether to show a bar.
         title: Of the bar.
     """
     shape = ranker.shape[0], min(k, ranker.shape[1] - 1)
     ids = torch.zeros(shape, dtype=torch.int32, device=ranker.device)
     scores = torch.full(shape, -torch.inf, device=ranker.device)
-    for users, best in top_blocks(ranker, k, exclude=exclude, progress=progress, title=title):
+    for users, best in top_blocks(
+        ranker, k, exclude=exclude, among=among, progress=progress, title=title
+    ):
         ids[users], scores[users] = best.ids, best.scores
     return TopItems(ids, scores)
 
@@ -141,6 +167,7 @@ def top_blocks(
     k: int,
     *,
     exclude: Optional[sp.csr_array] = None,
+    among: Optional[torch.Tensor] = None,
     progress: bool = False,
     title: str = "Ranking",
 ) -> Iterator[tuple[torch.Tensor, TopItems]]:
@@ -149,7 +176,9 @@ def top_blocks(
     Of equal scores any may come first; what does is the same at every pass.
     """
     k = min(k, ranker.shape[1] - 1)
-    for users, found in candidate_blocks(ranker, exclude=exclude, progress=progress, title=title):
+    for users, found in candidate_blocks(
+        ranker, exclude=exclude, among=among, progress=progress, title=title
+    ):
         best, items = found.topk(k, dim=1)
         yield users, TopItems(torch.where(best.isneginf(), 0, items).int(), best)
 
@@ -158,21 +187,30 @@ def candidate_blocks(
     ranker: Ranker,
     *,
     exclude: Optional[sp.csr_array] = None,
+    among: Optional[torch.Tensor] = None,
     progress: bool = False,
     title: str = "Ranking",
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Users (b,) and their :func:`candidates` (b, n_items), for all users block by block."""
     blocks = list(user_blocks(*ranker.shape, ranker.device))
     for users in tqdm(blocks, desc=title, ncols=100, disable=not progress):
-        yield users, candidates(ranker, users, exclude)
+        yield users, candidates(ranker, users, exclude, among)
 
 
 def candidates(
-    ranker: Ranker, user_ids: torch.Tensor, exclude: Optional[sp.csr_array] = None
+    ranker: Ranker,
+    user_ids: torch.Tensor,
+    exclude: Optional[sp.csr_array] = None,
+    among: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
-    """(b, n_items) float32, the scores of users (b,) with -inf for the padding and ``exclude``."""
+    """(b, n_items) float32, the scores of users (b,), -inf for what does not count.
+
+    That is the padding and, see :func:`top_items`, ``exclude`` and what is not ``among``.
+    """
     scores = ranker.block(user_ids).float()
     scores[:, 0] = -torch.inf
+    if among is not None:
+        scores[:, ~among] = -torch.inf
     if exclude is not None:
         part = exclude[user_ids.cpu().numpy()].tocoo()
         kept = part.data != 0

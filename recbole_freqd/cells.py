@@ -6,13 +6,14 @@ import platform
 import shlex
 import subprocess
 import sys
+import traceback
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from recbole_freqd.checkpoint import fingerprint, read_json, write_json
-from recbole_freqd.errors import CheckpointError
+from recbole_freqd.checkpoint import fingerprint, read_json, write_atomically, write_json
+from recbole_freqd.errors import CheckpointError, FreqDError
 from recbole_freqd.identity import differences
 from recbole_freqd.per_user import load_users, save_users
 from recbole_freqd.significance import PerUser
@@ -42,6 +43,8 @@ class Cell:
 
 class CellStore:
     """Cells in a folder: ``<name>.json``, and ``<name>.npz`` with the metric of every user.
+
+    Of one that failed there is ``<name>.failed``, which says why; it counts as not run.
 
     Args:
         folder: Made when the first one is kept.
@@ -89,7 +92,20 @@ class CellStore:
         if users is not None:
             save_users(path.with_suffix(".npz"), users)
         write_json(path, whole)
+        path.with_suffix(".failed").unlink(missing_ok=True)
         return json.loads(json.dumps(whole, default=str))
+
+    def fail(self, cell: Cell, error: Exception) -> str:
+        """Notes why a cell could not be finished, and gives it in a line.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        write_atomically(
+            self.folder / f"{cell.name}.failed", lambda path: Path(path).write_text(text, "utf-8")
+        )
+        return reason(error)
 
     def users(self, cell: Cell) -> Optional[PerUser]:
         """The metric of every user, or None where there is none."""
@@ -109,6 +125,12 @@ class CellStore:
             _, name, changed = min(candidates)
             words = "; ".join(changed)
             self._say(f"{cell.what}, seed {cell.seed}: anew, since of {name} {words}.")
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in a line; of one that is not ours, with its kind."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, FreqDError) else f"{type(error).__name__}: {text}"
 
 
 def made_with(device: Any) -> dict[str, Any]:

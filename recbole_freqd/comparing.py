@@ -30,7 +30,8 @@ def compare(
 
     For each seed one teacher, the student alone, and a student of every method on the same split.
     Finished runs are kept as files, and taken when the same is asked for again: whatever was
-    interrupted goes on. A run that was interrupted itself goes on with ``resume: true``.
+    interrupted goes on. A run that was interrupted itself goes on with ``resume: true``. A run or
+    trial that fails stops none of the others; it is tried again when the same is asked for again.
 
     Args:
         methods: Names of trainers; ``FreqD+FD`` adds both losses.
@@ -38,7 +39,7 @@ def compare(
             :func:`recbole_freqd.run_recbole_freqd`, with a ``teacher`` and the keys of any of the
             methods. ``trainer`` and ``seed`` are left to the comparison.
         seeds: Each is one run of everything.
-        tune: Trials of random search for each method, the student alone and the teacher, on
+        tune: Trials (Latin hypercube) for each method, the student alone and the teacher, on
             validation data only; 0: no search. See ``properties/search/``.
         tune_seeds: The seeds a trial is run with; None: the first two of ``seeds``, since the
             choice on one seed misleads on small data.
@@ -54,11 +55,13 @@ def compare(
         What is in ``results-<hash>.json``: ``table`` (a row each: mean and sd of ``valid`` and
         ``test``, ``rank``, ``gap_closed``, ``against`` the reference with ``p_holm``, ``epochs``,
         ``seconds_per_epoch``), ``cells`` (every run), ``common`` and ``configs`` (the frozen
-        configs), ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``. With ``tune_only``
-        the frozen keys.
+        configs), ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``, and ``failed``, a
+        ``what``, ``seed`` and ``error`` for each run that failed (the method then has no rank).
+        With ``tune_only`` the frozen keys.
 
     Raises:
-        FreqDError: Methods, seeds, config, teacher or files are not as they should be.
+        FreqDError: Methods, seeds, config or files are not as they should be, or nothing at all
+            could be run.
 
     Example:
         >>> results = compare(["FreqD", "FD"], "BPR", "ml-100k", config_dict={
@@ -86,10 +89,12 @@ def compare(
             "allowed: a number of trials from 1, or frozen configs, not both; --tune_only with "
             "--tune."
         )
-    own, chosen = spaces.read_own(search), frozen and tuning.read_frozen(frozen, named)
+    own = spaces.read_own(search)
     losses = list(dict.fromkeys(loss for parts in named.values() for loss in parts))
     base = make_config(model, dataset, config_file_list, {**(config_dict or {}), "trainer": losses})
     comparison.metric_of(base)
+    equal = spaces.equal_for_all(base.model_class)
+    chosen = frozen and tuning.read_frozen(frozen, named, equal)
     check_trajectory(losses, base["teacher"])  # before hours of other runs
     folder = Path(output_dir) / f"compare-{base['dataset']}-{base['model']}"
     if tune:
@@ -137,8 +142,13 @@ def run_script(options: argparse.Namespace, given: tuple[Any, ...]) -> None:
     Args:
         options: Of :func:`add_options`.
         given: Model, dataset, files and keys.
+
+    Raises:
+        TrainingError: Some of it failed; the rest is done.
     """
-    compare(
+    from recbole_freqd.errors import TrainingError
+
+    results = compare(
         options.compare.split(","),
         *given,
         seeds=options.seeds or SEEDS,
@@ -146,6 +156,19 @@ def run_script(options: argparse.Namespace, given: tuple[Any, ...]) -> None:
         output_dir=options.output_dir,
         **{name: getattr(options, name) for name in _NEEDS if name not in ("seeds", "tune")},
     )
+    tuning = (results["tuned"] if options.tune_only else results["tuning"]) or {}
+    failed = [
+        *(f"{each['what']}, seed {each['seed']}" for each in results.get("failed", ())),
+        *(
+            f"{each['runs']} trial runs of {what}"
+            for what, each in tuning.get("failed", {}).items()
+        ),
+    ]
+    if failed:
+        raise TrainingError(
+            f"Failed: {'; '.join(failed)}. All else is finished and kept; the same command tries "
+            "these again."
+        )
 
 
 def _seeds(text: str) -> list[int]:

@@ -3,6 +3,7 @@
 (Not ``compare.py``: a module of that name would hide the function ``recbole_freqd.compare``.)
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -12,17 +13,19 @@ from recbole_freqd import __version__, comparison_report, runs
 from recbole_freqd.cells import Cell, CellStore
 from recbole_freqd.checkpoint import fingerprint, write_atomically, write_json
 from recbole_freqd.config import CHECKPOINT, TEACHER, trainer_names
-from recbole_freqd.errors import CompatibilityError, ConfigError
+from recbole_freqd.errors import CompatibilityError, ConfigError, TrainingError
 from recbole_freqd.identity import planned_identity
 from recbole_freqd.measure import parameter_count, size_mb
 from recbole_freqd.per_user import by_token, recording
 from recbole_freqd.plots import comparison_plot
 from recbole_freqd.progress import Countdown
+from recbole_freqd.search import equal_for_all
 from recbole_freqd.significance import PerUser
 from recbole_freqd.teacher import find_teacher
 from recbole_freqd.teacher.recipe import recipe_config
 
 METRIC = "ndcg@10"
+_TUNING = ("trials", "seeds", "metric", "tuned", "failed")
 Outcome = tuple[dict[str, Any], Optional[PerUser]]
 
 
@@ -47,6 +50,9 @@ def compare_runs(
 
     Returns:
         The results: see :func:`recbole_freqd.compare`.
+
+    Raises:
+        TrainingError: No student could be finished at all.
     """
     metric, store = metric_of(base), CellStore(folder / "cells", say)
     whats = ["teacher", "alone", *methods]
@@ -58,21 +64,19 @@ def compare_runs(
             count.skip(cell.what)
     kept = sum(record is not None for record in found.values())
     say(f"{len(plan)} runs in {store.folder}, {kept} of them finished already.")
-    for cell in plan:
-        if found[cell.name] is None:
-            start = perf_counter()
-            row, users = run_cell(cell, metric)
-            seconds = perf_counter() - start
-            found[cell.name] = store.keep(cell, {**row, "seconds": seconds}, users)
-            words = (
-                f"{cell.what}, seed {cell.seed}: test {metric} {row['test'].get(metric, 'none')}"
-            )
-            count.done(cell.what, words, seconds)
-    by_what = {what: [cell for cell in plan if cell.what == what] for what in whats}
+    failures = _run_missing(plan, found, store, metric, frozen or {}, count)
+    done = [cell for cell in plan if found[cell.name] is not None]
+    by_what = {what: [cell for cell in done if cell.what == what] for what in whats}
     records = {what: [found[cell.name] for cell in cells] for what, cells in by_what.items()}
+    if not any(records[what] for what in ("alone", *methods)):
+        raise TrainingError(
+            f"None of the runs could be finished; the first: {failures[0]['error']} All of them: "
+            f"*.failed in {store.folder}."
+        )
     _check_shared_teacher(records)
-    users = {what: [store.users(cell) for cell in cells] for what, cells in by_what.items()}
-    results = _results(base, records, users, seeds, metric, frozen)
+    per_user = {what: [store.users(cell) for cell in cells] for what, cells in by_what.items()}
+    configs = {cell.what: _plain(cell.config) for cell in reversed(plan)}
+    results = _results(base, records, per_user, configs, failures, seeds, metric, frozen)
     results["cells_folder"] = str(store.folder)
     _write(results, folder / f"results-{fingerprint([cell.name for cell in plan])[:8]}", say)
     return results
@@ -169,12 +173,58 @@ def config_of(
     return runs.config_with(base, losses, **changes)
 
 
-def run_cell(cell: Cell, metric: str) -> Outcome:
+def _run_missing(
+    plan: list[Cell],
+    found: dict[str, Optional[dict[str, Any]]],
+    store: CellStore,
+    metric: str,
+    frozen: dict[str, Any],
+    count: Countdown,
+) -> list[dict[str, Any]]:
+    """Runs the cells that are not found, fills these in, and gives what, seed and error of others.
+
+    Whatever a run fails by, the others do not wait for it.
+    """
+    failures: list[dict[str, Any]] = []
+    for cell in plan:
+        if found[cell.name] is not None:
+            continue
+        start = perf_counter()
+        try:
+            row, users = run_cell(cell, metric, _hindrance(cell, failures, frozen))
+        except Exception as error:
+            why = store.fail(cell, error)
+            failures.append({"what": cell.what, "seed": cell.seed, "error": why})
+            words = f"failed: {why}"
+        else:
+            words = f"test {metric} {row['test'].get(metric, 'none')}"
+            row["seconds"] = perf_counter() - start
+            found[cell.name] = store.keep(cell, row, users)
+        words = f"{cell.what}, seed {cell.seed}: {words}"
+        count.done(cell.what, words, perf_counter() - start)
+    return failures
+
+
+def _hindrance(cell: Cell, failures: list[dict[str, Any]], frozen: dict[str, Any]) -> Optional[str]:
+    """Why a cell cannot be run at all: it was not tuned, or its teacher has failed."""
+    untuned = (frozen.get("tuned") or {}).get("failed", {})
+    if cell.what in untuned and cell.what not in frozen:
+        return f"No trial of {cell.what} could be finished: {untuned[cell.what]['error']}"
+    for failed in failures:
+        if cell.what != "alone" and (failed["what"], failed["seed"]) == ("teacher", cell.seed):
+            return f"The teacher of seed {cell.seed} failed: {failed['error']}"
+    return None
+
+
+def run_cell(cell: Cell, metric: str, hindrance: Optional[str] = None) -> Outcome:
     """Runs a cell: what is kept of it, and the metric of every user.
 
     Raises:
+        TrainingError: There is a hindrance.
         ConfigError: The split has no test part.
     """
+    if hindrance is not None:
+        raise TrainingError(hindrance)
     if cell.what == "teacher":
         return _run_teacher(cell.config, metric)
     with recording() as users:
@@ -221,49 +271,58 @@ def _run_teacher(config: Any, metric: str) -> Outcome:
 
 def _check_shared_teacher(records: dict[str, list[dict[str, Any]]]) -> None:
     """Raises ConfigError unless all methods of a seed have had the same teacher."""
-    for per_seed in zip(*(found for what, found in records.items() if what != "alone")):
-        teachers = {Path(record["teacher"]).name for record in per_seed}
+    taught = [record for what, found in records.items() if what != "alone" for record in found]
+    for seed in {record["seed"] for record in taught}:
+        teachers = {Path(each["teacher"]).name for each in taught if each["seed"] == seed}
         if len(teachers) > 1:
             raise ConfigError(
-                f"The methods of seed {per_seed[0]['seed']} had different teachers: "
+                f"The methods of seed {seed} had different teachers: "
                 f"{', '.join(sorted(teachers))}. Delete their files in the folder cells/ and run "
                 "the comparison again."
             )
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """All keys of a Config, as they are read again from a file."""
+    return json.loads(json.dumps(config.final_config_dict, default=str))
 
 
 def _results(
     base: Any,
     records: dict[str, list[dict[str, Any]]],
     users: dict[str, list[Optional[PerUser]]],
+    configs: dict[str, dict[str, Any]],
+    failures: list[dict[str, Any]],
     seeds: Sequence[int],
     metric: str,
     frozen: Optional[dict[str, Any]],
 ) -> dict[str, Any]:
     """All that is known of a comparison, as plain values."""
     methods = [what for what in records if what not in ("teacher", "alone")]
-    reference = "FreqD" if "FreqD" in methods else methods[0]
-    common, configs = comparison_report.apart(
-        {what: found[0]["config"] for what, found in records.items()}
-    )
+    failed = {failure["what"] for failure in failures}
+    whole = [what for what in methods if what not in failed] or methods
+    reference = "FreqD" if "FreqD" in whole else whole[0]
+    common, configs = comparison_report.apart(configs, equal_for_all(base.model_class))
     tuned = (frozen or {}).get("tuned")
     spec = {**base[TEACHER], **(frozen or {}).get("teacher", {})}
     every = [record for found in records.values() for record in found]
     return {
         "dataset": base["dataset"],
         "model": base["model"],
-        "teacher_model": records["teacher"][0]["model"],
+        "teacher_model": records["teacher"][0]["model"] if records["teacher"] else spec["model"],
         "version": __version__,
         "metric": metric,
         "reference": reference,
         "methods": methods,
         "seeds": list(seeds),
+        "failed": failures,
         "commits": sorted({str(record["made_with"]["commit"]) for record in every}),
         "made_with": every[-1]["made_with"],
-        "tuning": tuned and {key: tuned[key] for key in ("trials", "seeds", "metric", "tuned")},
+        "tuning": tuned and {key: tuned[key] for key in _TUNING if key in tuned},
         "teacher": spec,
         "common": common,
         "configs": configs,
-        "table": comparison_report.summarise(records, users, reference, metric),
+        "table": comparison_report.summarise(records, users, reference, metric, failed),
         "cells": {
             what: [
                 {key: record[key] for key in record if key not in ("config", "identity")}

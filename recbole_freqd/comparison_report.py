@@ -1,6 +1,6 @@
 """The table of a comparison and what it says in words; trains nothing and draws nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -31,6 +31,7 @@ def summarise(
     users: dict[str, list[Optional[PerUser]]],
     reference: str,
     metric: str,
+    failed: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """One row for the teacher, the student alone and each method, over all seeds.
 
@@ -40,22 +41,27 @@ def summarise(
         users: The metric of every user of those runs, or None where there is none.
         reference: The method that all others are held against.
         metric: What is ranked and tested by.
+        failed: Which of them lack a run that failed: means of other seeds are not comparable, so
+            these have no rank, gap or test.
 
     Returns:
         ``what``, means and standard deviations of ``valid`` and ``test``; ``rank`` among the
-        students by the mean of the test metric; ``gap_closed`` of the means; ``against`` the
-        reference: see :func:`recbole_freqd.significance.paired_test`, with ``p_holm`` over all
-        other students and ``wins``, the seeds in which the mean is above the reference's.
+        students by the mean of the test metric; ``gap_closed`` of the means; ``failed``, whether a
+        run is missing; ``against`` the reference: see
+        :func:`recbole_freqd.significance.paired_test`, with ``p_holm`` over all other students and
+        ``wins``, the seeds in which the mean is above the reference's. Ranks, gaps and wins go by
+        the means over users as they are, not by RecBole's rounded ones.
     """
-    table = [_row(what, found) for what, found in rows.items()]
-    means = {row["what"]: row["test"].get(metric, {}).get("mean") for row in table}
-    students = [what for what in rows if what != "teacher"]
+    table = [{**_row(what, found), "failed": what in failed} for what, found in rows.items()]
+    exact = {what: _exact(rows[what], users[what], metric) for what in rows if what not in failed}
+    means = {what: float(np.mean(values)) for what, values in exact.items() if values}
+    students = [what for what in means if what != "teacher"]
     for row in table:
-        mean = means[row["what"]]
-        if row["what"] in students:
-            row["rank"] = 1 + sum(means[other] > mean for other in students)
-        if row["what"] not in ("teacher", "alone") and means.get("teacher") is not None:
-            row["gap_closed"] = gap_closed(means["teacher"], means["alone"], mean)
+        what = row["what"]
+        if what in students:
+            row["rank"] = 1 + sum(means[other] > means[what] for other in students)
+        if what in students and what != "alone" and {"teacher", "alone"} <= set(means):
+            row["gap_closed"] = gap_closed(means["teacher"], means["alone"], means[what])
     known = {
         what: [one for one in users[what] if one is not None]
         for what in students
@@ -69,13 +75,22 @@ def summarise(
     corrected = holm({what: test["p"] for what, test in tested.items() if test["p"] is not None})
     for row in table:
         if row["what"] in tested:
-            pairs = zip(rows[row["what"]], rows[reference])
+            pairs = zip(exact[row["what"]], exact[reference])
             row["against"] = {
                 **tested[row["what"]],
                 "p_holm": corrected.get(row["what"]),
-                "wins": sum(ours["test"][metric] > its["test"][metric] for ours, its in pairs),
+                "wins": sum(ours > its for ours, its in pairs),
             }
     return table
+
+
+def _exact(rows: list[dict[str, Any]], users: list[Optional[PerUser]], metric: str) -> list[float]:
+    """The test metric of every run: the mean over users, where these are known; or nothing."""
+    return [
+        row["test"][metric] if one is None else float(np.mean(one[1], dtype=np.float64))
+        for row, one in zip(rows, users)
+        if metric in row["test"]
+    ]
 
 
 def _row(what: str, found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -83,8 +98,8 @@ def _row(what: str, found: list[dict[str, Any]]) -> dict[str, Any]:
     epochs = [row["epochs"] for row in found if row["epochs"] is not None]
     return {
         "what": what,
-        "model": found[0]["model"],
-        "parameters": found[0]["parameters"],
+        "model": found[0]["model"] if found else None,
+        "parameters": found[0]["parameters"] if found else None,
         "seeds": len(found),
         "valid": _spreads([row["valid"] for row in found]),
         "test": _spreads([row["test"] for row in found]),
@@ -98,7 +113,8 @@ def _row(what: str, found: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _spreads(results: Sequence[dict[str, float]]) -> dict[str, dict[str, Optional[float]]]:
     """Mean and standard deviation (of a sample) of the metrics that all results have."""
-    shared = [name for name in results[0] if all(name in result for result in results)]
+    first = results[0] if results else {}
+    shared = [name for name in first if all(name in result for result in results)]
     return {
         name: {
             "mean": float(np.mean([result[name] for result in results])),
@@ -110,8 +126,14 @@ def _spreads(results: Sequence[dict[str, float]]) -> dict[str, dict[str, Optiona
     }
 
 
-def apart(configs: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def apart(
+    configs: dict[str, dict[str, Any]], equal: frozenset[str] = EQUAL_FOR_ALL
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """What all students have in common, and what differs, by student.
+
+    Args:
+        configs: The keys of each, by student.
+        equal: Keys that have to be the same for all.
 
     Raises:
         ConfigError: Something differs that has to be the same for all.
@@ -124,7 +146,7 @@ def apart(configs: dict[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str,
         for key, value in alone.items()
         if key != "seed" and all(config.get(key, missing) == value for config in students.values())
     }
-    unequal = sorted((EQUAL_FOR_ALL - {"seed", "trainer", "teacher"}) & set(alone) - set(common))
+    unequal = sorted((equal - {"seed", "trainer", "teacher"}) & set(alone) - set(common))
     if unequal:
         raise ConfigError(f"{', '.join(unequal)}: not the same for all that is compared.")
     left_out = {*common, "seed", "teacher"}
@@ -143,7 +165,7 @@ def table_lines(results: dict[str, Any]) -> list[list[str]]:
     metric, reference = results["metric"], results["reference"]
     shown = [
         name
-        for name in results["table"][-1]["test"]
+        for name in max((row["test"] for row in results["table"]), key=len)
         if name.startswith(("recall@", "ndcg@")) or name == metric
     ]
     head = ["", "model", f"valid {metric}", *(f"test {name}" for name in shown), "rank"]
@@ -151,10 +173,11 @@ def table_lines(results: dict[str, Any]) -> list[list[str]]:
     lines = [head]
     for row in results["table"]:
         against = row["against"] or {}
+        rank = "failed" if row["failed"] else _word(row["rank"], "d")
         lines.append(
-            [_name(row["what"]), row["model"], _spread(row["valid"].get(metric))]
+            [_name(row["what"]), row["model"] or "", _spread(row["valid"].get(metric))]
             + [_spread(row["test"].get(name)) for name in shown]
-            + [_word(row["rank"], "d"), _word(row["gap_closed"], ".0%")]
+            + [rank, _word(row["gap_closed"], ".0%")]
             + [_word(against.get("difference"), "+.4f")]
             + [f"{against['wins']} of {row['seeds']}" if against else ""]
             + [_p_value(against.get("p_holm"))]
@@ -174,8 +197,9 @@ def in_words(results: dict[str, Any]) -> str:
     by_name = {row["what"]: row for row in results["table"]}
     students = [row for row in results["table"] if row["rank"] is not None]
     firsts = [_name(row["what"]) for row in students if row["rank"] == 1]
-    sentences = [f"First by mean test {metric}: {' and '.join(firsts)}."]
-    sentences.append(f"{reference} is number {by_name[reference]['rank']} of {len(students)}.")
+    sentences = [f"First by mean test {metric}: {' and '.join(firsts)}."] if firsts else []
+    if by_name[reference]["rank"] is not None:
+        sentences.append(f"{reference} is number {by_name[reference]['rank']} of {len(students)}.")
     groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
     for row in students:
         p = (row["against"] or {}).get("p_holm")
@@ -196,6 +220,10 @@ def in_words(results: dict[str, Any]) -> str:
         and all(row["gap_closed"] is None for row in students)
     ):
         sentences.append("There is no gap to close: the teacher does not beat the student alone.")
+    sentences += [
+        f"{_name(one['what'])}, seed {one['seed']}, failed: {one['error']}"
+        for one in results["failed"]
+    ]
     return " ".join(sentences)
 
 
@@ -206,7 +234,7 @@ def markdown(results: dict[str, Any]) -> str:
     conditions = {key: common[key] for key in _SHOWN if common.get(key) is not None}
     tuning = results["tuning"]
     budget = (
-        f"{tuning['trials']} trials of random search on the validation split of seeds "
+        f"{tuning['trials']} trials (Latin hypercube sampling) on the validation split of seeds "
         f"{', '.join(map(str, tuning['seeds']))} for each of {', '.join(tuning['tuned'])}"
         if tuning
         else "none; every method as configured below, all else as in properties/"

@@ -161,6 +161,7 @@ class Distiller(nn.Module):
                     teacher_features,
                     teacher_scores=teacher_scores,
                     teacher_trajectory=teacher_trajectory,
+                    epochs=config["epochs"],
                     progress=bool(config["show_progress"]),
                     seed=seed + place,  # two losses never start from the same numbers
                     once=once,

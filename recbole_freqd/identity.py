@@ -15,10 +15,10 @@ from recbole_freqd.checkpoint import fingerprint, load_plain, sidecar_path
 from recbole_freqd.config import asking_recbole
 from recbole_freqd.model_classes import class_fingerprint
 
-_WHERE_IT_RUNS = {"device", "gpu_id", "use_gpu", "worker", "eval_batch_size", "data_path"}
-_WHERE_IT_RUNS |= {"checkpoint_dir", "config_file", "show_progress", "state", "resume"}
-_WHERE_IT_RUNS |= {"log_wandb", "wandb_project", "save_dataset", "dataset_save_path"}
-_WHERE_IT_RUNS |= {"save_dataloaders", "dataloaders_save_path"}
+WHERE_IT_RUNS = {"device", "gpu_id", "use_gpu", "worker", "eval_batch_size", "data_path"}
+WHERE_IT_RUNS |= {"checkpoint_dir", "config_file", "show_progress", "state", "resume"}
+WHERE_IT_RUNS |= {"log_wandb", "wandb_project", "save_dataset", "dataset_save_path"}
+WHERE_IT_RUNS |= {"save_dataloaders", "dataloaders_save_path"}
 logger = logging.getLogger(__name__)
 
 
@@ -108,7 +108,7 @@ def _values(config: Any, ignored: Sequence[str] = ()) -> dict[str, str]:
     return {
         key: str(value)
         for key, value in sorted(config.final_config_dict.items())
-        if key not in _WHERE_IT_RUNS.union(ignored)
+        if key not in WHERE_IT_RUNS.union(ignored)
     }
 
 

@@ -30,7 +30,7 @@ def comparison_figure(results: dict[str, Any]) -> Any:
     """The figure of :func:`comparison_plot`, best method on top, for a notebook or further work."""
     figure_class = _matplotlib().figure.Figure  # without pyplot: no window, nothing global
     metric = results["metric"]
-    rows = [row for row in results["table"] if metric in row["test"]]
+    rows = [row for row in results["table"] if metric in row["test"] and not row["failed"]]
     rows.sort(key=lambda row: row["test"][metric]["mean"])
     figure = figure_class(figsize=(6.4, 1.3 + 0.32 * len(rows)), layout="constrained")
     axes = figure.subplots()

@@ -139,7 +139,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         description="Train a teacher, a small student alone and the same student distilled from "
         "the teacher, and compare them. Without arguments: BPR 64 to BPR 8 on ml-100k.",
         epilog=f"{_RECBOLE_DOCS}, e.g. --embedding_size=16 --teacher.embedding_size=128 "
-        "--freqd_alpha=0.3 --trainer=FD. All keys: properties/ and the README.",
+        "--freqd_alpha=0.3 --trainer=FD. All keys: docs/config.md.",
         allow_abbrev=False,
     )
     parser.add_argument("-m", "--model", help="the student's model (default: BPR)")

@@ -9,7 +9,7 @@ def markdown_table(rows: list[dict[str, Any]], metrics: list[str]) -> str:
     """The rows of a ``results.json`` as a Markdown table.
 
     Args:
-        rows: See ``results.json`` in the README.
+        rows: See ``results.json`` in ``docs/quick_start.md``.
         metrics: Names of the test metrics to show, as RecBole prints them (``ndcg@10``).
     """
     return as_markdown(_lines(rows, metrics))

@@ -168,6 +168,12 @@ class FeatureRows:
             return self.summed(side, WeightedSums.one_each(ids))
         return (self.user if side == "user" else self.item)(ids)
 
+    def exchanged(self) -> "FeatureRows":
+        """The same with users and items exchanged, where the scores are products."""
+        tables = None if self.tables is None else (self.tables[1], self.tables[0])
+        biases = self.biases[1], self.biases[0]
+        return replace(self, user=self.item, item=self.user, tables=tables, biases=biases)
+
     def scores(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
         """The scores (b, k) of users (b,) for items (b, k) of their own, at least float32.
 

@@ -5,7 +5,7 @@ Everything is drawn for a batch of users at once, exactly, from a
 there is nothing to draw.
 """
 
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,10 +23,12 @@ class FreeItems(nn.Module):
 
     The free item of rank r (from 0, ascending ids) of a user with the items e_0 < e_1 < … is
     r + 1 + #{j: e_j - j - 1 <= r}: one binary search, so that nothing is rejected and drawn again.
+    Of some items only, these are counted 1, 2, … for that.
 
     Args:
         user_items: (n_users, n_items) sparse, non-zero for the pairs that are not free.
         device: Where items are drawn.
+        among: (n_items,) bool, the only items that are free at all; None: all but the padding.
 
     Attributes:
         counts: (n_users,) int64, how many items are free.
@@ -35,17 +37,24 @@ class FreeItems(nn.Module):
     counts: torch.Tensor
     offsets: torch.Tensor
     below: torch.Tensor
+    ids: torch.Tensor
 
-    def __init__(self, user_items: sp.csr_array, device: Any) -> None:
+    def __init__(
+        self, user_items: sp.csr_array, device: Any, among: Optional[torch.Tensor] = None
+    ) -> None:
         super().__init__()
-        n_users, self.n_items = user_items.shape
-        keys = _keys(user_items)
+        n_users, n_items = user_items.shape
+        there = np.arange(n_items) > 0 if among is None else among.cpu().numpy()
+        ids = np.concatenate([[0], np.flatnonzero(there)])
+        self.n_items = len(ids)
+        keys = _keys(user_items, np.where(there, there.cumsum(), 0), self.n_items)
         first = np.searchsorted(keys, np.arange(n_users + 1) * self.n_items)
         place = np.arange(len(keys)) - np.repeat(first[:-1], np.diff(first))
         # Free items below each one that is not, made unique to the user like the keys themselves.
         below, offsets = torch.from_numpy(keys - place - 1), torch.from_numpy(first)
         self.register_buffer("below", below.to(device), persistent=False)
         self.register_buffer("offsets", offsets.to(device), persistent=False)
+        self.register_buffer("ids", torch.from_numpy(ids).to(device), persistent=False)
         counts = self.n_items - 1 - self.offsets.diff()
         self.register_buffer("counts", counts, persistent=False)
 
@@ -60,7 +69,7 @@ class FreeItems(nn.Module):
         ranks = ranks.masked_fill(none, 0)
         keys = user_ids[:, None] * self.n_items + ranks
         before = torch.searchsorted(self.below, keys, right=True) - self.offsets[user_ids, None]
-        return (ranks + 1 + before).masked_fill(none, 0)
+        return self.ids[(ranks + 1 + before).masked_fill(none, 0)]
 
 
 class RankDraws(nn.Module):
@@ -211,12 +220,18 @@ def _completed(
     return torch.where(repeated, fresh.gather(1, place), ranks)
 
 
-def _keys(user_items: sp.csr_array) -> np.ndarray:
-    """The pairs as user * n_items + item, ascending and distinct, int64; without the padding."""
+def _keys(user_items: sp.csr_array, places: np.ndarray, n_places: int) -> np.ndarray:
+    """The pairs as user * n_places + place of the item, ascending and distinct, int64; no place 0.
+
+    Args:
+        user_items: (n_users, n_items) sparse.
+        places: (n_items,) int64, in [0, n_places).
+        n_places: See above.
+    """
     entries = user_items.tocoo()
-    rows, columns = entries.row.astype(np.int64), entries.col.astype(np.int64)
+    rows, columns = entries.row.astype(np.int64), places[entries.col]
     counted = (entries.data != 0) & (columns > 0)
-    return np.unique(rows[counted] * user_items.shape[1] + columns[counted])
+    return np.unique(rows[counted] * n_places + columns[counted])
 
 
 def _uniform(limits: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:

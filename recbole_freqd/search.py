@@ -3,8 +3,9 @@
 A line is ``key: {loguniform: [low, high]}``, ``key: {uniform: [low, high]}`` or
 ``key: {choice: [a, b, ...]}``. ``student.yaml`` is for every student, alone or distilled,
 ``<Method>.yaml`` beside it for those the method teaches, ``teacher.yaml`` for a teacher that is
-trained. A file of the user's has the same lines under the headings ``student``, ``teacher`` and the
-methods' names; they are added to the shipped ones or replace them, and ``key: null`` takes one out.
+trained, ``<Model>.yaml`` beside these two for what a model has of its own. A file of the user's has
+the same lines under the headings ``student``, ``teacher`` and the methods' names; they are added to
+the shipped ones or replace them, and ``key: null`` takes one out.
 """
 
 import math
@@ -16,6 +17,7 @@ from typing import Any, Optional
 import yaml
 
 from recbole_freqd.errors import ConfigError, did_you_mean
+from recbole_freqd.features import registered_adapter
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.settings import method_keys, properties_folder
 
@@ -24,8 +26,11 @@ STUDENT, TEACHER, ALONE = "student", "teacher", "alone"
 EQUAL_FOR_ALL = frozenset(
     {"epochs", "eval_step", "stopping_step", "valid_metric", "metrics", "topk", "eval_args", "seed"}
     | {"dataset", "data_path", "trainer", "teacher", "model", "checkpoint", "embedding_size"}
+    | {"train_batch_size"}
 )
+OF_THE_TEACHER = frozenset({"embedding_size", "train_batch_size"})  # which are its own affair
 _KINDS = ("loguniform", "uniform", "choice")
+_BLOCK = 8  # trials that share out the range of a key
 
 
 @dataclass(frozen=True)
@@ -40,15 +45,15 @@ class Rule:
     kind: str
     values: tuple[Any, ...]
 
-    def draw(self, source: random.Random) -> Any:
-        """One value; numbers of a range have three significant digits."""
+    def at(self, place: float) -> Any:
+        """The value at a place from 0 to 1; numbers of a range have three significant digits."""
         if self.kind == "choice":
-            return source.choice(self.values)
+            return self.values[int(place * len(self.values))]
         low, high = self.values
         if self.kind == "uniform":
-            drawn = source.uniform(low, high)
+            drawn = low + place * (high - low)
         else:
-            drawn = math.exp(source.uniform(math.log(low), math.log(high)))
+            drawn = math.exp(math.log(low) + place * math.log(high / low))
         return min(max(float(f"{drawn:.3g}"), low), high)
 
     def as_yaml(self) -> dict[str, list[Any]]:
@@ -59,13 +64,25 @@ class Rule:
 Space = dict[str, Rule]
 
 
-def draw(space: Space, trial: int) -> dict[str, Any]:
-    """The keys of a trial.
+def equal_for_all(model_class: type) -> frozenset[str]:
+    """The keys that nobody chooses where students of a model are compared, its width among them."""
+    adapter = registered_adapter(model_class)
+    return EQUAL_FOR_ALL.union(adapter.capacity if adapter else ())
 
-    A function of the number of the trial and the names of the keys alone: an interrupted search
-    goes on where it was, and a key that several spaces share has the same value in all of them, so
-    that no method is lucky in its learning rates. Keys that differ in the method's prefix only, as
-    ``freqd_beta`` and ``fd_beta``, fall on the same place of their ranges.
+
+def draw(space: Space, trial: int) -> dict[str, Any]:
+    """The keys of a trial, by Latin hypercube sampling in blocks of eight trials.
+
+    Trials 0 to 7, and every eight after them, have one value of each key in each eighth of its
+    range: few trials drawn independently would often leave out what matters (all of a learning
+    rate's upper half, say). A function of the number of the trial and the name of the key alone: an
+    interrupted search goes on where it was, a longer one contains the shorter, and a key that
+    several spaces share has the same value in all of them, so that no method is lucky in its
+    learning rates. Keys that differ in the method's prefix only, as ``freqd_beta`` and ``fd_beta``,
+    fall on the same place of their ranges.
+
+    Source: McKay, Beckman & Conover, "A Comparison of Three Methods for Selecting Values of Input
+        Variables", Technometrics 21 (1979).
 
     Example:
         >>> rate = {"learning_rate": Rule("loguniform", (0.001, 0.01))}
@@ -75,34 +92,43 @@ def draw(space: Space, trial: int) -> dict[str, Any]:
     """
     prefixes = tuple(f"{LOSSES.get(name).prefix}_" for name in LOSSES.names())
 
-    def place(key: str) -> str:
-        return key.partition("_")[2] if key.startswith(prefixes) else key
+    def place(key: str) -> float:
+        name = key.partition("_")[2] if key.startswith(prefixes) else key
+        source = random.Random(f"{name} {trial // _BLOCK}")
+        eighths = source.sample(range(_BLOCK), _BLOCK)
+        within = [source.random() for _ in range(_BLOCK)]
+        return (eighths[trial % _BLOCK] + within[trial % _BLOCK]) / _BLOCK
 
-    return {key: rule.draw(random.Random(f"{place(key)} {trial}")) for key, rule in space.items()}
+    return {key: rule.at(place(key)) for key, rule in space.items()}
 
 
-def space_of(methods: list[str], own: Optional[dict[str, Any]] = None) -> Space:
-    """The space of a student: what all students search, and what its methods add.
+def space_of(
+    methods: list[str], own: Optional[dict[str, Any]] = None, model: Optional[str] = None
+) -> Space:
+    """The space of a student: what all students search, its model and its methods add.
 
     Args:
         methods: Names of losses; none for the student alone.
         own: The user's sections, from :func:`read_own`.
+        model: Its name; None: of any.
 
     Raises:
         ConfigError: A file is missing or not of the documented form.
     """
-    space = _section(STUDENT, own or {})
+    space = _section(STUDENT, own or {}, model)
     for method in methods:
         space.update(_section(method, own or {}))
     return space
 
 
-def teacher_space(closed_form: bool, own: Optional[dict[str, Any]] = None) -> Space:
+def teacher_space(
+    closed_form: bool, own: Optional[dict[str, Any]] = None, model: Optional[str] = None
+) -> Space:
     """The space of a teacher; of one that is computed and not trained, what the user gives."""
     own = own or {}
     if closed_form:
         return _read(own.get(TEACHER) or {}, TEACHER, "the search file")
-    return _section(TEACHER, own)
+    return _section(TEACHER, own, model)
 
 
 def read_own(file: Optional[str]) -> dict[str, Any]:
@@ -139,8 +165,8 @@ def read_yaml(file: str, option: str) -> dict[str, Any]:
     return found
 
 
-def _section(name: str, own: dict[str, Any]) -> Space:
-    """The shipped lines of a section with the user's over them."""
+def _section(name: str, own: dict[str, Any], model: Optional[str] = None) -> Space:
+    """The shipped lines of a section, with those of a model and the user's over them."""
     file = properties_folder() / "search" / f"{name}.yaml"
     if file.is_file():
         lines = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -152,6 +178,10 @@ def _section(name: str, own: dict[str, Any]) -> Space:
             f"searched. Give a section {name} in a file, and the file with --search."
         )
     space = _read(lines, name, f"properties/search/{name}.yaml")
+    of_model = properties_folder() / "search" / f"{model}.yaml"
+    if of_model.is_file():
+        more = yaml.safe_load(of_model.read_text(encoding="utf-8"))
+        space.update(_read(more, name, str(of_model)))
     mine = own.get(name) or {}
     space.update(_read(mine, name, "the search file"))
     return {key: rule for key, rule in space.items() if key not in mine or mine[key] is not None}
@@ -171,7 +201,7 @@ def _read(lines: dict[str, Any], section: str, file: str) -> Space:
 
 
 def _check_key(key: str, section: str, file: str) -> None:
-    if key in EQUAL_FOR_ALL and (section, key) != (TEACHER, "embedding_size"):
+    if key in EQUAL_FOR_ALL - (OF_THE_TEACHER if section == TEACHER else set()):
         raise ConfigError(
             f"{file}: {key} cannot be searched: it is the same for everything that is compared. "
             "Set it in the config."

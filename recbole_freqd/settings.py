@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import yaml
 
@@ -34,6 +34,11 @@ def properties_folder() -> Path:
         f"The folder properties/ is neither in {here} nor beside it: the installation is broken. "
         "Install again with `pip install --force-reinstall recbole_freqd`."
     )
+
+
+def _shown(file: str) -> Path:
+    """The file below ``properties/``; an absolute path as it is."""
+    return Path("properties", file)
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class Key:
                 return value_as_kind
         raise ConfigError(
             f"{self.name}: got {shown(value)}; allowed: {self.allowed}. "
-            f"Meaning: {self.meaning} (see properties/{self.file}). "
+            f"Meaning: {self.meaning} (see {_shown(self.file)}). "
             f"Change it in the config file, config_dict or with --{self.name}=..."
         )
 
@@ -80,7 +85,7 @@ class Key:
             return value >= limit if bound.group(1) == ">=" else value > limit
         interval = _INTERVAL.match(self.range)
         if not interval:
-            raise ConfigError(f"properties/{self.file}: {self.name} has no readable range.")
+            raise ConfigError(f"{_shown(self.file)}: {self.name} has no readable range.")
         low, high = float(interval.group(2)), float(interval.group(3))
         above = value >= low if interval.group(1) == "[" else value > low
         below = value <= high if interval.group(4) == "]" else value < high
@@ -134,21 +139,21 @@ def read_keys(file: str) -> dict[str, Key]:
     """The keys of one file of ``properties/``, by name, in the order of the file.
 
     Args:
-        file: Path below ``properties/``, e.g. ``"trainer/FreqD.yaml"``.
+        file: Path below ``properties/``, e.g. ``"trainer/FreqD.yaml"``, or an absolute one.
 
     Raises:
         ConfigError: The file is missing, or a line is not of the documented form.
     """
     path = properties_folder() / file
     if not path.is_file():
-        raise ConfigError(f"properties/{file} does not exist.")
+        raise ConfigError(f"{_shown(file)} does not exist.")
     keys = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE.match(line)
         if not match:
-            raise ConfigError(f"properties/{file}: not `key: value  # (type) meaning`: {line!r}")
+            raise ConfigError(f"{_shown(file)}: not `key: value  # (type) meaning`: {line!r}")
         words, _, limits = match["spec"].partition(", ")
         key = Key(
             name=match["key"],
@@ -162,9 +167,27 @@ def read_keys(file: str) -> dict[str, Key]:
     return keys
 
 
+_OWN_FILES: dict[str, str] = {}
+
+
+def own_method(method: str, file: Union[str, Path]) -> None:
+    """Has the keys of a method of your own read from a file of yours; see ``docs/plugging_in.md``.
+
+    Args:
+        method: Its name in ``trainer:``.
+        file: Lines of the form of ``properties/trainer/``.
+
+    Raises:
+        ConfigError: The file is missing, or a line is not of the documented form.
+    """
+    path = str(Path(file).resolve())
+    read_keys(path)
+    _OWN_FILES[method] = path
+
+
 def method_keys(method: str) -> dict[str, Key]:
     """The keys of a distillation method (``properties/trainer/<method>.yaml``), by full name."""
-    return read_keys(f"trainer/{method}.yaml")
+    return read_keys(_OWN_FILES.get(method, f"trainer/{method}.yaml"))
 
 
 def resolve(method: str, prefix: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Random search with the same budget for everything, on validation data only."""
+"""Search with the same budget for everything, on validation data only."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 import yaml
 
 from recbole_freqd import runs, search
+from recbole_freqd.cells import reason
 from recbole_freqd.checkpoint import fingerprint, write_atomically
 from recbole_freqd.comparison import config_of
 from recbole_freqd.config import CHECKPOINT, TEACHER
@@ -34,7 +35,8 @@ class TrialLog:
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
             try:
                 trial = json.loads(line)
-                self._lines[trial["id"]] = trial
+                if not trial.get("failed"):  # else it is tried again
+                    self._lines[trial["id"]] = trial
             except (ValueError, KeyError, TypeError):  # cut off while it was written: run again
                 continue
 
@@ -48,7 +50,6 @@ class TrialLog:
         Raises:
             CheckpointError: It cannot be written.
         """
-        self._lines[trial["id"]] = trial
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab+") as file:  # its last line may be cut off
@@ -77,7 +78,7 @@ def tune(
 
     A trial is judged by the mean over ``seeds`` of ``valid_metric``. The teacher comes first, and
     the methods are taught by the best. Test data is not evaluated. Finished trials are kept; one
-    that was interrupted starts again.
+    that was interrupted, or failed for another reason than numbers that are none, starts again.
 
     Args:
         base: A Config with the keys of all methods and the teacher.
@@ -90,12 +91,13 @@ def tune(
         say: Where lines go.
 
     Returns:
-        ``tuned`` (how it was done) and the chosen keys by ``teacher``, ``alone`` and method, as
-        :func:`recbole_freqd.comparison.compare_runs` takes them. They are in a YAML file as well.
+        ``tuned`` (how it was done, and under ``failed`` what of it failed) and the chosen keys by
+        ``teacher``, ``alone`` and method, as :func:`recbole_freqd.comparison.compare_runs` takes
+        them; none for what no trial of could be finished. They are in a YAML file as well.
 
     Raises:
         ConfigError: A search space is not as it should be.
-        TrainingError: No trial of a method could be finished.
+        TrainingError: No trial of the teacher could be finished, or none of all others.
     """
     spaces = _spaces(base, methods, own or {}, keep_teacher)
     kinds = [what for what in spaces for _ in range(trials * len(seeds))]
@@ -113,27 +115,67 @@ def tune(
         }
     }
     for what, space in spaces.items():
-        scores = {}
-        for trial in range(trials):
-            keys = search.draw(space, trial)
-            found = [
-                _trial(base, what, methods, trial, keys, seed, frozen, log, count) for seed in seeds
-            ]
-            if all(one["score"] is not None for one in found):
-                scores[trial] = sum(one["score"] for one in found) / len(seeds)
-        if not scores:
-            raise TrainingError(
-                f"None of the {trials} trials of {what} could be finished; the last one: "
-                f"{found[-1]['error']}. Change its ranges with --search."
-            )
-        pick = max if base["valid_metric_bigger"] else min
-        frozen[what] = search.draw(space, pick(scores, key=lambda trial: scores[trial]))
+        every = [
+            [_trial(base, what, methods, trial, keys, seed, frozen, log, count) for seed in seeds]
+            for trial, keys in ((trial, search.draw(space, trial)) for trial in range(trials))
+        ]
+        best, failed = _best(every, base["valid_metric_bigger"]), _failed(every)
+        if best is not None:
+            frozen[what] = search.draw(space, best)
+        if failed:
+            frozen["tuned"].setdefault("failed", {})[what] = failed
+        if what == "teacher" and best is None:  # who teaches then?
+            raise _nothing("the teacher", failed)
+    if not set(spaces) & set(frozen) - {"teacher"}:
+        raise _nothing("anything", failed)
     _freeze(frozen, folder, say)
     return frozen
 
 
-def read_frozen(file: str, methods: dict[str, list[str]]) -> dict[str, Any]:
+def _nothing(what: str, failed: dict[str, Any]) -> TrainingError:
+    return TrainingError(
+        f"None of the trials of {what} could be finished; the last one: {failed['error']} Change "
+        "ranges with --search."
+    )
+
+
+def _best(every: list[list[dict[str, Any]]], bigger: bool) -> Optional[int]:
+    """The trial with the best mean over seeds, of those finished on all; None: there is none.
+
+    Args:
+        every: The outcomes of each trial, one for each seed.
+        bigger: Whether a bigger score is better.
+    """
+    means = {
+        trial: sum(one["score"] for one in found) / len(found)
+        for trial, found in enumerate(every)
+        if all(one["score"] is not None for one in found)
+    }
+    return (max if bigger else min)(means, key=lambda trial: means[trial], default=None)
+
+
+def _failed(every: list[list[dict[str, Any]]]) -> dict[str, Any]:
+    """How many runs of a search failed, and why the last; empty where that is nothing unusual.
+
+    A training that breaks down on its numbers is a trial like others, unless all of them do.
+    """
+    runs_of_it = [one for found in every for one in found if one["score"] is None]
+    unusual = [one for one in runs_of_it if one["failed"]]
+    if not unusual and any(all(one["score"] is not None for one in found) for found in every):
+        return {}
+    counted = unusual or runs_of_it
+    return {"runs": len(counted), "error": counted[-1]["error"]}
+
+
+def read_frozen(
+    file: str, methods: dict[str, list[str]], equal: frozenset[str] = search.EQUAL_FOR_ALL
+) -> dict[str, Any]:
     """Frozen configs as :func:`tune` wrote them, or written by hand.
+
+    Args:
+        file: Its path.
+        methods: That need a section.
+        equal: Keys that are the same for all students.
 
     Raises:
         ConfigError: No such file, a method has no section, or a key is not one to be chosen.
@@ -146,10 +188,8 @@ def read_frozen(file: str, methods: dict[str, list[str]]) -> dict[str, Any]:
                 "budget as the others (--tune), or add its keys by hand."
             )
     for what, keys in frozen.items():
-        allowed = {"embedding_size"} if what == "teacher" else set()
-        unequal = (
-            sorted((search.EQUAL_FOR_ALL - allowed) & set(keys or ())) if what != "tuned" else []
-        )
+        fixed = search.EQUAL_FOR_ALL - search.OF_THE_TEACHER if what == "teacher" else equal
+        unequal = sorted(fixed & set(keys or ())) if what != "tuned" else []
         if unequal:
             raise ConfigError(
                 f"{file}: {what} sets {', '.join(unequal)}, which is the same for everything that "
@@ -166,7 +206,7 @@ def _spaces(
     config = config_of(base, next(iter(methods.values())), base["seed"], {}, {})
     if config[TEACHER].get(CHECKPOINT) is None:
         recipe = recipe_config(config, config[TEACHER])
-        spaces["teacher"] = search.teacher_space(is_closed_form(recipe), own)
+        spaces["teacher"] = search.teacher_space(is_closed_form(recipe), own, recipe["model"])
         if keep_teacher or not spaces["teacher"]:
             del spaces["teacher"]
         else:
@@ -174,9 +214,15 @@ def _spaces(
             recipe_config(config, {**config[TEACHER], **keys})  # an unknown key is an error now
     known = set(base.internal_config_dict).union(*base.parameters.values())
     known |= keys_read_by(base.model_class)
+    equal = search.equal_for_all(base.model_class)
     for what, losses in {search.ALONE: [], **methods}.items():
-        spaces[what] = search.space_of(losses, own)
+        spaces[what] = search.space_of(losses, own, base["model"])
         for key in spaces[what]:
+            if key in equal:
+                raise ConfigError(
+                    f"Search space of {what}: {key} cannot be searched: it is the same for "
+                    "everything that is compared. Set it in the config."
+                )
             if key not in known:
                 raise ConfigError(
                     f"Search space of {what}: {base['model']} has no key {key!r}. Correct it in "
@@ -197,20 +243,23 @@ def _trial(
     count: Countdown,
 ) -> dict[str, Any]:
     """A trial on one seed: run, or read where it is finished."""
-    config = _config(base, what, methods, keys, seed, frozen)
-    name = fingerprint(planned_identity(config))
-    found = log.get(name)
-    if found is not None:
-        count.skip(what)
-        return found
-    start = perf_counter()
-    outcome = _run(config)
+    start, metric = perf_counter(), str(base["valid_metric"]).lower()
+    found = {"what": what, "trial": trial, "seed": seed, "keys": keys, "failed": False}
+    try:
+        config = _config(base, what, methods, keys, seed, frozen)
+        found["id"] = fingerprint(planned_identity(config))
+        known = log.get(found["id"])
+        if known is not None:
+            count.skip(what)
+            return {"failed": False, **known}
+        found.update(_run(config))
+    except Exception as error:  # whatever it is, the other trials are not to wait for it
+        found.update(score=None, error=reason(error), failed=True)
     seconds = perf_counter() - start
-    found = {"id": name, "what": what, "trial": trial, "seed": seed, "keys": keys}
-    found.update(outcome, seconds=seconds)
-    log.add(found)
-    metric = str(base["valid_metric"]).lower()
-    score = "failed" if outcome["score"] is None else f"{metric} {outcome['score']:.4f}"
+    if "id" in found:
+        log.add({**found, "seconds": seconds})
+    score = f"failed: {found['error']}" if found["score"] is None else f"{found['score']:.4f}"
+    score = score if found["score"] is None else f"{metric} {score}"
     drawn = ", ".join(f"{key} {value}" for key, value in keys.items())
     count.done(what, f"{what}, trial {trial}, seed {seed}: valid {score} with {drawn}", seconds)
     return found

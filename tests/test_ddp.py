@@ -312,6 +312,22 @@ def test_recboles_own_run_starts_processes_that_know_us(keys, tmp_path):
 
 
 @pytest.mark.slow
+def test_script_in_two_processes_leaves_what_one_leaves(keys, tmp_path):
+    """A log and a TensorBoard folder for each training, and nothing of the second process."""
+    (tmp_path / "keys.yaml").write_text(
+        yaml.safe_dump({**keys, **LINEAR, "checkpoint_dir": "saved"})
+    )
+    options = ["--nproc", "2", "--port", a_port(), "-d", "tiny", "--config_files", "keys.yaml"]
+    process = started([str(ROOT / "run_recbole_freqd.py"), *options], tmp_path)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0 and "student alone" in said, said[-3000:]
+    assert len(list(tmp_path.glob("log/BPR/*.log"))) == 2  # with its teacher, and alone
+    assert len(list(tmp_path.glob("log_tensorboard/*"))) == 3
+    assert len(list(tmp_path.glob("saved/BPR-*.pth"))) == 2
+    assert len(list(tmp_path.glob("freqd_runs/*/results.json"))) == 1
+
+
+@pytest.mark.slow
 def test_script_on_two_machines_hands_teacher_and_checkpoints_over(keys, tmp_path):
     port, processes = a_port(), []
     for rank in (0, 1):

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_freqd.losses import LOSSES
+from tests.oracles import SHORT_LISTS, random_interactions
+
 pytestmark = pytest.mark.gpu
 
 
@@ -96,3 +99,17 @@ def test_energies_by_band_are_those_of_the_cpu(exact):
     here = band_losses(spectrum, student, teacher)
     there = band_losses(spectrum, student.cuda(), teacher.cuda())
     np.testing.assert_allclose(there.loss, here.loss, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES.names())
+def test_a_loss_made_on_the_cpu_by_hand_can_be_moved(name):
+    generator = torch.Generator().manual_seed(0)
+    sizes = ((9, 5), (10, 5), (9, 3), (10, 3))
+    *teacher, users, items = (torch.randn(size, generator=generator) for size in sizes)
+    options = SHORT_LISTS.get(name, {})
+    loss = LOSSES.get(name)(random_interactions(5), (3, 3), tuple(teacher), **options).to("cuda")
+    loss.start_epoch(0)
+    batch = [torch.tensor(ids, device="cuda") for ids in ([1, 2, 3, 4], [5, 6, 7, 8], [1, 9, 2, 3])]
+    student = [part.cuda().requires_grad_() for part in (users, items)]
+    loss(tuple(student), *batch).backward()
+    assert all(part.grad.isfinite().all() for part in student)

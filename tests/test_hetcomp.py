@@ -204,6 +204,30 @@ def test_earlier_checkpoints_are_taken_at_even_distances_and_the_converged_one_i
         assert [i for i in loss._lists[-1, user].tolist() if i] == lists_by_hand(tables(1, 5), user)
 
 
+def test_a_list_of_everything_is_refused_since_it_would_be_ranked_before_nothing(caplog):
+    most = max(len(untrained(user)) for user in range(1, N_USERS))
+    covered = sum(0 < len(untrained(user)) < most for user in range(1, N_USERS))
+    with pytest.raises(ConfigError, match=f"hetcomp_k: got {most}; allowed: below {most}"):
+        make(k=most)
+    assert value_of(make(k=most - 1), tables(2)) > 0
+    assert f"{covered} users have no more than hetcomp_k = {most - 1}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("epochs", "given", "every"),
+    [(None, None, 10), (1000, None, 10), (150, None, 5), (20, None, 1), (150, 7, 7)],
+)
+def test_users_move_as_often_as_the_epochs_allow_unless_told(epochs, given, every):
+    assert make(epochs=epochs, every=given).every == every
+
+
+def test_a_training_too_short_for_the_first_move_is_warned_of(caplog):
+    make(epochs=21, every=10)
+    assert not caplog.text
+    make(epochs=20, every=10)
+    assert "from epoch 20 on" in caplog.text and "epochs is 20" in caplog.text
+
+
 def test_without_earlier_checkpoints_it_says_what_is_missing():
     with pytest.raises(ConfigError, match="HetComp follows.*teacher.keep_every"):
         make([])

@@ -237,6 +237,39 @@ def test_dcd_leaves_alone_a_student_that_ranks_as_the_teacher():
     assert value == 0 and all(part.grad.abs().sum() == 0 for part in student)
 
 
+def test_the_item_side_of_dcd_is_the_user_side_of_the_exchanged_data():
+    student, teacher = tables(2, dtype=torch.float64, grad=True), tables(1, 5)
+    interactions = random_interactions(5)
+    dense, active = interactions.toarray(), np.flatnonzero(interactions.sum(axis=1))
+    items, values = torch.tensor([1, 3, 3, 7, 8, 2]), []
+    for item in (1, 2, 3, 7, 8):
+        free = [user for user in active if dense[user, item] == 0]
+        own, top = (ranked(pair[::-1], item, free) for pair in (student, teacher))
+        above = [user for k, user in enumerate(top[:6]) if own.index(user) > k]
+        below = [user for k, user in enumerate(top[:6]) if own.index(user) < k]
+        if above:
+            values.append(plain_rrd(scores_of(student[::-1], item), above, below))
+    assert len(values) > 3
+    both, user_side = (make("DCD", k=50, top=6, item_side=side) for side in (True, False))
+    by_items = both(student, EVERYONE, items, None) - user_side(student, EVERYONE, items, None)
+    assert by_items.item() == pytest.approx(np.mean(values), rel=1e-10)
+
+
+def test_without_products_of_features_dcd_says_that_it_has_no_item_side(caplog):
+    user_emb, item_emb = tables(2)
+    rows = FeatureRows.of_tables(user_emb, item_emb)
+    scored = FeatureRows(rows.user, rows.item, scorer=rows.scores)
+    everything = torch.ones(N_ITEMS, dtype=torch.bool)
+    items, loss, teacher = torch.tensor([1, 3]), make("DCD"), tables(1, 5)
+    data = random_interactions(5), (WIDTH, WIDTH), teacher
+    other = LOSSES.get("DCD")(*data, teacher_scores=Knows(teacher, everything), k=2, top=6)
+    assert "the teacher's scores are no products" in caplog.text
+    value = make("DCD", item_side=False)((user_emb, item_emb), EVERYONE, items, None)
+    assert loss(scored, EVERYONE, items, None) == value
+    assert other((user_emb, item_emb), EVERYONE, items, None) == value
+    assert "the student's scores are no products" in caplog.text
+
+
 def test_dcd_draws_what_is_misjudged_most_more_often(monkeypatch):
     """The chances are tanh of the difference in ranks over T, in the memory of the draw."""
     seen = []
@@ -245,7 +278,7 @@ def test_dcd_draws_what_is_misjudged_most_more_often(monkeypatch):
         seen.append(weights.exp())
         return weighted_draw(weights, count, stream)
 
-    monkeypatch.setattr("recbole_freqd.losses.ranking.weighted_draw", recorded)
+    monkeypatch.setattr("recbole_freqd.losses.dcd.weighted_draw", recorded)
     student, teacher = tables(2), tables(1, 5)
     value_of(make("DCD", teacher, top=5, temperature=3.0), student)
     for user in range(1, N_USERS):
@@ -257,6 +290,32 @@ def test_dcd_draws_what_is_misjudged_most_more_often(monkeypatch):
 
 
 # --- RCE-KD ----------------------------------------------------------------------------------
+
+
+def test_rce_kd_compares_the_scores_of_neumf_on_one_scale(built):
+    """What its predict gives are sigmoids; lists, and scores of other items, are what is below."""
+    from recbole_freqd.features import adapter_of
+    from recbole_freqd.ranking import ModelRanker
+
+    model, (train_data, *_) = built("NeuMF", mlp_hidden_size=[8])
+    with torch.no_grad():
+        model.predict_layer.bias += 3.0
+    adapter = adapter_of(model)
+    teacher = ModelRanker(model, adapter.caches, adapter.pairs_by)
+    features = [torch.randn(n, WIDTH) for n in teacher.shape]
+    user_items = sp.csr_array(train_data._dataset.inter_matrix(form="csr"))
+    loss = LOSSES.get("RCE-KD")(user_items, (WIDTH, WIDTH), features, teacher_scores=teacher, k=5)
+    loss.start_epoch(0, FeatureRanker(*features))
+    users = torch.arange(1, model.n_users)
+    scores = teacher.block(users)
+    for ids, kept in (
+        (loss._teacher_ids, loss._teacher_scores),
+        (loss._student_ids, loss._student_scores),
+    ):
+        there = ids[users] > 0
+        expected = scores.gather(1, ids[users].long())
+        torch.testing.assert_close(kept[users][there], expected[there], rtol=1e-4, atol=1e-5)
+        assert kept[users][there].max() > 1
 
 
 def plain_cross_entropy(student, teacher, items, tau):
@@ -407,15 +466,19 @@ class Knows(Ranker):
 def test_items_the_teacher_does_not_know_are_in_no_list(name):
     known = torch.ones(N_ITEMS, dtype=torch.bool)
     known[[3, 7, 8]] = False
-    teacher = tables(1, 5)
-    loss = LOSSES.get(name)(
-        random_interactions(5), (WIDTH, WIDTH), teacher, teacher_scores=Knows(teacher, known)
-    )
-    student = tables(2, grad=True)
-    for epoch in range(3):
-        loss.start_epoch(epoch)
-        value_of(loss, student).backward()
-    assert student[1].grad[~known].abs().sum() == 0 < student[1].grad[known].abs().sum()
+    teacher, students, values = tables(1, 5), [tables(2, grad=True), tables(2, grad=True)], []
+    with torch.no_grad():
+        students[1][1][~known] *= 1e3
+    for student in students:
+        loss = LOSSES.get(name)(
+            random_interactions(5), (WIDTH, WIDTH), teacher, teacher_scores=Knows(teacher, known)
+        )
+        for epoch in range(3):
+            loss.start_epoch(epoch)
+            values.append(value_of(loss, student))
+            values[-1].backward()
+        assert student[1].grad[~known].abs().sum() == 0 < student[1].grad[known].abs().sum()
+    assert values[:3] == values[3:]
 
 
 @every_method

@@ -81,6 +81,14 @@ def test_the_teacher_is_neither_changed_nor_in_the_state_of_the_loss(name):
 
 
 @every_loss
+def test_what_a_loss_keeps_of_the_teacher_moves_with_it(name):
+    loss = make(name).to("meta")
+    assert {tensor.device.type for tensor in loss.buffers()} == {"meta"}
+    assert loss.teacher_scores.device.type == "meta"
+    assert loss.teacher_scores.item_emb.data_ptr() == loss.teacher_item_emb.data_ptr()
+
+
+@every_loss
 def test_the_seed_alone_decides_and_torchs_global_stream_is_left_alone(name):
     before = torch.random.get_rng_state()
     student = features(D_S, D_S, 2)

@@ -353,21 +353,21 @@ def test_the_scores_of_the_teacher_are_taught_and_not_its_features(name, guide):
 
 
 @with_guides
-def test_items_that_the_teacher_does_not_know_are_not_taught(name, guide):
+def test_items_that_the_teacher_does_not_know_are_in_no_list_and_no_draw(name, guide):
     T = features(1)[0] @ features(1)[1].T
     T[:, 4:7] = -torch.inf
-    student = features(2, grad=True)
-    loss = LOSSES.get(name)(
-        random_interactions(5),
-        (4, 4),
-        features(7),
-        teacher_scores=OnlyScores(T),
-        **{**SMALL[name], **({"k": 9} if name in ("KD", "RD") else {})},
-        **({"guide": guide} if guide else {}),
-    )
-    value = loss_of(loss, student, USERS)
-    value.backward()
-    assert torch.isfinite(value) and not student[1].grad[4:7].any()
+    options = {**SMALL[name], **({"k": 9} if name in ("KD", "RD") else {})}
+    options.update({"guide": guide} if guide else {})
+    students, values = [features(2, grad=True), features(2, grad=True)], []
+    with torch.no_grad():
+        students[1][1][4:7] *= 1e3  # to some users these are the best of all, to others the worst
+    for student in students:
+        data = random_interactions(5), (4, 4), features(7)
+        loss = LOSSES.get(name)(*data, teacher_scores=OnlyScores(T), **options)
+        values.append(loss_of(loss, student, USERS))
+        values[-1].backward()
+        assert torch.isfinite(values[-1]) and not student[1].grad[4:7].any()
+    assert values[0] == values[1] > 0
 
 
 @with_guides

@@ -196,6 +196,7 @@ VARIANTS = {
     "all losses": {
         "trainer": LOSSES.names(),
         "fd_projector": "mlp",
+        "hetcomp_k": 5,
         "teacher": {"model": "BPR", "embedding_size": 8, "epochs": 3, "keep_every": 1},
     },
     "BPR alone": ALONE,

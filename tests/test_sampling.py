@@ -31,13 +31,15 @@ def free_of(user_items, user):
 # --- items outside of lists -------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("among", [None, [1, 2, 4, 7, 9], []])
 @pytest.mark.parametrize("seed", range(4))
-def test_free_items_by_rank_are_those_of_no_list_in_ascending_order(seed):
+def test_free_items_by_rank_are_those_of_no_list_in_ascending_order(seed, among):
     user_items = random_interactions(seed)
-    free, users = FreeItems(user_items, "cpu"), torch.arange(9)
+    mask = None if among is None else torch.isin(torch.arange(10), torch.tensor(among))
+    free, users = FreeItems(user_items, "cpu", mask), torch.arange(9)
     ranks = torch.arange(12).expand(9, -1)
     for user, row in zip(users.tolist(), free.items(users, ranks).tolist()):
-        expected = free_of(user_items, user)
+        expected = [i for i in free_of(user_items, user) if among is None or i in among]
         assert free.counts[user] == len(expected)
         assert row == expected + [0] * (12 - len(expected))
 

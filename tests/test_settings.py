@@ -1,6 +1,7 @@
 """settings: the lines of properties/, and what a value must be to pass."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,18 @@ def test_a_range_that_cannot_be_read_is_an_error_and_not_ignored(own_properties)
 def test_a_method_without_a_file_is_an_error():
     with pytest.raises(ConfigError, match=r"properties/trainer/NoMethod\.yaml does not exist"):
         method_keys("NoMethod")
+
+
+def test_a_method_of_ones_own_has_its_keys_in_a_file_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "_OWN_FILES", {})
+    file = tmp_path / "mine.yaml"
+    file.write_text("mine_beta: 1.0  # (float, >= 0) weight\n")
+    settings.own_method("Mine", file)
+    assert resolve("Mine", "mine", {}) == {"beta": 1.0}
+    with pytest.raises(ConfigError, match=rf"mine_beta: got -1; .*\(see {re.escape(str(file))}\)"):
+        resolve("Mine", "mine", {"beta": -1})
+    with pytest.raises(ConfigError, match=r"none\.yaml does not exist"):
+        settings.own_method("Mine", tmp_path / "none.yaml")
 
 
 # --- resolve ---------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Tuning: search spaces, equal budgets, validation only, and the frozen configs."""
 
 import json
+import math
 import random
 from collections import Counter
 
@@ -56,6 +57,21 @@ def test_a_trial_draws_within_its_limits_and_the_same_for_a_key_that_spaces_shar
         assert one["weight_decay"] == other["weight_decay"]
 
 
+def test_every_eight_trials_have_a_value_in_each_eighth_of_every_range():
+    rules = {
+        "learning_rate": Rule("loguniform", (1.0, 256.0)),
+        "a": Rule("uniform", (0.0, 8.0)),
+        "b": Rule("choice", tuple(range(8))),
+    }
+    for first in (0, 8, 16):
+        drawn = [draw(rules, first + trial) for trial in range(8)]
+        for key, place in (("learning_rate", math.log2), ("a", float), ("b", float)):
+            assert sorted(int(place(one[key])) for one in drawn) == list(range(8))
+    orders = {tuple(draw(rules, first + t)["b"] for t in range(8)) for first in range(0, 80, 8)}
+    assert len(orders) == 10  # blocks and keys are shuffled on their own
+    assert [draw(rules, t)["b"] for t in range(8)] != [int(draw(rules, t)["a"]) for t in range(8)]
+
+
 def test_weights_of_two_methods_fall_on_the_same_place_of_their_ranges():
     spaces = {"fd_beta": Rule("uniform", (0.0, 1.0)), "freqd_beta": Rule("uniform", (0.0, 1.0))}
     for trial in range(5):
@@ -102,6 +118,7 @@ def test_a_file_of_the_users_adds_replaces_and_takes_out(tmp_path):
         ("FreqD: [1]", r"FreqD holds \[1\]; allowed: keys"),
         ("student: {epochs: {choice: [5, 500]}}", "epochs cannot be searched: it is the same"),
         ("student: {embedding_size: {choice: [5, 500]}}", "embedding_size cannot be searched"),
+        ("student: {train_batch_size: {choice: [5, 500]}}", "train_batch_size cannot be searched"),
         ("student: {seed: {choice: [1, 2]}}", "seed cannot be searched"),
         ("[1, 2]", "allowed: sections with keys"),
         ("a: {", "is no YAML"),
@@ -111,6 +128,26 @@ def test_a_search_file_with_a_mistake_is_refused(tmp_path, text, message):
     (tmp_path / "search.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_own(str(tmp_path / "search.yaml"))
+
+
+def test_the_width_of_a_model_is_nobodys_to_choose_whatever_its_key(compare, tmp_path):
+    file = tmp_path / "search.yaml"
+    file.write_text("student: {mf_embedding_size: {choice: [4, 400]}}")
+    keys = {"model": "NeuMF", "mlp_hidden_size": [8], "mf_embedding_size": 4}
+    with pytest.raises(ConfigError, match="mf_embedding_size cannot be searched: it is the same"):
+        compare(["FD"], tune=1, search=str(file), model="NeuMF", keys=keys)
+    file.write_text("alone: {}\nFD: {mf_embedding_size: 400}\n")
+    with pytest.raises(ConfigError, match="FD sets mf_embedding_size, which is the same for every"):
+        compare(["FD"], frozen=str(file), model="NeuMF", keys=keys)
+    assert not compare.folder.exists()
+
+
+def test_a_model_adds_to_the_spaces_of_student_and_teacher_and_the_user_may_take_it_out():
+    assert "reg_weight" in set(space_of(["FD"], None, "LightGCN")) - set(
+        space_of(["FD"], None, "BPR")
+    )
+    assert "reg_weight" in teacher_space(False, None, "LightGCN")
+    assert "reg_weight" not in space_of([], {"student": {"reg_weight": None}}, "LightGCN")
 
 
 def test_a_search_file_that_is_missing_is_refused():
@@ -134,11 +171,11 @@ def test_a_method_without_a_space_needs_one_of_the_users(monkeypatch):
 def compare(host, tiny_keys, tmp_path):
     """``compare(tune=2)`` on the tiny data: FreqD and FD; ``compare.folder`` is where it is kept."""
 
-    def run(methods=("FreqD", "FD"), seeds=(1, 2, 3), keys=None, **options):
+    def run(methods=("FreqD", "FD"), seeds=(1, 2, 3), keys=None, model="BPR", **options):
         defaults = {**tiny_keys, "valid_metric": "NDCG@10", "epochs": 1, "teacher": dict(TEACHER)}
         run.said = []
         return recbole_freqd.compare(
-            methods, "BPR", "tiny", config_dict={**defaults, **(keys or {})},
+            methods, model, "tiny", config_dict={**defaults, **(keys or {})},
             seeds=seeds, output_dir=str(tmp_path / "out"), say=run.said.append, **options,
         )  # fmt: skip
 
@@ -172,6 +209,7 @@ def test_no_test_metric_is_computed_while_tuning_and_everything_gets_the_same_tr
     frozen = compare(tune=2, tune_only=True)
     assert len(no_test) >= 16
     trials = compare.trials()
+    assert not any(trial["failed"] for trial in trials)
     budget = Counter(trial["what"] for trial in trials)
     assert budget == {"teacher": 4, "alone": 4, "FreqD": 4, "FD": 4}
     assert {(trial["trial"], trial["seed"]) for trial in trials} == {(0, 1), (0, 2), (1, 1), (1, 2)}
@@ -189,7 +227,7 @@ def test_no_test_metric_is_computed_while_tuning_and_everything_gets_the_same_tr
     assert yaml.safe_load(file.read_text()) == json.loads(json.dumps(frozen))
     assert frozen["tuned"]["trials"] == 2 and frozen["tuned"]["seeds"] == [1, 2]
     assert read_frozen(str(file), {"FD": ["FD"], "FreqD": ["FreqD"]})["FD"] == frozen["FD"]
-    with pytest.raises(AssertionError, match="test data was evaluated"):  # the guard would see it
+    with pytest.raises(TrainingError, match="test data was evaluated"):  # the guard would see it
         compare(["FD"], seeds=[1], frozen=str(file))
 
 
@@ -227,7 +265,9 @@ def test_the_comparison_runs_with_the_configs_that_were_chosen(compare):
     assert config["teacher"]["learning_rate"] == frozen["teacher"]["learning_rate"]
     assert teacher["test"]["ndcg@10"] > 0
     (text,) = compare.folder.glob("results-*.md")
-    assert "1 trials of random search on the validation split of seeds 1" in text.read_text()
+    assert (
+        "1 trials (Latin hypercube sampling) on the validation split of seeds 1" in text.read_text()
+    )
     # the same by the file, without a search
     again = compare(["FD"], seeds=[1], frozen=str(file))
     assert again["cells"] == results["cells"] and "3 of them finished already" in compare.said[0]
@@ -258,16 +298,49 @@ def test_a_training_that_breaks_down_is_a_trial_that_is_not_chosen(compare, monk
     failed = [trial for trial in compare.trials() if trial["score"] is None]
     assert failed and failed[0]["error"] == "Training loss is nan"
     (compare.folder / "search.yaml").write_text("student: {learning_rate: {choice: [0.5]}}")
-    with pytest.raises(TrainingError, match="None of the 3 trials of alone could be finished"):
+    ran = len(compare.trials())
+    compare(["FD"], **options)
+    assert len(compare.trials()) == ran  # the same numbers would break down again
+    with pytest.raises(TrainingError, match=r"of anything could be finished.*Training loss is nan"):
         compare(["FD"], **options, search=str(compare.folder / "search.yaml"))
 
 
-def test_another_error_in_a_trial_is_no_bad_luck(compare, monkeypatch):
+def test_a_trial_that_fails_stops_no_other_and_is_tried_again(compare, monkeypatch, capsys):
+    run, failing = runs.run, ["FD"]
+
+    def broken(config, **options):
+        if config["trainer"] in failing:
+            raise RuntimeError("out of\nmemory")
+        return run(config, **options)
+
+    monkeypatch.setattr(runs, "run", broken)
+    options = {"seeds": [1], "tune": 2, "keep_teacher": True}
+    results = compare(["FD", "FreqD"], **options)
+    assert results["tuning"]["failed"] == {
+        "FD": {"runs": 2, "error": "RuntimeError: out of memory"}
+    }
+    assert "failed: RuntimeError: out of memory with learning_rate" in "".join(compare.said)
+    assert [(each["what"], each["seed"]) for each in results["failed"]] == [("FD", 1)]
+    assert "No trial of FD could be finished: RuntimeError" in results["failed"][0]["error"]
+    ranks = {row["what"]: row["rank"] for row in results["table"]}
+    assert ranks["FD"] is None and {ranks["alone"], ranks["FreqD"]} <= {1, 2}
+    text = next(compare.folder.glob("results-*.md")).read_text()
+    assert "| FD |  |" in text and "FD, seed 1, failed: No trial of FD" in text
+
+    del failing[:]
+    results = compare(["FD", "FreqD"], **options)
+    assert results["failed"] == [] and "failed" not in results["tuning"]
+    assert {row["rank"] for row in results["table"][1:]} <= {1, 2, 3}
+
+
+def test_without_a_teacher_that_could_be_tuned_there_is_nothing_to_compare(compare, monkeypatch):
     def broken(config, **options):
         raise ConfigError("a nan in the config")
 
     monkeypatch.setattr(runs, "run", broken)
-    with pytest.raises(ConfigError, match="a nan in the config"):
+    with pytest.raises(
+        TrainingError, match="None of the trials of the teacher .* a nan in the con"
+    ):
         compare(["FD"], tune=1, tune_only=True)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import torch
 from torch import nn
@@ -141,6 +141,9 @@ class StudentRanker(Ranker):
                 whole_table(rows.item, model.n_items, model),
             )
             return FeatureRanker(*with_bias_columns(tables, adapter.biases(model)))
+
+    def exchanged(self) -> Optional[Ranker]:
+        return self._now.exchanged()
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
         return self._now.block(user_ids)

@@ -2,12 +2,13 @@
 
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.cd import CDLoss
+from recbole_freqd.losses.dcd import DCDLoss
 from recbole_freqd.losses.experts import DELoss
 from recbole_freqd.losses.fitnet import FitNetLoss, VkDLoss
 from recbole_freqd.losses.freqd import FDLoss, FreqDLoss
 from recbole_freqd.losses.hetcomp import HetCompLoss
 from recbole_freqd.losses.kd import KDLoss
-from recbole_freqd.losses.ranking import DCDLoss, RRDLoss
+from recbole_freqd.losses.ranking import RRDLoss
 from recbole_freqd.losses.rcekd import RCEKDLoss
 from recbole_freqd.losses.rd import RDLoss
 from recbole_freqd.losses.topology import FTDLoss, HTDLoss

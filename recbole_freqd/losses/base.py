@@ -36,6 +36,7 @@ class DistillationLoss(nn.Module):
             products of its features.
         teacher_trajectory: What makes the rankers of the teacher's earlier selves, earliest first,
             for losses that follow its training; each is made when it is read.
+        epochs: How many the training has at most, for losses that plan over it; None: not known.
         progress: Whether passes over all users show a bar.
         seed: Of the loss's own random stream (initial projectors, dropout, masks).
         once: Runs work that several processes of a machine share, in one of them; returns what it
@@ -52,7 +53,9 @@ class DistillationLoss(nn.Module):
         reads_trajectory: Whether it is made of the teacher's earlier selves too.
         counts_rows: Whether a user counts as often as the batch has it, and not once.
         user_items: The training interactions.
-        teacher_scores, teacher_trajectory: See above.
+        teacher_scores, teacher_trajectory, epochs: See above.
+        known_items: (n_items,) bool, where the loss reads scores: the items that the teacher can
+            score, which are the only ones in lists and draws.
         stream: The loss's own random stream.
     """
 
@@ -63,6 +66,7 @@ class DistillationLoss(nn.Module):
     counts_rows: ClassVar[bool] = False
     teacher_user_emb: torch.Tensor
     teacher_item_emb: torch.Tensor
+    known_items: torch.Tensor
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class DistillationLoss(nn.Module):
         *,
         teacher_scores: Optional[Ranker] = None,
         teacher_trajectory: Sequence[Callable[[], Ranker]] = (),
+        epochs: Optional[int] = None,
         progress: bool = False,
         seed: int = 0,
         once: Callable[[Callable[[], Any]], Any] = here,
@@ -95,14 +100,36 @@ class DistillationLoss(nn.Module):
             )
         self.options = resolve(self.method, self.prefix, options)
         self.stream, self.user_items = RandomStream(seed), user_items
-        self.progress, self.once = progress, once
-        self.teacher_scores = teacher_scores or FeatureRanker(*teacher_features)
+        self.progress, self.epochs, self.once = progress, epochs, once
         self.teacher_trajectory = teacher_trajectory
-        for name, features in zip(("teacher_user_emb", "teacher_item_emb"), teacher_features):
-            # Not persistent: a loss's state is what it learns, the teacher has its own file.
-            self.register_buffer(name, features.detach().contiguous(), persistent=False)
+        self.keep(
+            teacher_user_emb=teacher_features[0].detach().contiguous(),
+            teacher_item_emb=teacher_features[1].detach().contiguous(),
+        )
+        self._scores_are_features = teacher_scores is None
+        self.teacher_scores = teacher_scores or self._feature_scores()
+        if self.reads_scores:
+            self.keep(known_items=self.teacher_scores.known_items())
         self.student_dims = student_dims
         self.build(user_items, student_dims)
+
+    def keep(self, **tensors: torch.Tensor) -> None:
+        """Keeps tensors that move with the module and are no part of its state.
+
+        The state is what a loss learns: the teacher has its own file, lists are made again.
+        """
+        for name, values in tensors.items():
+            self.register_buffer(name, values, persistent=False)
+
+    def _feature_scores(self) -> Ranker:
+        return FeatureRanker(self.teacher_user_emb, self.teacher_item_emb)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "DistillationLoss":
+        """Moves the module; scores that are products of the teacher's features go with these."""
+        super()._apply(*args, **kwargs)
+        if self._scores_are_features:
+            self.teacher_scores = self._feature_scores()
+        return self
 
     @classmethod
     def check_options(cls, options: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ class CDLoss(RowwiseResponseLoss):
     Deviations from that code: winners are indeed distinct (there, a set of tensors never finds a
         repeat); uniform items are none of the training items; BCE with logits, without 1e-10 in the
         logarithm; a user with fewer than n candidates has all of them; items that the teacher does
-        not know count nothing; a mean over rows.
+        not know are in no list and no draw; a mean over rows.
 
     Example:
         .. code:: yaml
@@ -57,25 +57,29 @@ class CDLoss(RowwiseResponseLoss):
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         count = min(self.options["samples"], user_items.shape[1] - 1)
         shape, device = (user_items.shape[0], count), self.teacher_scores.device
-        ids = torch.zeros(shape, dtype=torch.int32, device=device)
-        self.register_buffer("drawn_ids", ids, persistent=False)
-        labels = torch.zeros(shape, device=device)
-        self.register_buffer("labels", labels, persistent=False)
+        self.keep(
+            drawn_ids=torch.zeros(shape, dtype=torch.int32, device=device),
+            labels=torch.zeros(shape, device=device),
+        )
         depth = min(self.options["depth"], user_items.shape[1] - 1)
         self.ranks = RankDraws.exponential(depth, depth * self.options["flatness"], device)
         if self.options["guide"] == "teacher":
             self.refresh(self.teacher_scores)
         elif self.options["guide"] == "random":
-            free = FreeItems(user_items, device)
+            free = FreeItems(user_items, device, among=self.known_items)
             for users in user_blocks(*self.teacher_scores.shape, device):
                 self._note(users, free.draw(users, count, self.stream))
 
     def refresh(self, student: Ranker) -> None:
         """Draws items from the lists of a guide, and asks the teacher for them."""
         depth, count = len(self.ranks.cdf), self.drawn_ids.shape[1]
-        title = "CD items"
         for users, top in top_blocks(
-            student, depth, exclude=self.user_items, progress=self.progress, title=title
+            student,
+            depth,
+            exclude=self.user_items,
+            among=self.known_items,
+            progress=self.progress,
+            title="CD items",
         ):
             limits = (top.ids > 0).sum(dim=1)
             ranks = self.ranks.tournaments(limits, count, self.stream, distinct=True)
@@ -83,9 +87,9 @@ class CDLoss(RowwiseResponseLoss):
             self._note(users, items)
 
     def _note(self, users: torch.Tensor, items: torch.Tensor) -> None:
-        """Writes items (b, n) down, and their soft labels; unknown ones become 0."""
+        """Writes items (b, n) down, and their soft labels."""
         scores = self.teacher_scores.at(users, items.long())
-        self.drawn_ids[users] = items.where(scores.isfinite(), 0).int()
+        self.drawn_ids[users] = items.int()
         shifted = (scores + self.options["shift"]) / self.options["temperature"]
         self.labels[users] = shifted.sigmoid()
 

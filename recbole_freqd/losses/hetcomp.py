@@ -3,6 +3,7 @@
 import logging
 from typing import Any, Optional
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -19,6 +20,8 @@ from recbole_freqd.losses.listwise import (
     relaxed_ranking,
 )
 from recbole_freqd.rows import FeatureRows
+
+_EVERY, _MOVES = 10, 30  # the authors' p, and how often it is to fit into a shorter training
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +59,15 @@ class HetCompLoss(ListwiseLoss):
     ``teacher_trajectory``: a recipe with ``teacher.keep_every`` makes one. The options:
         beta: weight, applied by the trainer: the authors' λ · (users) / B beside a base loss that
         is a mean over B rows. k: K. earlier: V - 1, taken at even distances from the checkpoints
-        that were kept before the best epoch. positives: P. every: epochs between moves. alpha: see
-        above.
+        that were kept before the best epoch. positives: P. every: epochs between moves;
+        null is a 30th of ``epochs``, from 1 to the authors' 10 (by hand, 10). alpha: see above. At
+        1.05 the factor of D falls below 1 after ten times ``every`` epochs: from then on whoever is
+        not at the end moves each time, so that three checkpoints are through after 11 times
+        ``every``. The first move is after twice ``every``.
 
     Raises:
-        ConfigError: There is no trajectory.
+        ConfigError: There is no trajectory; K is not below the number of items that any user has
+            not trained on.
 
     Source: Kang, Kweon, Lee, Lian, Xie & Yu, "Distillation from Heterogeneous Models for Top-K
         Recommendation", WWW 2023.
@@ -93,6 +100,15 @@ class HetCompLoss(ListwiseLoss):
     _started: torch.Tensor
 
     def prepare(self) -> None:
+        self._check_lengths()
+        self.every = self.options["every"] or self._spread()
+        if self.epochs is not None and self.epochs <= 2 * self.every:
+            logger.warning(
+                "HetComp: users move to harder lists from epoch %d on (twice hetcomp_every), and "
+                "epochs is %d: only the first checkpoint will teach.",
+                2 * self.every,
+                self.epochs,
+            )
         makers = self._chosen()
         lists = [self._list_of(make()) for make in makers] + [self._list_of(self.teacher_scores)]
         t = torch.arange(lists[0].shape[1], device=lists[0].device)
@@ -104,6 +120,32 @@ class HetCompLoss(ListwiseLoss):
         self.register_buffer("_noted", torch.zeros(n_users, device=device))
         self.register_buffer("_started", torch.zeros((), dtype=torch.bool, device=device))
         self._finished: Optional[bool] = None
+
+    def _spread(self) -> int:
+        """Epochs between moves where the user says nothing."""
+        return _EVERY if self.epochs is None else max(1, min(_EVERY, self.epochs // _MOVES))
+
+    def _check_lengths(self) -> None:
+        """Looks whether lists leave something that they are to be ranked before."""
+        entries = self.user_items.tocoo()
+        known = self.known_items.cpu().numpy()
+        counted = (entries.data != 0) & known[entries.col]
+        trained = np.bincount(entries.row[counted], minlength=self.user_items.shape[0])
+        left = (known.sum() - trained)[1:]
+        covered = int(((left > 0) & (left <= self.options["k"])).sum())
+        if left.max(initial=0) <= self.options["k"]:
+            raise ConfigError(
+                f"hetcomp_k: got {self.options['k']}; allowed: below {left.max(initial=0)}, the "
+                "most items that a user has not trained on: a list is ranked before all others, "
+                "and there would be none."
+            )
+        if covered:
+            logger.warning(
+                "HetComp: %d users have no more than hetcomp_k = %d untrained items: all of them "
+                "are in their lists, before which there is nothing to rank until the last stage.",
+                covered,
+                self.options["k"],
+            )
 
     def _chosen(self) -> list[Any]:
         found = list(self.teacher_trajectory)
@@ -122,6 +164,7 @@ class HetCompLoss(ListwiseLoss):
             ranker,
             self.options["k"],
             exclude=self.user_items,
+            among=self.known_items,
             progress=self.progress,
             title="Trajectory",
         )
@@ -154,12 +197,11 @@ class HetCompLoss(ListwiseLoss):
         super().start_epoch(epoch, student)
 
     def refresh(self, student: Ranker) -> None:
-        if self._epoch == 0 or self._epoch % self.options["every"]:
+        if self._epoch == 0 or self._epoch % self.every:
             return
         last = len(self._lists) - 1
         for users in user_blocks(*student.shape, student.device):
-            best = candidates(student, users, self.user_items)
-            best[:, ~self.known_items] = -torch.inf
+            best = candidates(student, users, self.user_items, self.known_items)
             scores, items = best.topk(self._lists.shape[2], dim=1)
             items = items.masked_fill(scores.isneginf(), 0)
             place = self._place[users]
@@ -168,7 +210,7 @@ class HetCompLoss(ListwiseLoss):
                 self._noted[users] = distance
                 continue
             noted, share = self._noted[users], self.options["alpha"]
-            share *= 0.995 ** (self._epoch // self.options["every"])
+            share *= 0.995 ** (self._epoch // self.every)
             moves = (noted > share * distance) | (noted < distance) | (distance == 0)
             moves &= place < last
             place = place + moves

@@ -33,7 +33,7 @@ class KDLoss(RowwiseResponseLoss):
         1503.02531; for top-N recommendation as in the repository ``woriazzc/KDs``.
     Deviations from that code: training items are left out of the lists (``mask_train: false`` puts
         them back: they fill the lists of busy users and are never recommended); items that the
-        teacher does not know are in no sum; a mean over rows; lists in blocks of users.
+        teacher does not know are in no list; a mean over rows; lists in blocks of users.
 
     Example:
         .. code:: yaml
@@ -53,10 +53,10 @@ class KDLoss(RowwiseResponseLoss):
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         length = min(self.options["k"], user_items.shape[1] - 1)
         shape, device = (user_items.shape[0], length), self.teacher_scores.device
-        ids = torch.zeros(shape, dtype=torch.int32, device=device)
-        self.register_buffer("list_ids", ids, persistent=False)
-        scores = torch.full(shape, -torch.inf, device=device)
-        self.register_buffer("list_scores", scores, persistent=False)
+        self.keep(
+            list_ids=torch.zeros(shape, dtype=torch.int32, device=device),
+            list_scores=torch.full(shape, -torch.inf, device=device),
+        )
         if not self.follows_student():
             self._fill(self.teacher_scores)
 
@@ -68,13 +68,18 @@ class KDLoss(RowwiseResponseLoss):
         exclude = self.user_items if self.options["mask_train"] else None
         length = self.list_ids.shape[1]
         for users, top in top_blocks(
-            guide, length, exclude=exclude, progress=self.progress, title=f"{self.method} lists"
+            guide,
+            length,
+            exclude=exclude,
+            among=self.known_items,
+            progress=self.progress,
+            title="KD lists",
         ):
             self.list_ids[users] = top.ids
             self.list_scores[users] = self._of_teacher(guide, users, top)
 
     def _of_teacher(self, guide: Ranker, users: torch.Tensor, top: TopItems) -> torch.Tensor:
-        """(b, k), the teacher's scores of listed items; -inf where there is none, or no score."""
+        """(b, k), the teacher's scores of listed items; -inf where there is none."""
         if guide is self.teacher_scores:
             return top.scores
         scores = self.teacher_scores.at(users, top.ids.long())

@@ -7,11 +7,9 @@ import torch
 
 from recbole_freqd.catalogue import (
     BUDGET_BYTES,
-    FeatureRanker,
     Ranker,
     RowsRanker,
     top_items,
-    user_blocks,
 )
 from recbole_freqd.losses.base import DistillationLoss
 from recbole_freqd.rows import FeatureRows, Features, as_rows
@@ -22,21 +20,12 @@ class ListwiseLoss(DistillationLoss):
 
     Lists that depend on an epoch are made by ``refresh`` at its start; by hand, without a ranker
     given to ``start_epoch``, at the first batch after it, from the student features of that batch.
-    Items that the teacher scores -inf for everybody (those it does not know) are in no list.
-
-    Attributes:
-        known_items: (n_items,) bool, the items that may be in a list.
     """
 
     reads_scores = True
-    known_items: torch.Tensor
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         self._epoch, self._stale = 0, True
-        someone = torch.tensor([len(self.teacher_user_emb) - 1], device=self.teacher_scores.device)
-        known = ~self.teacher_scores.block(someone)[0].isneginf()
-        known[0] = False
-        self.keep(known_items=known)
         self.prepare()
 
     def prepare(self) -> None:
@@ -49,11 +38,6 @@ class ListwiseLoss(DistillationLoss):
     def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
         """The loss of distinct users (b,), b > 0."""
         raise NotImplementedError
-
-    def keep(self, **tensors: torch.Tensor) -> None:
-        """Keeps tensors that move with the module and are no part of its state."""
-        for name, values in tensors.items():
-            self.register_buffer(name, values, persistent=False)
 
     def teacher_lists(self, k: int, *, mask_train: bool = True) -> tuple[torch.Tensor, ...]:
         """(n_users, k) int32 ids and float32 scores of the teacher's best, 0 and -inf for none."""
@@ -91,18 +75,6 @@ class ListwiseLoss(DistillationLoss):
 def blocks_of_lists(n_users: int, length: int, device: torch.device) -> tuple[torch.Tensor, ...]:
     """The ids of all users in blocks whose lists (b, length) fit a memory budget."""
     return torch.arange(n_users, device=device).split(max(1, BUDGET_BYTES // (64 * length)))
-
-
-def listed_scores(ranker: Ranker, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
-    """(b, k), what :meth:`Ranker.at` gives, the faster way and within a memory budget."""
-    if not isinstance(ranker, FeatureRanker):
-        # A model's own predict of pairs is a loop for some (ItemKNN); its ranking is not.
-        size = len(next(user_blocks(*ranker.shape, ranker.device)))
-        parts = zip(user_ids.split(size), item_ids.split(size))
-        return torch.cat([ranker.block(users).gather(1, items) for users, items in parts])
-    size = max(1, BUDGET_BYTES // (8 * item_ids.shape[1] * ranker.item_emb.shape[1]))
-    parts = zip(user_ids.split(size), item_ids.split(size))
-    return torch.cat([ranker.at(users, items) for users, items in parts])
 
 
 def nothing_like(scores: torch.Tensor) -> float:

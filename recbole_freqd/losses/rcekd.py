@@ -9,7 +9,6 @@ from recbole_freqd.losses.listwise import (
     ListwiseLoss,
     cross_entropy,
     is_in,
-    listed_scores,
     mean_of_those,
 )
 from recbole_freqd.rows import FeatureRows
@@ -49,7 +48,7 @@ class RCEKDLoss(ListwiseLoss):
         The defaults, in a config file::
 
             trainer: RCE-KD
-            rcekd_beta: 1.0
+            rcekd_beta: 10.0
             rcekd_k: 50
             rcekd_sampled: 50
             rcekd_top: 200
@@ -92,15 +91,13 @@ class RCEKDLoss(ListwiseLoss):
         added = (of_teacher > 0) & ~in_sample & ~is_in(of_teacher, first)
         overlap = in_sample.sum(dim=1) / (of_teacher > 0).sum(dim=1).clamp(min=1)
         lists = torch.cat([first, sample], dim=1)
-        scores = listed_scores(self.teacher_scores, user_ids, lists)
+        scores = self.teacher_scores.at(user_ids, lists)
         return lists.int(), scores, added, torch.exp(-options["gamma"] * overlap)
 
     def _ranked(self, student: Ranker, user_ids: torch.Tensor) -> torch.Tensor:
         """(b, m) int64, the student's best items of users, best first; 0 where there are fewer."""
-        scores = candidates(
-            student, user_ids, self.user_items if self.options["mask_train"] else None
-        )
-        scores[:, ~self.known_items] = -torch.inf
+        exclude = self.user_items if self.options["mask_train"] else None
+        scores = candidates(student, user_ids, exclude, self.known_items)
         best, items = scores.topk(min(self.options["top"], scores.shape[1] - 1), dim=1)
         return items.masked_fill(best.isneginf(), 0)
 

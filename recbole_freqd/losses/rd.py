@@ -23,8 +23,9 @@ class RDLoss(RowwiseResponseLoss):
         w_uk = a_k b_uk        from epoch ``start`` on, b_uk = max(0, tanh(μ (ρ_uk - k))).
 
     ρ_uk estimates the student's rank of the item, from 0: of ``samples`` items drawn uniformly from
-    the F_u ones that the user has not interacted with, the share that scores higher, times F_u,
-    rounded down. They are drawn for every batch; there is no gradient through the weights.
+    the F_u ones that the teacher knows and the user has not interacted with, the share that scores
+    higher, times F_u, rounded down. They are drawn for every batch; there is no gradient through
+    the weights.
 
     Args and errors are those of :class:`DistillationLoss`; the options:
         beta: weight, applied by the trainer; the authors' α (both losses are means over rows). k:
@@ -57,11 +58,12 @@ class RDLoss(RowwiseResponseLoss):
             self.teacher_scores,
             self.options["k"],
             exclude=user_items,
+            among=self.known_items,
             progress=self.progress,
             title="RD lists",
         )
-        self.register_buffer("list_ids", top.ids, persistent=False)
-        self.free = FreeItems(user_items, top.ids.device)
+        self.keep(list_ids=top.ids)
+        self.free = FreeItems(user_items, top.ids.device, among=self.known_items)
 
     def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
         items = self.list_ids[user_ids].long()

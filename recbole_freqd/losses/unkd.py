@@ -44,8 +44,9 @@ class UnKDLoss(RowwiseResponseLoss):
         2023; ``chengang95/UnKD``.
     Deviations from that code: lists of 300 instead of 1000 (ranks beyond have a chance of 3e-7);
         pairs for every batch instead of every epoch; items without any training interaction are in
-        no group, since no teacher has learned anything about them; a user's group with fewer than
-        two candidates is passed over; q is not rounded.
+        no group, since no teacher has learned anything about them; what is left over joins the
+        last group only where there are more groups than meant already; a user's group with fewer
+        than two candidates is passed over; q is not rounded.
 
     Example:
         .. code:: yaml
@@ -85,15 +86,18 @@ class UnKDLoss(RowwiseResponseLoss):
         lengths = torch.zeros(n_users, len(groups), dtype=torch.int32, device=device)
         pools = [torch.from_numpy(items).to(device) for items in groups]
         for users, scores in candidate_blocks(
-            self.teacher_scores, exclude=user_items, progress=self.progress, title="UnKD lists"
+            self.teacher_scores,
+            exclude=user_items,
+            among=self.known_items,
+            progress=self.progress,
+            title="UnKD lists",
         ):
             for group, pool in enumerate(pools):
                 best, place = scores[:, pool].topk(min(depth, len(pool)), dim=1)
                 there = ~best.isneginf()
                 ids[users, group, : best.shape[1]] = pool[place].where(there, 0).int()
                 lengths[users, group] = there.sum(dim=1, dtype=torch.int32)
-        self.register_buffer("list_ids", ids, persistent=False)
-        self.register_buffer("list_lengths", lengths, persistent=False)
+        self.keep(list_ids=ids, list_lengths=lengths)
         self.ranks = RankDraws.exponential(depth, self.options["decay"], device)
 
     def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
@@ -125,7 +129,8 @@ def popularity_groups(popularity: np.ndarray, count: int) -> list[np.ndarray]:
     """Items by falling popularity, cut so that each group has at most its share of interactions.
 
     A group is closed before its total would exceed 1/count of all (an item above that is alone);
-    what is left over in the end joins the last group where it is at most half a share.
+    where that makes more than ``count`` groups and the last has at most half a share, it joins the
+    one before.
 
     Args:
         popularity: (n_items,) int, interactions of each item; 0 for the padding.

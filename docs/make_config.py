@@ -1,0 +1,149 @@
+"""Writes docs/config.md from the lines of properties/, which are its only source.
+
+python docs/make_config.py        # part of: make docs
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbole_freqd.losses import LOSSES
+from recbole_freqd.settings import Key, properties_folder, read_keys
+
+PAGE = Path(__file__).resolve().parent / "config.md"
+INTRO = """# Config keys
+
+<!-- Made by docs/make_config.py from properties/: change the lines there, then run `make docs`. -->
+
+Every key with its default, what it may be, and what it means. A key is set in a YAML file, in
+`config_dict`, or on the command line as `--key=value`; the command line wins over `config_dict`,
+and that over the files. A misspelt key of ours, and a value that is not allowed, is an error that
+names the key. Except for `teacher`, every key is flat, so RecBole's `HyperTuning` can set it.
+
+| key | | |
+| --- | --- | --- |
+| `trainer` | one of [these names](#trainers) or a list, in any case | what is taught, and how |
+| `teacher` | a dict | who teaches: a checkpoint or a recipe, see [The teacher](#the-teacher) |
+"""
+TEACHER = """
+Below `teacher:`, or as `--teacher.key=value`. Either `checkpoint` is given, or a recipe: `model`
+and any of the training and model keys that RecBole has for it (`embedding_size`, `learning_rate`,
+`epochs`, ...). Environment, data, split and evaluation are always the student's. A `teacher` that
+is given in two places is merged key by key.
+"""
+TRAINERS = """
+Each has a weight, `<prefix>_beta`; [methods.md](methods.md) says what they teach. What `null`
+stands for is in the last column.
+"""
+SPACES = """
+What `--tune` ([comparing.md](comparing.md)) and `--hyper` ([tuning.md](tuning.md)) draw from, one
+file each in [properties/search](../properties/search). `student` is for all students, `teacher`
+for a teacher that a recipe trains. In a `loguniform` range values are drawn evenly on a
+logarithmic scale.
+"""
+GRIDS = """
+`--hyper NAME` with the default algorithm takes the grid of that name, where there is one, in
+[properties/hyper](../properties/hyper):
+"""
+QUICK_START = """
+What the script sets where you say nothing, in
+[properties/quick_start.yaml](../properties/quick_start.yaml). `register()`, `run_recbole_freqd()`
+and `FreqDTrainer` do not read it: there RecBole's defaults hold, and those above. With another
+trainer than FreqD its `freqd_` keys are left out; `--compare` leaves out its learning rates and
+weight decays as well.
+"""
+RECBOLE = """
+RecBole looks at few of its own keys. Where a config names a trainer, these are checked, with
+RecBole's defaults, which we do not change. What they do is in [RecBole's
+documentation](https://recbole.io/docs/). Keys of single models are checked by the type of their
+defaults.
+"""
+
+
+def page() -> str:
+    """The whole of docs/config.md."""
+    first = ["FreqD", "FD"]
+    names = [*first, *sorted(set(LOSSES.names()) - set(first), key=str.lower)]
+    parts = [INTRO, "\n## The run\n\n", table(read_keys("run.yaml").values())]
+    parts += ["\n## The teacher\n", TEACHER, "\n", table(read_keys("teacher.yaml").values())]
+    parts += ["\n## Trainers\n", TRAINERS]
+    for name in names:
+        file = f"trainer/{name}.yaml"
+        parts += [f"\n### {name}\n\n", first_comment(file).removeprefix(f"{name}: ")]
+        parts += ["\n\n", table(read_keys(file).values())]
+    parts += ["\n## Search spaces\n", SPACES, "\n", spaces(names), GRIDS, "\n", grids()]
+    parts += ["\n## The main job\n", QUICK_START, "\n", main_job()]
+    parts += ["\n## Keys of RecBole\n", RECBOLE, "\n", table(read_keys("recbole.yaml").values())]
+    return "".join(parts)
+
+
+def table(keys: Iterable[Key]) -> str:
+    """Keys as rows: name, default, what is allowed, meaning."""
+    rows = ((f"`{key.name}`", code(key.default), key.allowed, key.meaning) for key in keys)
+    return as_rows(("key", "default", "allowed", "meaning"), rows)
+
+
+def spaces(names: list[str]) -> str:
+    """The rows of properties/search, students and teachers first, then in the order of names."""
+    order = ["student", "teacher", *names]
+    files = {file.stem: file for file in sorted((properties_folder() / "search").glob("*.yaml"))}
+    rows = []
+    for name in sorted(files, key=lambda stem: order.index(stem) if stem in order else len(order)):
+        for key, line in yaml.safe_load(files[name].read_text(encoding="utf-8")).items():
+            ((kind, values),) = line.items()
+            words = (", " if kind == "choice" else " to ").join(map(code, values))
+            rows.append((name, f"`{key}`", kind, words))
+    return as_rows(("for", "key", "drawn", "from"), rows)
+
+
+def grids() -> str:
+    """The rows of properties/hyper."""
+    rows = []
+    for file in sorted((properties_folder() / "hyper").glob("*.hyper")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            key, _, values = line.split(" ", 2)
+            rows.append((file.stem, f"`{key}`", ", ".join(map(code, yaml.safe_load(values)))))
+    return as_rows(("for", "key", "values"), rows)
+
+
+def main_job() -> str:
+    """The keys of the main job, the teacher's with their prefix."""
+    file = properties_folder() / "quick_start.yaml"
+    keys = yaml.safe_load(file.read_text(encoding="utf-8"))
+    teacher = {f"teacher.{key}": value for key, value in keys.pop("teacher").items()}
+    return as_rows(
+        ("key", "value"), ((f"`{key}`", code(value)) for key, value in {**keys, **teacher}.items())
+    )
+
+
+def first_comment(file: str) -> str:
+    """The comment that a file begins with, as one paragraph."""
+    text = (properties_folder() / file).read_text(encoding="utf-8")
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return " ".join(lines)
+
+
+def code(value: Any) -> str:
+    """A value as YAML would have it."""
+    if isinstance(value, float) and 0 < abs(value) < 1e-3:
+        return f"`{value:f}".rstrip("0") + "`"  # not 1e-05, which YAML reads as a string
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000, sort_keys=False)
+    return f"`{text.removesuffix(chr(10)).removesuffix(chr(10) + '...')}`"
+
+
+def as_rows(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"{PAGE}: made from {properties_folder()}")
