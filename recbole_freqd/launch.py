@@ -110,11 +110,15 @@ class Launch:
         Raises:
             FreqDError: It failed in one of them, or one has died; then none is left.
         """
+        import torch.cuda
         import torch.multiprocessing as mp
 
         queue = mp.get_context("spawn").SimpleQueue()
+        # On the CPU, processes with as many threads as there are cores would wait for each other.
+        split = torch.cuda.device_count() == 0 and "OMP_NUM_THREADS" not in os.environ
+        threads = max(1, torch.get_num_threads() // self.nproc) if split else 0
         try:
-            mp.spawn(_one, args=(self, job, arguments, queue), nprocs=self.nproc)
+            mp.spawn(_one, args=(self, job, arguments, queue, threads), nprocs=self.nproc)
         except mp.ProcessExitedException as error:
             raise TrainingError(
                 f"{error}: it was killed, so the other processes were ended. Is there enough "
@@ -128,10 +132,18 @@ class Launch:
 
 
 def _one(
-    local_rank: int, launch: Launch, job: Callable[..., Any], arguments: tuple[Any, ...], queue: Any
+    local_rank: int,
+    launch: Launch,
+    job: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    queue: Any,
+    threads: int,
 ) -> None:
-    """The job in one of the processes."""
-    _share_the_cores(launch.nproc)
+    """The job in one of the processes, which has so many threads; 0: as torch has it."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
     try:
         result = job(*arguments, launch.keys(local_rank))
     except FreqDError as error:
@@ -144,15 +156,6 @@ def _one(
     _leave()
     if local_rank == 0:
         queue.put(result)
-
-
-def _share_the_cores(nproc: int) -> None:
-    """On the CPU, processes with as many threads as there are cores would wait for each other."""
-    import torch
-
-    # Not is_available(): that would fix which GPUs are visible before RecBole says it.
-    if torch.cuda.device_count() == 0 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // nproc))
 
 
 def _leave() -> None:

@@ -164,7 +164,7 @@ def every(models, launched):
             *run.model.buffers(),
             *run.trainer.distiller.parameters(),
         ]
-        bits = fingerprint(*(values.detach().numpy() for values in trained))
+        bits = fingerprint(*(values.detach().cpu().numpy() for values in trained))
         if len(set(all_of_them(launched).gathered(bits))) > 1:
             other.append(model)
     return other

@@ -38,6 +38,8 @@ def apply_start_of_processes(patches: Patches) -> None:
         values = self.final_config_dict
         if "local_rank" not in values:
             return start(self)
+        if "gpu_id" not in self.external_config_dict:  # RecBole's default is one
+            values["gpu_id"] = _numbers(values["nproc"])
         given = values["gpu_id"]
         visible = ",".join(map(str, given)) if isinstance(given, (tuple, list)) else str(given)
         os.environ["CUDA_VISIBLE_DEVICES"] = visible  # as RecBole does; before torch looks at it
