@@ -15,12 +15,7 @@ from recbole_freqd.checks import (
     check_sampling,
 )
 from recbole_freqd.errors import ConfigError, FreqDError, listed, shown
-from recbole_freqd.key_names import (
-    OF_MANY_PROCESSES,
-    TEACHER,
-    mention_unknown,
-    refuse_misspelt,
-)
+from recbole_freqd.key_names import TEACHER, mention_unknown, refuse_misspelt
 from recbole_freqd.literals import literals_only
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.model_classes import (
@@ -327,23 +322,6 @@ def adopt_world(config: Any, student: Any) -> None:
     config.final_config_dict.update({key: student[key] for key in derived})
     # One process, and the run on Weights & Biases is the student's.
     config.final_config_dict.update(log_wandb=False, single_spec=True, local_rank=0)
-
-
-def as_in_one_process(config: Any) -> Any:
-    """A Config of one of many processes as that of one alone; of one alone, itself.
-
-    It is what a checkpoint holds: given ``local_rank``, RecBole would wait for the others.
-    """
-    if config["single_spec"]:
-        return config
-    made = copy.copy(config)
-    for name, values in vars(config).items():
-        if name.endswith("_config_dict"):
-            kept = {key: value for key, value in values.items() if key not in OF_MANY_PROCESSES}
-            setattr(made, name, kept)
-    device = type(config["device"])(config["device"].type)
-    made.final_config_dict.update(single_spec=True, local_rank=0, device=device)
-    return made
 
 
 def read_external(

@@ -8,10 +8,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from recbole_freqd import compat
-from recbole_freqd.config import as_in_one_process
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.finite import FiniteTrainer
-from recbole_freqd.processes import Processes
+from recbole_freqd.processes import Processes, as_in_one_process
 
 
 class DistributedTrainer(FiniteTrainer):

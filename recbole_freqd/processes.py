@@ -1,6 +1,7 @@
 """What the processes of one training tell each other; one that is alone tells nobody."""
 
 import contextlib
+import copy
 import datetime
 import hashlib
 import tempfile
@@ -16,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from recbole_freqd.errors import FreqDError, TrainingError
+from recbole_freqd.key_names import OF_MANY_PROCESSES
 from recbole_freqd.writing import write_atomically
 
 T = TypeVar("T")
@@ -141,6 +143,23 @@ class Processes:
         if error is None or isinstance(error, FreqDError):
             return error
         return TrainingError(f"Process {self.rank} failed: {type(error).__name__}: {error}")
+
+
+def as_in_one_process(config: Any) -> Any:
+    """A Config of one of many processes as that of one alone; of one alone, itself.
+
+    It is what a checkpoint holds: given ``local_rank``, RecBole would wait for the others.
+    """
+    if config["single_spec"]:
+        return config
+    made = copy.copy(config)
+    for name, values in vars(config).items():
+        if name.endswith("_config_dict"):
+            kept = {key: value for key, value in values.items() if key not in OF_MANY_PROCESSES}
+            setattr(made, name, kept)
+    device = type(config["device"])(config["device"].type)
+    made.final_config_dict.update(single_spec=True, local_rank=0, device=device)
+    return made
 
 
 def _group() -> Any:

@@ -17,10 +17,10 @@ from recbole_freqd.checkpoint import (
     new_checkpoint_path,
     write_atomically,
 )
-from recbole_freqd.config import as_in_one_process
 from recbole_freqd.distributed import DistributedTrainer
 from recbole_freqd.features import registered_adapter
 from recbole_freqd.identity import run_identity
+from recbole_freqd.processes import as_in_one_process
 from recbole_freqd.rng import set_streams, streams
 from recbole_freqd.state_file import StateFile
 
