@@ -10,14 +10,12 @@ methods' names; they are added to the shipped ones or replace them, and ``key: n
 import math
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Optional
-
-import yaml
 
 from recbole_freqd.errors import ConfigError, did_you_mean
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.settings import method_keys, properties_folder
+from recbole_freqd.settings import is_number, method_keys, properties_folder
+from recbole_freqd.yaml_files import parse_yaml, read_yaml
 
 STUDENT, TEACHER, ALONE = "student", "teacher", "alone"
 # What is compared is compared under equal conditions: these are nobody's to choose.
@@ -25,7 +23,7 @@ EQUAL_FOR_ALL = frozenset(
     {"epochs", "eval_step", "stopping_step", "valid_metric", "metrics", "topk", "eval_args", "seed"}
     | {"dataset", "data_path", "trainer", "teacher", "model", "checkpoint", "embedding_size"}
 )
-_KINDS = ("loguniform", "uniform", "choice")
+_NUMBERS = {"loguniform": 2, "uniform": 2, "quniform": 3}  # low, high, step
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,8 @@ class Rule:
     """How the values of one key are drawn.
 
     Attributes:
-        kind: ``loguniform``, ``uniform`` or ``choice``.
-        values: Two limits, or what there is to choose from.
+        kind: ``loguniform``, ``uniform`` or ``choice``; or ``quniform``, which hyperopt draws.
+        values: Two limits (and a step), or what there is to choose from.
     """
 
     kind: str
@@ -57,6 +55,28 @@ class Rule:
 
 
 Space = dict[str, Rule]
+
+
+def read_rule(line: Any, kinds: tuple[str, ...]) -> Optional[Rule]:
+    """The rule that a line of a YAML file spells, ``{kind: [...]}``; None where it spells none.
+
+    Args:
+        line: What the file has for a key.
+        kinds: What is allowed there.
+
+    Example:
+        >>> read_rule({"uniform": [0, 1]}, ("uniform", "choice"))
+        Rule(kind='uniform', values=(0, 1))
+    """
+    kind, values = next(iter(line.items())) if isinstance(line, dict) and line else (None, None)
+    if kind not in kinds or len(line) > 1 or not isinstance(values, list) or not values:
+        return None
+    if kind != "choice":
+        if len(values) != _NUMBERS[kind] or not all(map(is_number, values)):
+            return None
+        if not values[0] < values[1] or (kind == "loguniform" and values[0] <= 0):
+            return None
+    return Rule(kind, tuple(values))
 
 
 def draw(space: Space, trial: int) -> dict[str, Any]:
@@ -122,28 +142,11 @@ def read_own(file: Optional[str]) -> dict[str, Any]:
     return sections
 
 
-def read_yaml(file: str, option: str) -> dict[str, Any]:
-    """A YAML file of keys, where ``1e-5`` is a number.
-
-    Raises:
-        ConfigError: It is missing or holds something else.
-    """
-    if not Path(file).is_file():
-        raise ConfigError(f"{option}: {file} does not exist (from {Path.cwd()}).")
-    try:
-        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{option}: {file} is no YAML: {error}. Correct it there.") from error
-    if not isinstance(found, dict):
-        raise ConfigError(f"{option}: {file} holds {found!r}; allowed: sections with keys.")
-    return found
-
-
 def _section(name: str, own: dict[str, Any]) -> Space:
     """The shipped lines of a section with the user's over them."""
     file = properties_folder() / "search" / f"{name}.yaml"
     if file.is_file():
-        lines = yaml.safe_load(file.read_text(encoding="utf-8"))
+        lines = parse_yaml(file.read_text(encoding="utf-8"))
     elif name in own:
         lines = {}
     else:
@@ -184,20 +187,12 @@ def _check_key(key: str, section: str, file: str) -> None:
 
 
 def _rule(key: str, line: Any, section: str, file: str) -> Rule:
-    kinds = list(line) if isinstance(line, dict) else []
-    given = line[kinds[0]] if len(kinds) == 1 else None
-    values = [_number(value) for value in given] if isinstance(given, list) else []
-    if kinds[:1] == ["choice"]:
-        good = len(values) > 0
-    else:
-        good = len(values) == 2 and all(isinstance(value, (int, float)) for value in values)
-        good = good and values[0] < values[1] and (kinds[0] != "loguniform" or values[0] > 0)
-    if not good or kinds[0] not in _KINDS:
+    rule = read_rule(line, ("loguniform", "uniform", "choice"))
+    if rule is None:
         raise ConfigError(
             f"{file}: {key}: got {line!r}; allowed: {{loguniform: [low, high]}} with 0 < low < "
             "high, {uniform: [low, high]} or {choice: [a, b, ...]}."
         )
-    rule = Rule(kinds[0], tuple(values))
     if section not in (STUDENT, TEACHER):
         checked = list(rule.values)  # the message of a value out of range names key and meaning
         if rule.kind != "choice":  # a whole number where another would be drawn between the limits
@@ -205,11 +200,3 @@ def _rule(key: str, line: Any, section: str, file: str) -> Rule:
         for value in checked:
             method_keys(section)[key].check(value)
     return rule
-
-
-def _number(value: Any) -> Any:
-    """YAML takes 1e-5, which has no dot, for a string."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
