@@ -1,6 +1,7 @@
 """Searches by RecBole's HyperTuning: distinct trials, one teacher, validation only, resumable."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from recbole_freqd import hyper, runs, spaces
 from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
 from recbole_freqd.quick_start import main
 from recbole_freqd.settings import properties_folder
+from recbole_freqd.trials import TrialLog
 
 GRID = "freqd_alpha choice [0.1,0.3,0.5]\nfreqd_beta choice [0.3,1.0]\n"
 
@@ -196,17 +198,32 @@ def test_trials_of_other_data_are_not_mixed(config, grid):
     assert len(records()) == 2
 
 
-def test_two_processes_do_not_share_a_search_and_a_damaged_record_is_an_error(config, grid):
+def test_two_processes_do_not_share_a_search(config, grid):
     def nested(config_of_trial):
         with pytest.raises(ConfigError, match="is being searched by another process"):
             hyper.search(config(), grid, Path("runs"), objective=score_of)
         return score_of(config_of_trial)
 
     hyper.search(config(), grid, Path("runs"), max_evals=1, objective=nested)
+
+
+@pytest.mark.parametrize("algo", ["exhaustive", "random"])
+def test_trials_whose_lines_are_damaged_are_run_again_and_are_the_same(config, grid, caplog, algo):
+    options = {"algo": algo, "max_evals": 6, "objective": score_of}
+    hyper.search(config(), grid, Path("runs"), **options)
+    whole = {record["trial"]: record["drawn"] for record in records()}
     (file,) = Path("runs").glob("*/trials.jsonl")
-    file.write_text(file.read_text()[:-20])
+    lines = file.read_text().splitlines()
+    lines[1], lines[3] = lines[1][:9], "[4]"
+    file.write_text("\n".join(lines)[:-20])  # and the last one is cut off
+    hyper.search(config(), grid, Path("runs"), **options)
+    again = TrialLog(file, "trial")
+    assert {number: again.get(number)["drawn"] for number in whole} == whole
+    assert caplog.text.count("a trial that cannot be read is run again") == 6
+    file.unlink()
+    file.mkdir()
     with pytest.raises(CheckpointError, match="trials.jsonl cannot be read"):
-        hyper.search(config(), grid, Path("runs"), objective=score_of)
+        hyper.search(config(), grid, Path("runs"), **options)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +305,36 @@ def test_the_script_searches(config, grid, tiny_keys, capsys):
     assert all(Path(file).is_file() for file in kept)
     assert main([*common, "--algo", "grid"]) == 2
     assert "--algo: got 'grid'; allowed: exhaustive, random, bayes" in capsys.readouterr().err
+
+
+def test_ray_runs_the_trials_of_hyperopt_side_by_side_and_goes_on(config, grid, monkeypatch):
+    """One teacher, validation only, nothing left of the trials: as one after the other."""
+    pytest.importorskip("ray.tune", exc_type=Exception)
+    root = str(Path(hyper.__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    hyper.search(config(), grid, Path("runs"), objective=score_of)
+    expected = points(records())
+    for folder in Path("runs").iterdir():
+        folder.rename("with_hyperopt")
+    hyper.search(config(), grid, Path("runs"), tool="ray", max_evals=3)
+    assert sorted(points(records())) == sorted(expected[:3])
+    best = hyper.search(config(), grid, Path("runs"), tool="ray")
+    found = records()
+    assert sorted(points(found)) == sorted(expected)
+    assert sorted(record["trial"] for record in found) == [1, 2, 3, 4, 5, 6]
+    assert best["score"] == max(record["score"] for record in found)
+    assert len({record["teacher"] for record in found}) == 1 and "test" not in found[0]
+    left = {file.name for file in Path("saved").iterdir()}
+    assert {name.partition("-")[0] for name in left} == {"teacher"} and len(left) == 2
+    assert {"best.yaml", "trials.md"} <= {file.name for file in Path(best["folder"]).iterdir()}
+
+
+def test_without_a_ray_that_works_the_error_gives_the_command(config, grid, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r'--tool ray .*pip install "ray\[tune\]>=2.44"'):
+        hyper.search(config(), grid, Path("runs"), tool="ray")
+    with pytest.raises(ConfigError, match="--tool: got 'Ray'; allowed: hyperopt, ray"):
+        hyper.search(config(), grid, Path("runs"), tool="Ray")
 
 
 def test_without_hyperopt_the_error_gives_the_command(config, grid, monkeypatch):
