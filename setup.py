@@ -60,6 +60,7 @@ EXTRAS_REQUIRE = {
     "test": TEST,
     "dev": ["ruff", "mypy", *TEST],
     "tune": ["hyperopt>=0.3"],
+    "ray": ["ray[tune]>=2.44", "hyperopt>=0.3"],  # before Python 3.12: docs/tuning.md
     "ncl": ["faiss-cpu"],
     "parquet": ["pyarrow>=15"],
     "plot": ["matplotlib"],

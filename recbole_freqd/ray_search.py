@@ -46,12 +46,13 @@ def side_by_side(search: Search) -> None:
         FreqDError: What a trial has raised, or the data has changed.
         KeyboardInterrupt: Ctrl-C; what had been finished is recorded.
     """
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the only output that verbose=0 silences
     import ray
     from ray import tune
 
     started, storage = not ray.is_initialized(), search.home.resolve() / "ray"
     if started:
-        ray.init(include_dashboard=False, log_to_driver=False)
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     queue = Queue(search)
     try:
         trial = tune.with_parameters(
@@ -60,7 +61,9 @@ def side_by_side(search: Search) -> None:
         resources = {"cpu": 1, "gpu": int(search.config["device"].type == "cuda")}
         results = tune.Tuner(
             tune.with_resources(trial, resources),
-            tune_config=tune.TuneConfig(search_alg=_searcher(queue), num_samples=-1),
+            tune_config=tune.TuneConfig(
+                search_alg=_searcher(queue), num_samples=len(search.trials.missing(search.total))
+            ),
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=str(storage),
@@ -122,7 +125,7 @@ class Queue:
     @property
     def waits(self) -> bool:
         """Of the same keys only one runs, and the first student of a teacher is alone with it."""
-        if self._next is None:
+        if self._next is None or self.problem is not None:
             return False
         keys, teacher = self._next.keys, self._teacher(self._next.keys)
         taught = self.search.config["teacher"] is None or any(
@@ -171,7 +174,9 @@ def _searcher(queue: Queue) -> Any:
     from ray.tune.search import Searcher
 
     class FromQueue(Searcher):
-        running: dict[str, Drawn] = {}  # noqa: RUF012 (there is one searcher)
+        def __init__(self) -> None:
+            super().__init__()
+            self.running: dict[str, Drawn] = {}
 
         def suggest(self, trial_id: str) -> Any:
             drawn = queue.next()

@@ -329,6 +329,71 @@ def test_ray_runs_the_trials_of_hyperopt_side_by_side_and_goes_on(config, grid, 
     assert {"best.yaml", "trials.md"} <= {file.name for file in Path(best["folder"]).iterdir()}
 
 
+@pytest.fixture
+def queue_of(config, tmp_path):
+    """The queue that Ray is served from; no Ray is needed for it."""
+    from recbole_freqd.ray_search import Queue
+
+    def make(algo, text, total, **keys):
+        space_of = spaces.Space(space(tmp_path, text), algo)
+        search = hyper.Search(config(**keys), space_of, tmp_path / "queue", algo, score_of)
+        search.total = total
+        return Queue(search)
+
+    return make
+
+
+def finish(queue, drawn, score=0.5):
+    queue.record(drawn, {"score": score, "seconds": 0.0})
+
+
+@pytest.mark.parametrize("algo", ["exhaustive", "random"])
+def test_what_is_tried_side_by_side_is_what_is_tried_one_by_one(config, grid, queue_of, algo):
+    hyper.search(config(), grid, Path("runs"), algo=algo, max_evals=6, objective=score_of)
+    queue, running = queue_of(algo, GRID, 6), []
+    finish(queue, queue.next())  # its teacher's first
+    while True:
+        drawn = queue.next()
+        if drawn is not None:
+            running.append(drawn)
+        elif running:
+            finish(queue, running.pop())  # the last that began is the first to end
+        else:
+            break
+    found = queue.search.trials.records
+    assert [record["drawn"] for record in found] == [record["drawn"] for record in records()]
+    assert [record["trial"] for record in found] == [1, 2, 3, 4, 5, 6]
+
+
+def test_students_of_one_teacher_wait_for_the_first_of_them(queue_of):
+    queue = queue_of("exhaustive", "teacher.embedding_size choice [4,8]\nfreqd_k choice [1,2,3]", 6)
+    first, running = queue.next(), []
+    while (drawn := queue.next()) is not None:
+        running.append(drawn)
+    assert queue.waits and len(running) <= 1
+    assert all(
+        first.keys["teacher.embedding_size"] != d.keys["teacher.embedding_size"] for d in running
+    )
+    for drawn in (first, *running):
+        finish(queue, drawn)
+    assert queue.next() is not None
+
+
+def test_keys_that_are_being_tried_are_waited_for_and_not_tried_twice(queue_of):
+    queue = queue_of("random", "embedding_size choice [4]", 3, trainer=None, teacher=None)
+    drawn = queue.next()
+    assert queue.next() is None and queue.waits
+    finish(queue, drawn)
+    assert queue.next() is None and not queue.waits
+    assert [record.get("same_as") for record in queue.search.trials.records] == [None, 1, 1]
+
+
+def test_an_error_in_a_trial_ends_the_search(queue_of):
+    queue = queue_of("exhaustive", GRID, 6)
+    queue.record(queue.next(), {"refused": "no such teacher"})
+    assert str(queue.problem) == "no such teacher" and queue.next() is None and not queue.waits
+
+
 def test_without_a_ray_that_works_the_error_gives_the_command(config, grid, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r'--tool ray .*pip install "ray\[tune\]>=2.44"'):
