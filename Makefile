@@ -1,4 +1,6 @@
 PYTHON ?= python
+WORKERS ?= 2
+PYTEST = $(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install lint test test-all bench docs docs-check wheel clean
@@ -15,10 +17,10 @@ lint:  ## ruff (rules and format) and mypy
 	$(PYTHON) -m mypy
 
 test:  ## the tests, without the slow ones
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all:  ## all tests
-	$(PYTHON) -m pytest
+	$(PYTEST)
 
 bench:  ## every benchmarks/bench_*.py, one after the other
 	@set -e; found=; \

@@ -54,12 +54,13 @@ INSTALL_REQUIRES = [
 ]
 
 # setuptools and wheel: the tests build the wheel without network. faiss: RecBole's NCL needs it.
-TEST = ["pytest", "hypothesis", "setuptools>=61", "wheel", "faiss-cpu", "matplotlib"]
-TEST += ["hyperopt>=0.3", "pyarrow"]
+TEST = ["pytest", "pytest-xdist>=3.2", "hypothesis", "setuptools>=61", "wheel", "faiss-cpu"]
+TEST += ["hyperopt>=0.3", "matplotlib", "pyarrow"]
 EXTRAS_REQUIRE = {
     "test": TEST,
     "dev": ["ruff", "mypy", *TEST],
     "tune": ["hyperopt>=0.3"],
+    "ray": ["ray[tune]>=2.44", "hyperopt>=0.3"],  # before Python 3.12: docs/tuning.md
     "ncl": ["faiss-cpu"],
     "parquet": ["pyarrow>=15"],
     "plot": ["matplotlib"],

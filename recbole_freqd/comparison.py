@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 
 from recbole_freqd import __version__, comparison_report, runs
 from recbole_freqd.cells import Cell, CellStore
-from recbole_freqd.checkpoint import fingerprint, write_atomically, write_json
+from recbole_freqd.checkpoint import fingerprint, write_json
 from recbole_freqd.config import CHECKPOINT, TEACHER, trainer_names
 from recbole_freqd.errors import CompatibilityError, ConfigError, TrainingError
 from recbole_freqd.identity import planned_identity
@@ -23,6 +23,7 @@ from recbole_freqd.search import equal_for_all
 from recbole_freqd.significance import PerUser
 from recbole_freqd.teacher import find_teacher
 from recbole_freqd.teacher.recipe import recipe_config
+from recbole_freqd.writing import write_text
 
 METRIC = "ndcg@10"
 _TUNING = ("trials", "seeds", "metric", "tuned", "failed")
@@ -337,7 +338,7 @@ def _write(results: dict[str, Any], stem: Path, say: Callable[[str], None]) -> N
     """Writes and says the results; a picture only where matplotlib is."""
     write_json(stem.with_suffix(".json"), results)
     text = comparison_report.markdown(results)
-    write_atomically(stem.with_suffix(".md"), lambda path: Path(path).write_text(text, "utf-8"))
+    write_text(stem.with_suffix(".md"), text)
     say(f"\n{results['dataset']}, seeds {', '.join(map(str, results['seeds']))}")
     say(f"{comparison_report.text_table(results)}\n\n{comparison_report.in_words(results)}")
     made = ".json, .md"

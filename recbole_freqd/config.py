@@ -294,8 +294,7 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
             dataset=student["dataset"],
             config_dict={**world, **{key: recipe[key] for key in recipe if key != RECIPE}},
         )
-    known = set(config.internal_config_dict).union(*config.parameters.values())
-    known |= keys_read_by(config.model_class)  # some of RecBole's models read more than they list
+    known = keys_known_to(config)
     for key in recipe:
         if key != RECIPE and key not in known:
             raise ConfigError(
@@ -307,6 +306,12 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
     check_sampling(config, f"{TEACHER}.")
     adopt_world(config, student)
     return config
+
+
+def keys_known_to(config: Any) -> set[str]:
+    """Keys that RecBole, or the model of a Config, has a use for."""
+    known = set(config.internal_config_dict).union(*config.parameters.values())
+    return known | keys_read_by(config.model_class)  # some models read more than they list
 
 
 def _world(student: Any) -> dict[str, Any]:

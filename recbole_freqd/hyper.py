@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import Any, Callable, Optional
 
 import numpy as np
-import yaml
 from filelock import FileLock, Timeout
 
 from recbole_freqd import __version__
@@ -22,8 +21,10 @@ from recbole_freqd.identity import data_fingerprint, pairs
 from recbole_freqd.spaces import Space, plain, with_keys
 from recbole_freqd.trials import Record, Trials, in_words
 from recbole_freqd.writing import write_json
+from recbole_freqd.yaml_files import write_yaml
 
 ALGORITHMS = ("exhaustive", "random", "bayes")
+TOOLS = ("hyperopt", "ray")
 _MARK = "hyper_search"  # in a trial's config: its checkpoints are no other run's
 _WHERE = {_MARK, "resume", "state", "show_progress", "checkpoint_dir", "data_path"}
 _TRIALS = 100  # RecBole's default
@@ -38,6 +39,7 @@ def search(
     algo: str = "exhaustive",
     max_evals: Optional[int] = None,
     keep: bool = False,
+    tool: str = "hyperopt",
     objective: Optional[Objective] = None,
 ) -> Record:
     """Tries keys by RecBole's HyperTuning, and goes on where the same search was stopped.
@@ -50,6 +52,8 @@ def search(
         algo: ``exhaustive`` (every combination, in random order), ``random`` or ``bayes``.
         max_evals: Trials in all; None: every combination, or 100.
         keep: Whether the checkpoints of the trials stay.
+        tool: ``hyperopt``: one trial after the other; ``ray``: as many at once as Ray Tune finds
+            processors or GPUs for.
         objective: From the Config of a trial to its ``score`` and whatever else is to be recorded;
             None: train it and take RecBole's validation score.
 
@@ -57,8 +61,8 @@ def search(
         The record of the best trial, with ``folder``.
 
     Raises:
-        ConfigError: hyperopt is missing, the space or an option is not allowed, another process is
-            at it, or the data has changed since the search began.
+        ConfigError: hyperopt or ray is missing, the space or an option is not allowed, another
+            process is at it, or the data has changed since the search began.
         TrainingError: No trial has come to an end.
     """
     if importlib.util.find_spec("hyperopt") is None:
@@ -66,6 +70,13 @@ def search(
             "--hyper needs the package hyperopt, which is not installed: "
             'pip install "recbole_freqd[tune]"'
         )
+    if tool not in TOOLS:
+        raise ConfigError(f"--tool: got {tool!r}; allowed: {', '.join(TOOLS)}.")
+    run_trials = Search.one_by_one
+    if tool == "ray":
+        from recbole_freqd.ray_search import check_ray
+
+        run_trials = check_ray()
     if algo not in ALGORITHMS:
         raise ConfigError(f"--algo: got {algo!r}; allowed: {', '.join(ALGORITHMS)}.")
     if max_evals is not None and max_evals < 1:
@@ -73,6 +84,8 @@ def search(
     space = Space(files, algo)
     space.check(config)
     told = _identity(config, space, algo)
+    if tool != "hyperopt":
+        told["tool"] = tool
     names = trainer_names(config["trainer"]) or ["alone"]
     parts = ["hyper", config["dataset"], config["model"], *names, fingerprint(told)[:8]]
     home = folder / "-".join(parts)
@@ -80,8 +93,8 @@ def search(
     try:
         with FileLock(home / "search.lock", timeout=0):
             write_json(home / "search.json", told)
-            started = _Search(config, space, home, algo, objective or partial(_train, keep))
-            return started.run(max_evals)
+            started = Search(config, space, home, algo, objective or partial(_train, keep))
+            return started.run(max_evals, run_trials)
     except Timeout:
         raise ConfigError(f"{home} is being searched by another process.") from None
 
@@ -100,7 +113,7 @@ def _identity(config: Any, space: Space, algo: str) -> dict[str, Any]:
     }
 
 
-class _Search:
+class Search:
     """One search in its folder; the arguments are those of :func:`search`."""
 
     def __init__(
@@ -118,30 +131,20 @@ class _Search:
         if algo == "exhaustive":  # drawn until one is new: for the last of many that takes long
             self.size, patience = space.size, 1000 + 100 * space.size
             self.tuning.algo = partial(self.tuning.algo.func, nbMaxSucessiveFailures=patience)
-        self._now: Record = {}
+        self.total = 0
+        self._now: tuple[Record, Record] = {}, {}
 
-    def run(self, max_evals: Optional[int]) -> Record:
+    def run(self, max_evals: Optional[int], run_trials: Callable[["Search"], None]) -> Record:
         """Runs what is left of the search; returns its best record."""
-        from hyperopt import fmin
-
         total = max_evals or self.size or _TRIALS
-        total = min(total, self.size or total)
-        records = self.trials.records
-        print(f"{self.home}: {len(records)} of {total} trials are done.")
-        # HyperTuning.run has no memory of earlier trials, no seed, and stops early by itself.
-        memory, stream = self._memory(), np.random.default_rng(self.config["seed"])
-        stream.integers(2**31 - 1, size=len(records))  # what hyperopt has drawn for those
-        while len(records) < total:
-            fmin(
-                self.tuning.trial, self.tuning.space, algo=self.tuning.algo,
-                max_evals=len(records) + 1, trials=memory, rstate=stream, return_argmin=False,
-                show_progressbar=False, verbose=False,
-            )  # fmt: skip
-            self._keep(memory.trials[-1]["misc"]["vals"], total)
+        self.total = min(total, self.size or total)
+        print(f"{self.home}: {len(self.trials.records)} of {self.total} trials are done.")
+        if self.trials.missing(self.total):
+            run_trials(self)
         best = self.trials.best()
         if best is None:
             raise TrainingError(
-                f"None of {len(records)} trials has come to an end; {self.home}/trials.jsonl says "
+                f"None of {self.total} trials has come to an end; {self.home}/trials.jsonl says "
                 "why. Change the space or the config."
             )
         table = self.trials.table()
@@ -152,7 +155,27 @@ class _Search:
         )
         return {**best, "folder": str(self.home)}
 
-    def _memory(self) -> Any:
+    def one_by_one(self) -> None:
+        """Runs the trials that are missing with hyperopt, in this process."""
+        from hyperopt import fmin
+
+        # HyperTuning.run has no memory of earlier trials, no seed, and stops early by itself.
+        memory = self.memory()
+        for number in self.trials.missing(self.total):
+            fmin(
+                self.tuning.trial, self.tuning.space, algo=self.tuning.algo,
+                max_evals=len(memory.trials) + 1, trials=memory, rstate=self.stream(number),
+                return_argmin=False, show_progressbar=False, verbose=False,
+            )  # fmt: skip
+            self.keep(number, memory.trials[-1]["misc"]["vals"], *self._now)
+
+    def stream(self, number: int) -> np.random.Generator:
+        """Where hyperopt's random stream is when a trial is drawn: it takes one number for each."""
+        stream = np.random.default_rng(self.config["seed"])
+        stream.integers(2**31 - 1, size=number - 1)
+        return stream
+
+    def memory(self) -> Any:
         """hyperopt's Trials, from what is recorded."""
         import hyperopt
 
@@ -173,16 +196,23 @@ class _Search:
         memory.refresh()
         return memory
 
+    def marked(self, keys: Record) -> Record:
+        """The keys of a trial with what makes it go on where it was cut off."""
+        return {**keys, _MARK: self.home.name, "resume": True}
+
+    def recall(self, keys: Record) -> Optional[Record]:
+        """What an earlier trial of the same keys has found."""
+        known = next((each for each in self.trials.records if each["keys"] == keys), None)
+        return known and {**known, "same_as": known.get("same_as", known["trial"])}
+
     def _evaluate(self, drawn: dict[str, Any], _: Any = None) -> dict[str, Any]:
         """RecBole's objective function: the validation score of some keys; no test result."""
         keys, start = self.space.plain(drawn, self.config), perf_counter()
-        known = next((each for each in self.trials.records if each["keys"] == keys), None)
-        if known is not None:
-            facts = {**known, "same_as": known.get("same_as", known["trial"])}
-        else:
-            facts = self._try(keys)
-        self._now = {**facts, "keys": keys, "seconds": round(perf_counter() - start, 3)}
-        loss = self.trials.loss(self._now)
+        facts = self.recall(keys)
+        if facts is None:
+            facts = attempt(self.objective, with_keys(self.config, self.marked(keys)))
+        self._now = keys, {**facts, "seconds": perf_counter() - start}
+        loss = self.trials.loss(facts)
         return {
             "model": self.config["model"],
             "best_valid_score": -loss if self.bigger else loss,
@@ -191,35 +221,26 @@ class _Search:
             "test_result": None,
         }
 
-    def _try(self, keys: dict[str, Any]) -> Record:
-        """What the objective says of some keys; a training that fails says no to these only.
+    def keep(self, number: int, drawn: Record, keys: Record, facts: Record) -> None:
+        """Records a trial before the next one begins, and says how it went.
 
         Raises:
             ConfigError: Earlier trials were of other data.
         """
-        config = with_keys(self.config, {**keys, _MARK: self.home.name, "resume": True})
-        try:
-            facts = self.objective(config)
-        except TrainingError as error:
-            return {"score": None, "error": str(error)}
-        other = [each for each in self.trials.records if each.get("data") != facts.get("data")]
-        if any(each["score"] is not None for each in other):
+        others = [each for each in self.trials.records if each.get("data") != facts.get("data")]
+        if facts["score"] is not None and any(each["score"] is not None for each in others):
             raise ConfigError(
                 f"The data has changed since {self.home} was begun: its trials cannot be compared. "
                 "Put the data back, or remove that folder."
             )
-        return facts
-
-    def _keep(self, drawn: dict[str, Any], total: int) -> None:
-        """Records a trial before the next one begins, and says how it went."""
-        records = self.trials.records
-        record = {**self._now, "trial": len(records) + 1, "drawn": plain(drawn)}
+        seconds = round(facts["seconds"], 3)
+        record = {**facts, "keys": keys, "seconds": seconds, "trial": number, "drawn": plain(drawn)}
         self.trials.add(record)
-        words = ", ".join(f"{key}={value}" for key, value in record["keys"].items())
+        words = ", ".join(f"{key}={value}" for key, value in keys.items())
         same = f" (as trial {record['same_as']})" if "same_as" in record else ""
         print(
-            f"Trial {len(records)} of {total}: {words}: validation {self.trials.metric} "
-            f"{in_words(record)}{same}, {record['seconds']:.0f} s."
+            f"Trial {number} of {self.total}: {words}: validation {self.trials.metric} "
+            f"{in_words(record)}{same}, {seconds:.0f} s."
         )
         if self.trials.best() is record:
             self._write_best(record)
@@ -229,11 +250,17 @@ class _Search:
         given = with_keys(self.config, record["keys"]).external_config_dict
         named = {"model": self.config["model"], "dataset": self.config["dataset"]}
         content = {**named, **{key: given[key] for key in given if key not in (_MARK, "resume")}}
-        text = yaml.safe_dump(plain(content), sort_keys=False, allow_unicode=True)
         found = f"{self.trials.metric} {in_words(record)} on validation"
-        self.trials.write(
-            "best.yaml", f"# Trial {record['trial']} of {self.home}: {found}.\n{text}"
-        )
+        comment = f"Trial {record['trial']} of {self.home}: {found}."
+        write_yaml(self.home / "best.yaml", comment, plain(content), allow_unicode=True)
+
+
+def attempt(objective: Objective, config: Any) -> Record:
+    """What the objective says of a Config; a training that fails says no to its own keys only."""
+    try:
+        return objective(config)
+    except TrainingError as error:
+        return {"score": None, "error": str(error)}
 
 
 def _train(keep: bool, config: Any) -> Record:

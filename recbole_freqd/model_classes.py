@@ -4,8 +4,10 @@ import contextlib
 import hashlib
 import importlib
 import inspect
+import itertools
 import pkgutil
 import re
+from functools import cache
 from typing import Any, Union
 
 from recbole_freqd.errors import ConfigError, did_you_mean, shown
@@ -99,9 +101,11 @@ def class_fingerprint(model_class: type) -> str:
     return f"{model_class.__module__}.{model_class.__qualname__} {digest}"
 
 
-def keys_read_by(model_class: type) -> set[str]:
+@cache
+def keys_read_by(model_class: type) -> frozenset[str]:
     """Keys that the code of a model, or of what it inherits from, asks its Config for."""
-    return {key for ancestor in model_class.__mro__ for key in _KEY_READ.findall(_source(ancestor))}
+    found = (_KEY_READ.findall(_source(ancestor)) for ancestor in model_class.__mro__)
+    return frozenset(itertools.chain.from_iterable(found))
 
 
 def _own_ancestors(model_class: type) -> list[type]:

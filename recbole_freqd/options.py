@@ -61,6 +61,7 @@ def add_hyper(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("tuning by RecBole's HyperTuning (docs/tuning.md)")
     group.add_argument("--hyper", metavar="SPACE", help="files or shipped names, e.g. FreqD")
     group.add_argument("--algo", default="exhaustive", help="exhaustive, random or bayes")
+    group.add_argument("--tool", default="hyperopt", help="hyperopt, or ray: trials side by side")
     group.add_argument("--max_evals", type=int, help="trials in all (default: all, or 100)")
     group.add_argument(
         "--keep_checkpoints", action="store_true", help="keep the models of the trials"
@@ -122,4 +123,5 @@ def run_hyper(options: argparse.Namespace, config: Any) -> None:
         algo=options.algo,
         max_evals=options.max_evals,
         keep=options.keep_checkpoints,
+        tool=options.tool,
     )

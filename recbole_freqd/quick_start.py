@@ -298,8 +298,9 @@ def make_config(
 
 def report_run(report: Any, config: Any, rows: list[dict[str, Any]], folder: Path) -> None:
     """Prints the table; saves ``results.json`` and ``results.md`` in a folder of the run's own."""
-    from recbole_freqd.checkpoint import new_checkpoint_path, write_atomically, write_json
+    from recbole_freqd.checkpoint import new_checkpoint_path, write_json
     from recbole_freqd.compat import shims_installed
+    from recbole_freqd.writing import write_text
 
     stem = f"{config['dataset']}-{config['model']}-{rows[-1]['trainer'] or 'alone'}"
     home = Path(new_checkpoint_path(folder, stem)).with_suffix("")
@@ -317,7 +318,7 @@ def report_run(report: Any, config: Any, rows: list[dict[str, Any]], folder: Pat
         },
     )
     text = f"# {stem}\n\n{report.markdown_table(rows, metrics)}\n\n{words}\n"
-    write_atomically(home / "results.md", lambda path: Path(path).write_text(text, "utf-8"))
+    write_text(home / "results.md", text)
     print(f"\n{config['dataset']}, seed {config['seed']}\n{report.text_table(rows, metrics)}")
     print(f"\n{words}\nResults: {home}/results.json and results.md")
     student = rows[-1]["checkpoint"]

@@ -11,15 +11,13 @@ the shipped ones or replace them, and ``key: null`` takes one out.
 import math
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Optional
-
-import yaml
 
 from recbole_freqd.errors import ConfigError, did_you_mean
 from recbole_freqd.features import registered_adapter
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.settings import method_keys, properties_folder
+from recbole_freqd.settings import is_number, method_keys, properties_folder
+from recbole_freqd.yaml_files import parse_yaml, read_yaml
 
 STUDENT, TEACHER, ALONE = "student", "teacher", "alone"
 # What is compared is compared under equal conditions: these are nobody's to choose.
@@ -29,8 +27,8 @@ EQUAL_FOR_ALL = frozenset(
     | {"train_batch_size"}
 )
 OF_THE_TEACHER = frozenset({"embedding_size", "train_batch_size"})  # which are its own affair
-_KINDS = ("loguniform", "uniform", "choice")
 _BLOCK = 8  # trials that share out the range of a key
+_NUMBERS = {"loguniform": 2, "uniform": 2, "quniform": 3}  # low, high, step
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,8 @@ class Rule:
     """How the values of one key are drawn.
 
     Attributes:
-        kind: ``loguniform``, ``uniform`` or ``choice``.
-        values: Two limits, or what there is to choose from.
+        kind: ``loguniform``, ``uniform`` or ``choice``; or ``quniform``, which hyperopt draws.
+        values: Two limits (and a step), or what there is to choose from.
     """
 
     kind: str
@@ -68,6 +66,28 @@ def equal_for_all(model_class: type) -> frozenset[str]:
     """The keys that nobody chooses where students of a model are compared, its width among them."""
     adapter = registered_adapter(model_class)
     return EQUAL_FOR_ALL.union(adapter.capacity if adapter else ())
+
+
+def read_rule(line: Any, kinds: tuple[str, ...]) -> Optional[Rule]:
+    """The rule that a line of a YAML file spells, ``{kind: [...]}``; None where it spells none.
+
+    Args:
+        line: What the file has for a key.
+        kinds: What is allowed there.
+
+    Example:
+        >>> read_rule({"uniform": [0, 1]}, ("uniform", "choice"))
+        Rule(kind='uniform', values=(0, 1))
+    """
+    kind, values = next(iter(line.items())) if isinstance(line, dict) and line else (None, None)
+    if kind not in kinds or len(line) > 1 or not isinstance(values, list) or not values:
+        return None
+    if kind != "choice":
+        if len(values) != _NUMBERS[kind] or not all(map(is_number, values)):
+            return None
+        if not values[0] < values[1] or (kind == "loguniform" and values[0] <= 0):
+            return None
+    return Rule(kind, tuple(values))
 
 
 def draw(space: Space, trial: int) -> dict[str, Any]:
@@ -148,28 +168,11 @@ def read_own(file: Optional[str]) -> dict[str, Any]:
     return sections
 
 
-def read_yaml(file: str, option: str) -> dict[str, Any]:
-    """A YAML file of keys, where ``1e-5`` is a number.
-
-    Raises:
-        ConfigError: It is missing or holds something else.
-    """
-    if not Path(file).is_file():
-        raise ConfigError(f"{option}: {file} does not exist (from {Path.cwd()}).")
-    try:
-        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{option}: {file} is no YAML: {error}. Correct it there.") from error
-    if not isinstance(found, dict):
-        raise ConfigError(f"{option}: {file} holds {found!r}; allowed: sections with keys.")
-    return found
-
-
 def _section(name: str, own: dict[str, Any], model: Optional[str] = None) -> Space:
     """The shipped lines of a section, with those of a model and the user's over them."""
     file = properties_folder() / "search" / f"{name}.yaml"
     if file.is_file():
-        lines = yaml.safe_load(file.read_text(encoding="utf-8"))
+        lines = parse_yaml(file.read_text(encoding="utf-8"))
     elif name in own:
         lines = {}
     else:
@@ -180,7 +183,7 @@ def _section(name: str, own: dict[str, Any], model: Optional[str] = None) -> Spa
     space = _read(lines, name, f"properties/search/{name}.yaml")
     of_model = properties_folder() / "search" / f"{model}.yaml"
     if of_model.is_file():
-        more = yaml.safe_load(of_model.read_text(encoding="utf-8"))
+        more = parse_yaml(of_model.read_text(encoding="utf-8"))
         space.update(_read(more, name, str(of_model)))
     mine = own.get(name) or {}
     space.update(_read(mine, name, "the search file"))
@@ -214,20 +217,12 @@ def _check_key(key: str, section: str, file: str) -> None:
 
 
 def _rule(key: str, line: Any, section: str, file: str) -> Rule:
-    kinds = list(line) if isinstance(line, dict) else []
-    given = line[kinds[0]] if len(kinds) == 1 else None
-    values = [_number(value) for value in given] if isinstance(given, list) else []
-    if kinds[:1] == ["choice"]:
-        good = len(values) > 0
-    else:
-        good = len(values) == 2 and all(isinstance(value, (int, float)) for value in values)
-        good = good and values[0] < values[1] and (kinds[0] != "loguniform" or values[0] > 0)
-    if not good or kinds[0] not in _KINDS:
+    rule = read_rule(line, ("loguniform", "uniform", "choice"))
+    if rule is None:
         raise ConfigError(
             f"{file}: {key}: got {line!r}; allowed: {{loguniform: [low, high]}} with 0 < low < "
             "high, {uniform: [low, high]} or {choice: [a, b, ...]}."
         )
-    rule = Rule(kinds[0], tuple(values))
     if section not in (STUDENT, TEACHER):
         checked = list(rule.values)  # the message of a value out of range names key and meaning
         if rule.kind != "choice":  # a whole number where another would be drawn between the limits
@@ -235,11 +230,3 @@ def _rule(key: str, line: Any, section: str, file: str) -> Rule:
         for value in checked:
             method_keys(section)[key].check(value)
     return rule
-
-
-def _number(value: Any) -> Any:
-    """YAML takes 1e-5, which has no dot, for a string."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value

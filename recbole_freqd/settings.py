@@ -15,9 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Optional, Union
 
-import yaml
-
 from recbole_freqd.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.yaml_files import parse_yaml
 
 _LINE = re.compile(r"^(?P<key>\w+):\s*(?P<value>.*?)\s*#\s*\((?P<spec>.*?)\)\s+(?P<meaning>.+)$")
 _INTERVAL = re.compile(r"^([\[(])\s*([-\d.]+)\s*,\s*([-\d.]+)\s*([\])])$")
@@ -157,7 +156,7 @@ def read_keys(file: str) -> dict[str, Key]:
         words, _, limits = match["spec"].partition(", ")
         key = Key(
             name=match["key"],
-            default=yaml.safe_load(match["value"]),
+            default=parse_yaml(match["value"]),
             types=tuple(words.split(" or ")),
             range=limits.strip(),
             meaning=match["meaning"],

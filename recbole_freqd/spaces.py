@@ -16,14 +16,19 @@ from typing import Any
 import numpy as np
 import yaml
 
-from recbole_freqd.config import asking_recbole, no_command_line, trainer_names
+from recbole_freqd.config import (
+    asking_recbole,
+    keys_known_to,
+    no_command_line,
+    trainer_names,
+)
 from recbole_freqd.errors import ConfigError, did_you_mean
 from recbole_freqd.literals import literal, strings_as_they_are
-from recbole_freqd.model_classes import keys_read_by
+from recbole_freqd.search import read_rule
 from recbole_freqd.settings import method_keys, properties_folder
+from recbole_freqd.yaml_files import parse_yaml
 
 _SHIPPED = (("search", ".yaml"), ("hyper", ".hyper"))
-_LIMITS = {"uniform": 2, "loguniform": 2, "quniform": 3}
 # Scores of other data, metrics or models say nothing about each other.
 _SAME_FOR_ALL = frozenset(
     {"model", "dataset", "data_path", "eval_args", "seed", "teacher"}
@@ -91,8 +96,7 @@ class Space:
             ConfigError: Keys that are not searched, that nobody reads, or that are fixed on the
                 command line; a value that is not allowed; ranges in an exhaustive search.
         """
-        known = set(config.internal_config_dict).union(*config.parameters.values())
-        known |= keys_read_by(config.model_class)
+        known = keys_known_to(config)
         known.update(*(method_keys(name) for name in trainer_names(config["trainer"])))
         for key in self.nodes:
             if key in _SAME_FOR_ALL:
@@ -174,20 +178,17 @@ def _by_kind(content: str, file: Path) -> dict[str, dict[str, Any]]:
         ValueError: A line is not of the documented form.
     """
     try:
-        lines = yaml.safe_load(content)
+        lines = parse_yaml(content)
     except yaml.YAMLError as error:
         raise ValueError(f"no YAML ({error})") from error
     found: dict[str, dict[str, Any]] = {}
     for key, line in (lines if isinstance(lines, dict) else {str(file): lines}).items():
-        (kind, values), *more = line.items() if isinstance(line, dict) and line else [("", None)]
-        if kind in _LIMITS and isinstance(values, list):
-            values = [float(value) for value in values]
-        good = isinstance(values, list) and len(values) == _LIMITS.get(kind, len(values)) > 0
-        if more or not good or kind not in ("choice", *_LIMITS):
+        rule = read_rule(line, ("choice", "uniform", "quniform", "loguniform"))
+        if rule is None:
             raise ValueError(f"{key}: got {line!r}")
-        if kind == "loguniform":
-            values = [math.log(value) for value in values]
-        found.setdefault(kind, {})[key] = values
+        logarithms = rule.kind == "loguniform"
+        values = [math.log(value) if logarithms else value for value in rule.values]
+        found.setdefault(rule.kind, {})[key] = values
     return found
 
 

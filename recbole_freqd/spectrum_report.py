@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from recbole_freqd import spectrum_plots as plots
-from recbole_freqd.writing import write_atomically, write_json
+from recbole_freqd.writing import write_json, write_text
 
 _CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
@@ -53,11 +53,9 @@ def write(results: dict[str, Any], folder: Path) -> Path:
     }
     images = {name: plots.save(figure, folder, name)[1] for name, figure in drawn.items()}
     write_json(folder / "analysis.json", results)
-    write_atomically(
-        folder / "bands.csv", lambda path: Path(path).write_text(_csv(results), "utf-8")
-    )
-    page, report = _page(results, images), folder / "report.html"
-    write_atomically(report, lambda path: Path(path).write_text(page, "utf-8"))
+    write_text(folder / "bands.csv", _csv(results))
+    report = folder / "report.html"
+    write_text(report, _page(results, images))
     return report
 
 

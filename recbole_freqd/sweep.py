@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Callable
 
 from recbole_freqd import __version__
-from recbole_freqd.checkpoint import fingerprint, read_json, write_atomically, write_json
+from recbole_freqd.checkpoint import fingerprint, read_json, write_json
 from recbole_freqd.config import trainer_names
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.identity import planned_identity
+from recbole_freqd.writing import write_text
 
 _SYMBOLS = {"alpha": "α", "beta": "β"}
 _MOST_VALUES = 1000
@@ -105,7 +106,7 @@ def sweep(
     found = _summary(key, some, seeds, cells, alone)
     write_json(home / "sweep.json", found)
     text = _csv(found)
-    write_atomically(home / "sweep.csv", lambda path: Path(path).write_text(text, "utf-8"))
+    write_text(home / "sweep.csv", text)
     return spectrum_plots.save(spectrum_plots.sweep_figure(found), home, "sweep")[0]
 
 

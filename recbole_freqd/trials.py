@@ -1,21 +1,80 @@
 """What a search has tried: a line of JSON for each trial, a table of them, the best of them."""
 
 import json
+import logging
+import os
 from pathlib import Path
 from typing import Any, Optional
 
 from recbole_freqd.errors import CheckpointError
-from recbole_freqd.writing import write_atomically
+from recbole_freqd.writing import write_text
 
 Record = dict[str, Any]
+logger = logging.getLogger(__name__)
 
 
-class Trials:
-    """The trials of a search, kept in ``trials.jsonl`` of its folder.
+class TrialLog:
+    """Finished trials, a line of JSON each, by the key that tells them apart.
 
-    Attributes:
-        records: ``trial`` (from 1), ``keys``, ``drawn`` (hyperopt's own form of them), ``score``
-            (None where it failed), ``seconds``, and what the objective has told.
+    A line that was cut off while it was written, is damaged, or says ``failed`` is as if it were
+    not there: that trial is run again.
+
+    Args:
+        path: Of the file; it is made when the first trial is written.
+        key: Which value of a trial tells it apart.
+
+    Raises:
+        CheckpointError: There is a file that cannot be read.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
+        self._known: dict[Any, Record] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read: {error}. Remove it, and its trials are run again."
+            ) from error
+        for line in lines:
+            try:
+                trial = json.loads(line)
+                if not trial.get("failed"):
+                    self._known[trial[key]] = trial
+            except (ValueError, KeyError, TypeError, AttributeError):
+                logger.warning("%s: a trial that cannot be read is run again: %.40s…", path, line)
+
+    def get(self, name: Any) -> Optional[Record]:
+        """The trial of that name, if it is finished."""
+        return self._known.get(name)
+
+    def add(self, trial: Record) -> None:
+        """Writes a trial at the end of the file: several processes may have it open.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        self._known[trial[self.key]] = trial
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab+") as file:  # its last line may be cut off
+                file.seek(-min(1, file.tell()), os.SEEK_END)
+                cut_off = file.read() not in (b"", b"\n")
+                line = json.dumps(trial, default=str, ensure_ascii=False)
+                file.write(("\n" * cut_off + line + "\n").encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot write {self.path}: {error}. Make room, or change --output_dir."
+            ) from error
+
+
+class Trials(TrialLog):
+    """The trials of a search by their numbers, in ``trials.jsonl`` of its folder.
+
+    A trial has ``trial`` (from 1), ``keys``, ``drawn`` (hyperopt's own form of them), ``score``
+    (None where it failed), ``seconds``, and what the objective has told.
 
     Args:
         home: The folder.
@@ -23,24 +82,27 @@ class Trials:
         bigger: Whether a bigger one is better.
 
     Raises:
-        CheckpointError: What is in the file is not what was written.
+        CheckpointError: The file cannot be read.
     """
 
     def __init__(self, home: Path, metric: str, bigger: bool) -> None:
+        super().__init__(home / "trials.jsonl", "trial")
         self.home, self.metric, self.bigger = home, metric, bigger
-        self.records: list[Record] = _read(home / "trials.jsonl")
+
+    @property
+    def records(self) -> list[Record]:
+        """All of them, in the order in which they were drawn."""
+        return [self._known[number] for number in sorted(self._known)]
+
+    def missing(self, total: int) -> list[int]:
+        """Numbers up to ``total`` of those that are still to be run."""
+        return [number for number in range(1, total + 1) if number not in self._known]
 
     def loss(self, record: Record) -> float:
         """What is minimised; infinite for a trial that failed."""
         if record["score"] is None:
             return float("inf")
         return -record["score"] if self.bigger else record["score"]
-
-    def add(self, record: Record) -> None:
-        """Keeps one more; a process that dies leaves all of the file or what was there before."""
-        self.records.append(record)
-        lines = [json.dumps(known, ensure_ascii=False) + "\n" for known in self.records]
-        self.write("trials.jsonl", "".join(lines))
 
     def best(self) -> Optional[Record]:
         """The best one, the first of equals; None where all have failed."""
@@ -63,24 +125,9 @@ class Trials:
 
     def write(self, name: str, text: str) -> None:
         """Writes a text file of the folder, whole or not at all."""
-        write_atomically(self.home / name, lambda path: Path(path).write_text(text, "utf-8"))
+        write_text(self.home / name, text)
 
 
 def in_words(record: Record) -> str:
     """The score, or that there is none."""
     return "failed" if record["score"] is None else f"{record['score']:.4f}"
-
-
-def _read(file: Path) -> list[Record]:
-    if not file.is_file():
-        return []
-    try:
-        records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        numbers = [record["trial"] for record in records]
-        if numbers != list(range(1, len(records) + 1)):
-            raise ValueError(f"trials {numbers}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{file} cannot be read: {error}. Remove its folder, and the search starts anew."
-        ) from error
-    return records

@@ -1,66 +1,22 @@
 """Search with the same budget for everything, on validation data only."""
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Callable, Optional
 
-import yaml
-
 from recbole_freqd import runs, search
 from recbole_freqd.cells import reason
-from recbole_freqd.checkpoint import fingerprint, write_atomically
+from recbole_freqd.checkpoint import fingerprint
 from recbole_freqd.comparison import config_of
-from recbole_freqd.config import CHECKPOINT, TEACHER
-from recbole_freqd.errors import CheckpointError, ConfigError, FreqDError, TrainingError
+from recbole_freqd.config import CHECKPOINT, TEACHER, keys_known_to
+from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.identity import planned_identity
-from recbole_freqd.model_classes import keys_read_by
 from recbole_freqd.progress import Countdown
 from recbole_freqd.search import Space
 from recbole_freqd.teacher.recipe import is_closed_form, recipe_config
-
-
-class TrialLog:
-    """Finished trials, a line of JSON each, by what their outcome depends on.
-
-    Args:
-        path: Of the file; it is made when the first trial is written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lines: dict[str, dict[str, Any]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-            try:
-                trial = json.loads(line)
-                if not trial.get("failed"):  # else it is tried again
-                    self._lines[trial["id"]] = trial
-            except (ValueError, KeyError, TypeError):  # cut off while it was written: run again
-                continue
-
-    def get(self, key: str) -> Optional[dict[str, Any]]:
-        """The trial with that id, if it is finished."""
-        return self._lines.get(key)
-
-    def add(self, trial: dict[str, Any]) -> None:
-        """Writes a trial at the end of the file.
-
-        Raises:
-            CheckpointError: It cannot be written.
-        """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "ab+") as file:  # its last line may be cut off
-                file.seek(-min(1, file.tell()), os.SEEK_END)
-                cut_off = file.read() not in (b"", b"\n")
-                line = json.dumps(trial, default=str, ensure_ascii=False)
-                file.write(("\n" * cut_off + line + "\n").encode())
-        except OSError as error:
-            raise CheckpointError(
-                f"Cannot write {self.path}: {error}. Make room, or change --output_dir."
-            ) from error
+from recbole_freqd.trials import TrialLog, in_words
+from recbole_freqd.yaml_files import read_yaml, write_yaml
 
 
 def tune(
@@ -101,7 +57,7 @@ def tune(
     """
     spaces = _spaces(base, methods, own or {}, keep_teacher)
     kinds = [what for what in spaces for _ in range(trials * len(seeds))]
-    count, log = Countdown(kinds, say), TrialLog(folder / "trials.jsonl")
+    count, log = Countdown(kinds, say), TrialLog(folder / "trials.jsonl", "id")
     frozen: dict[str, Any] = {
         "tuned": {
             "trials": trials,
@@ -180,7 +136,7 @@ def read_frozen(
     Raises:
         ConfigError: No such file, a method has no section, or a key is not one to be chosen.
     """
-    frozen = search.read_yaml(file, "--frozen")
+    frozen = read_yaml(file, "--frozen")
     for what in ("alone", *methods):
         if not isinstance(frozen.get(what), dict):
             raise ConfigError(
@@ -212,8 +168,7 @@ def _spaces(
         else:
             keys = search.draw(spaces["teacher"], 0)
             recipe_config(config, {**config[TEACHER], **keys})  # an unknown key is an error now
-    known = set(base.internal_config_dict).union(*base.parameters.values())
-    known |= keys_read_by(base.model_class)
+    known = keys_known_to(base)
     equal = search.equal_for_all(base.model_class)
     for what, losses in {search.ALONE: [], **methods}.items():
         spaces[what] = search.space_of(losses, own, base["model"])
@@ -258,10 +213,11 @@ def _trial(
     seconds = perf_counter() - start
     if "id" in found:
         log.add({**found, "seconds": seconds})
-    score = f"failed: {found['error']}" if found["score"] is None else f"{found['score']:.4f}"
-    score = score if found["score"] is None else f"{metric} {score}"
     drawn = ", ".join(f"{key} {value}" for key, value in keys.items())
-    count.done(what, f"{what}, trial {trial}, seed {seed}: valid {score} with {drawn}", seconds)
+    score = f"valid {metric} {in_words(found)}"
+    if found["score"] is None:
+        score = f"failed: {found['error']}"
+    count.done(what, f"{what}, trial {trial}, seed {seed}: {score} with {drawn}", seconds)
     return found
 
 
@@ -286,10 +242,7 @@ def _run(config: Any) -> dict[str, Any]:
     """
     try:
         run = runs.run(config, saved=False, test=False)
-    except (TrainingError, ValueError) as error:  # RecBole: ValueError("Training loss is nan")
-        of_recbole = not isinstance(error, FreqDError) and "nan" in str(error)
-        if not of_recbole and not isinstance(error, TrainingError):
-            raise
+    except TrainingError as error:
         return {"score": None, "error": str(error)}
     return {
         "score": run.best_valid_score,
@@ -302,9 +255,6 @@ def _run(config: Any) -> dict[str, Any]:
 def _freeze(frozen: dict[str, Any], folder: Path, say: Callable[[str], None]) -> None:
     """Writes the chosen keys to a file of their own."""
     path = folder / f"frozen-{fingerprint(frozen)[:8]}.yaml"
-    text = (
-        "# Chosen on validation data; `--compare ... --frozen` with this file takes the configs.\n"
-        + yaml.safe_dump(frozen, sort_keys=False, default_flow_style=None)
-    )
-    write_atomically(path, lambda temporary: Path(temporary).write_text(text, "utf-8"))
+    taken_by = "`--compare ... --frozen` with this file takes the configs."
+    write_yaml(path, f"Chosen on validation data; {taken_by}", frozen, default_flow_style=None)
     say(f"The chosen configs are frozen in {path}")

@@ -138,10 +138,18 @@ def write_atomically(path: PathLike, write: Callable[[str], Any]) -> None:
         write(temporary)
 
 
+def write_text(path: PathLike, text: str) -> None:
+    """Writes ``text`` in UTF-8, atomically.
+
+    Raises:
+        CheckpointError: As :func:`write_atomically`.
+    """
+    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+
+
 def write_json(path: PathLike, content: Any) -> None:
     """Writes ``content`` as indented JSON, atomically."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
-    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def read_json(path: PathLike) -> Any:

@@ -1,12 +1,22 @@
 """What every test gets: a working directory of its own, one thread, and a tiny dataset."""
 
+import os
+
+# Before NumPy is imported: threads cost more than they bring on tensors this small, above all
+# where several workers of pytest-xdist share the cores. Subprocesses of the tests inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import copy
 import sys
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 TINY_USERS, TINY_ITEMS = 30, 40
 
@@ -21,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """Threads cost more than they bring on tensors this small, above all on a busy machine."""
+    """The environment variable says it to OpenMP; torch has pools of its own."""
     torch.set_num_threads(1)
 
 
@@ -30,6 +40,12 @@ def own_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     """RecBole writes log/, log_tensorboard/ and saved/ where it is, and reads the command line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["pytest"])
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test pulls the plug, and every file that is written would be waited for twice."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="session")
@@ -47,13 +63,26 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@cache
+def _parsed(text: str, loader: type) -> Any:
+    return yaml.load(text, Loader=loader)
+
+
+def _load_again(text: str, Loader: type) -> Any:
+    """RecBole parses its own defaults for every Config; that takes longer than all the rest."""
+    return copy.deepcopy(_parsed(text, Loader))
+
+
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Any:
     """RecBole with us registered; taken back afterwards."""
     import recbole.utils.logger
+    from recbole.config import configurator
 
     import recbole_freqd
 
+    stand_in = SimpleNamespace(load=_load_again, FullLoader=yaml.FullLoader)
+    monkeypatch.setattr(configurator, "yaml", stand_in)
     # colorama would wrap pytest's captured stdout once more at every run.
     monkeypatch.setattr(recbole.utils.logger, "init", lambda **_: None)
     recbole_freqd.register()

@@ -81,9 +81,15 @@ def run(job):
 
 
 def main():
+    # What every run would import, or read, for itself: most of its time.
+    import torch._dynamo  # by torch's optimizers
     import torch.utils.tensorboard  # noqa: F401
+    from recbole.model.general_recommender import BPR
 
     import recbole_freqd.runs  # noqa: F401
+    from recbole_freqd.model_classes import keys_read_by
+
+    keys_read_by(BPR)
 
     for line in sys.stdin:
         reading, writing = os.pipe()

@@ -35,11 +35,11 @@ def release(package):
     return tuple(int(part) for part in re.findall(r"\d+", version(package))[:2])
 
 
-def run_python(code, folder):
+def run_python(code, folder, *arguments):
     """Run `code` in a new interpreter inside `folder`; return what it printed last, from JSON."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
+        [sys.executable, "-W", "ignore", "-c", code, *arguments],
         cwd=folder,
         # One thread: two that wait for a busy core made the run five times slower.
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
@@ -286,8 +286,9 @@ import json, sys
 from recbole_freqd.compat import install_shims
 install_shims()
 from recbole.quick_start import run_recbole
-result = run_recbole(model="LightGCN", dataset="ml-100k",
-                     config_dict={"epochs": 1, "show_progress": False}, saved=True)
+result = run_recbole(model="LightGCN", dataset="tiny", saved=True,
+                     config_dict={"epochs": 1, "show_progress": False, "load_col": None,
+                                  "data_path": sys.argv.pop()})
 print(); print(json.dumps([dict(result["test_result"]), "ray" in sys.modules]))
 """
 
@@ -306,9 +307,9 @@ print(); print(json.dumps(dict(result)))
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, tiny_data):
     folder = tmp_path_factory.mktemp("trained")
-    result, ray_loaded = run_python(TRAIN, folder)
+    result, ray_loaded = run_python(TRAIN, folder, str(tiny_data))
     return folder, result, ray_loaded
 
 

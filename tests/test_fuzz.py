@@ -6,9 +6,7 @@ with the mark ``slow``.
 
 import copy
 import math
-from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -209,23 +207,7 @@ def check_one_config(tiny_keys, config):
 
 
 @pytest.fixture
-def read_once(monkeypatch):
-    """RecBole parses its own defaults for every Config; that takes longer than all the rest."""
-    from recbole.config import configurator
-
-    @cache
-    def parsed(text, Loader):
-        return yaml.load(text, Loader=Loader)
-
-    def load(text, Loader):
-        return copy.deepcopy(parsed(text, Loader))
-
-    stand_in = SimpleNamespace(load=load, FullLoader=yaml.FullLoader)
-    monkeypatch.setattr(configurator, "yaml", stand_in)
-
-
-@pytest.fixture
-def wide_open(host, read_once, tiny_keys, monkeypatch):
+def wide_open(host, tiny_keys, monkeypatch):
     """``check_one_config`` on the tiny data, as often as wanted."""
     import torch
 
@@ -394,7 +376,7 @@ def command_lines(draw):
 
 
 @pytest.fixture
-def script(host, read_once, tiny_data, monkeypatch, capsys):
+def script(host, tiny_data, monkeypatch, capsys):
     """Runs the script on the tiny data: ``script(arguments) -> (exit code, what it said)``."""
     import torch
 

@@ -1,6 +1,7 @@
 """Searches by RecBole's HyperTuning: distinct trials, one teacher, validation only, resumable."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from recbole_freqd import hyper, runs, spaces
 from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
 from recbole_freqd.quick_start import main
 from recbole_freqd.settings import properties_folder
+from recbole_freqd.trials import TrialLog
 
 GRID = "freqd_alpha choice [0.1,0.3,0.5]\nfreqd_beta choice [0.3,1.0]\n"
 
@@ -196,17 +198,32 @@ def test_trials_of_other_data_are_not_mixed(config, grid):
     assert len(records()) == 2
 
 
-def test_two_processes_do_not_share_a_search_and_a_damaged_record_is_an_error(config, grid):
+def test_two_processes_do_not_share_a_search(config, grid):
     def nested(config_of_trial):
         with pytest.raises(ConfigError, match="is being searched by another process"):
             hyper.search(config(), grid, Path("runs"), objective=score_of)
         return score_of(config_of_trial)
 
     hyper.search(config(), grid, Path("runs"), max_evals=1, objective=nested)
+
+
+@pytest.mark.parametrize("algo", ["exhaustive", "random"])
+def test_trials_whose_lines_are_damaged_are_run_again_and_are_the_same(config, grid, caplog, algo):
+    options = {"algo": algo, "max_evals": 6, "objective": score_of}
+    hyper.search(config(), grid, Path("runs"), **options)
+    whole = {record["trial"]: record["drawn"] for record in records()}
     (file,) = Path("runs").glob("*/trials.jsonl")
-    file.write_text(file.read_text()[:-20])
+    lines = file.read_text().splitlines()
+    lines[1], lines[3] = lines[1][:9], "[4]"
+    file.write_text("\n".join(lines)[:-20])  # and the last one is cut off
+    hyper.search(config(), grid, Path("runs"), **options)
+    again = TrialLog(file, "trial")
+    assert {number: again.get(number)["drawn"] for number in whole} == whole
+    assert caplog.text.count("a trial that cannot be read is run again") == 6
+    file.unlink()
+    file.mkdir()
     with pytest.raises(CheckpointError, match="trials.jsonl cannot be read"):
-        hyper.search(config(), grid, Path("runs"), objective=score_of)
+        hyper.search(config(), grid, Path("runs"), **options)
 
 
 @pytest.mark.parametrize(
@@ -288,6 +305,101 @@ def test_the_script_searches(config, grid, tiny_keys, capsys):
     assert all(Path(file).is_file() for file in kept)
     assert main([*common, "--algo", "grid"]) == 2
     assert "--algo: got 'grid'; allowed: exhaustive, random, bayes" in capsys.readouterr().err
+
+
+def test_ray_runs_the_trials_of_hyperopt_side_by_side_and_goes_on(config, grid, monkeypatch):
+    """One teacher, validation only, nothing left of the trials: as one after the other."""
+    pytest.importorskip("ray.tune", exc_type=Exception)
+    root = str(Path(hyper.__file__).parents[1])
+    monkeypatch.setenv("PYTHONPATH", f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    hyper.search(config(), grid, Path("runs"), objective=score_of)
+    expected = points(records())
+    for folder in Path("runs").iterdir():
+        folder.rename("with_hyperopt")
+    hyper.search(config(), grid, Path("runs"), tool="ray", max_evals=3)
+    assert sorted(points(records())) == sorted(expected[:3])
+    best = hyper.search(config(), grid, Path("runs"), tool="ray")
+    found = records()
+    assert sorted(points(found)) == sorted(expected)
+    assert sorted(record["trial"] for record in found) == [1, 2, 3, 4, 5, 6]
+    assert best["score"] == max(record["score"] for record in found)
+    assert len({record["teacher"] for record in found}) == 1 and "test" not in found[0]
+    left = {file.name for file in Path("saved").iterdir()}
+    assert {name.partition("-")[0] for name in left} == {"teacher"} and len(left) == 2
+    assert {"best.yaml", "trials.md"} <= {file.name for file in Path(best["folder"]).iterdir()}
+
+
+@pytest.fixture
+def queue_of(config, tmp_path):
+    """The queue that Ray is served from; no Ray is needed for it."""
+    from recbole_freqd.ray_search import Queue
+
+    def make(algo, text, total, **keys):
+        space_of = spaces.Space(space(tmp_path, text), algo)
+        search = hyper.Search(config(**keys), space_of, tmp_path / "queue", algo, score_of)
+        search.total = total
+        return Queue(search)
+
+    return make
+
+
+def finish(queue, drawn, score=0.5):
+    queue.record(drawn, {"score": score, "seconds": 0.0})
+
+
+@pytest.mark.parametrize("algo", ["exhaustive", "random"])
+def test_what_is_tried_side_by_side_is_what_is_tried_one_by_one(config, grid, queue_of, algo):
+    hyper.search(config(), grid, Path("runs"), algo=algo, max_evals=6, objective=score_of)
+    queue, running = queue_of(algo, GRID, 6), []
+    finish(queue, queue.next())  # its teacher's first
+    while True:
+        drawn = queue.next()
+        if drawn is not None:
+            running.append(drawn)
+        elif running:
+            finish(queue, running.pop())  # the last that began is the first to end
+        else:
+            break
+    found = queue.search.trials.records
+    assert [record["drawn"] for record in found] == [record["drawn"] for record in records()]
+    assert [record["trial"] for record in found] == [1, 2, 3, 4, 5, 6]
+
+
+def test_students_of_one_teacher_wait_for_the_first_of_them(queue_of):
+    queue = queue_of("exhaustive", "teacher.embedding_size choice [4,8]\nfreqd_k choice [1,2,3]", 6)
+    first, running = queue.next(), []
+    while (drawn := queue.next()) is not None:
+        running.append(drawn)
+    assert queue.waits and len(running) <= 1
+    assert all(
+        first.keys["teacher.embedding_size"] != d.keys["teacher.embedding_size"] for d in running
+    )
+    for drawn in (first, *running):
+        finish(queue, drawn)
+    assert queue.next() is not None
+
+
+def test_keys_that_are_being_tried_are_waited_for_and_not_tried_twice(queue_of):
+    queue = queue_of("random", "embedding_size choice [4]", 3, trainer=None, teacher=None)
+    drawn = queue.next()
+    assert queue.next() is None and queue.waits
+    finish(queue, drawn)
+    assert queue.next() is None and not queue.waits
+    assert [record.get("same_as") for record in queue.search.trials.records] == [None, 1, 1]
+
+
+def test_an_error_in_a_trial_ends_the_search(queue_of):
+    queue = queue_of("exhaustive", GRID, 6)
+    queue.record(queue.next(), {"refused": "no such teacher"})
+    assert str(queue.problem) == "no such teacher" and queue.next() is None and not queue.waits
+
+
+def test_without_a_ray_that_works_the_error_gives_the_command(config, grid, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r'--tool ray .*pip install "ray\[tune\]>=2.44"'):
+        hyper.search(config(), grid, Path("runs"), tool="ray")
+    with pytest.raises(ConfigError, match="--tool: got 'Ray'; allowed: hyperopt, ray"):
+        hyper.search(config(), grid, Path("runs"), tool="Ray")
 
 
 def test_without_hyperopt_the_error_gives_the_command(config, grid, monkeypatch):

@@ -112,9 +112,9 @@ def test_a_run_killed_at_random_ends_in_the_same_student(runner, tiny_keys, tmp_
     teacher = {**TEACHER, "train_batch_size": 128}
     keys = {**tiny_keys, **FREQD, "teacher": teacher, "epochs": 4}
     points = check(
-        runner, {"model": "BPR", "dataset": "tiny", "keys": keys}, tmp_path, points=6, seed=1
+        runner, {"model": "BPR", "dataset": "tiny", "keys": keys}, tmp_path, points=4, seed=1
     )
-    assert len(points) >= 6
+    assert len(points) >= 4
 
 
 @pytest.mark.slow

@@ -173,7 +173,7 @@ def identity_projectors(loss):
     return loss
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     "options", [{"alpha": 0.3}, {"alpha": 0.9}, {"alpha": 0.5, "filter": "quadratic"},
                 {"filter": [0.5, -1.0, 0.3, 0.1]}]
@@ -248,7 +248,9 @@ def test_gradients_pass_gradcheck_with_the_mlp_and_the_cosine():
     loss = make(dtype=torch.float64, keep_prob=1.0, dropout=0.0, experts=2, hidden=4)
     student = features(D_S, D_S, 4, dtype=torch.float64, grad=True)
     users, positives, negatives = batch()
-    assert torch.autograd.gradcheck(lambda *s: loss(s, users, positives, negatives), student)
+    assert torch.autograd.gradcheck(
+        lambda *s: loss(s, users, positives, negatives), student, fast_mode=True
+    )
 
 
 @pytest.mark.parametrize("distance", ["squared", "cosine"])

@@ -14,7 +14,8 @@ from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.search import Rule, draw, read_own, space_of, teacher_space
 from recbole_freqd.settings import method_keys
-from recbole_freqd.tune import TrialLog, read_frozen
+from recbole_freqd.trials import TrialLog
+from recbole_freqd.tune import read_frozen
 
 TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 1, "train_batch_size": 64}
 
@@ -246,7 +247,7 @@ def test_trials_are_taken_up_where_the_search_was_cut_off_and_more_may_follow(co
     assert len(counted) == 4
     compare(["FD"], tune=2, tune_seeds=[1], tune_only=True)
     assert 6 <= len(counted) <= 8  # FD's first trial again, if the second teacher is better
-    assert len(TrialLog(log)._lines) == len(counted) - 1
+    assert len(TrialLog(log, "id")._known) == len(counted) - 1
 
 
 def test_the_comparison_runs_with_the_configs_that_were_chosen(compare):
@@ -286,7 +287,7 @@ def test_a_training_that_breaks_down_is_a_trial_that_is_not_chosen(compare, monk
 
     def broken(config, **options):
         if config["learning_rate"] > 0.003:
-            raise ValueError("Training loss is nan")
+            raise TrainingError("Training loss is nan")
         return run(config, **options)
 
     monkeypatch.setattr(runs, "run", broken)

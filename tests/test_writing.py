@@ -235,7 +235,7 @@ for count in range(1, 10**6):
 @pytest.mark.skipif(os.name != "posix", reason="kills with SIGKILL")
 def test_a_process_that_is_killed_while_it_writes_leaves_a_whole_file(tmp_path):
     path = tmp_path / "saved" / "a.pth"
-    for delay in (0.0, 0.0005, 0.001, 0.002):
+    for delay in (0.0, 0.001):
         process = in_a_process(WRITES, path)
         for _ in range(3):
             last = int(process.stdout.readline())
