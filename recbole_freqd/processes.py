@@ -89,10 +89,10 @@ class Processes:
         return told[0][0]
 
     def once_per_machine(self, work: Callable[[], T]) -> T:
-        """What ``work`` gives in one process of each machine, in all of them.
+        """The tensors that ``work`` gives in one process of each machine, in all of them.
 
-        The others read it from a temporary file that is gone afterwards; tensors are mapped into
-        their memory (torch 2.1 and later), so on the CPU all of them share one copy.
+        They are read from a temporary file that is gone afterwards: mapped into memory (torch 2.1
+        and later), so that on the CPU all processes share one copy.
         """
         if self.size == 1:
             return work()
@@ -101,7 +101,7 @@ class Processes:
         try:
             self.together(lambda: torch.save(work(), file), here=self.local_rank == 0)
             mapped = {"mmap": True} if "mmap" in signature(torch.load).parameters else {}
-            read = partial(torch.load, file, weights_only=False, **mapped)  # our own, a moment old
+            read = partial(torch.load, file, weights_only=True, **mapped)
             return self.together(read)  # type: ignore[return-value]
         finally:
             if self.local_rank == 0:

@@ -133,8 +133,8 @@ def full_disk(trainer):
 BROKEN = {"nothing": nothing_to_distil, "nan": bad_number, "disk": full_disk}
 
 
-def jobs(wanted, launched):
-    """Runs ``{name: (model, keys, broken)}`` in turn; a file with what all saw of each, by rank."""
+def jobs(wanted, file, launched):
+    """Runs ``{name: (model, keys, broken)}`` in turn, and writes what all saw of each, by rank."""
     from recbole_freqd.plugin import register
 
     register()
@@ -143,8 +143,7 @@ def jobs(wanted, launched):
         mine = trained(model, keys, launched, BROKEN.get(broken))
         found[name] = all_of_them(launched).gathered(mine)
     if launched["local_rank"] == 0:
-        torch.save(found, "seen.pt")
-    return os.path.abspath("seen.pt")
+        torch.save(found, file)
 
 
 def every(models, launched):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 import recbole_freqd
 from recbole_freqd import compat
@@ -83,15 +84,19 @@ def wanted(keys):
 
 @pytest.fixture(scope="module")
 def seen(keys, tmp_path_factory):
-    """What both processes saw of every run, by name and rank."""
-    patch = pytest.MonkeyPatch()
-    patch.chdir(tmp_path_factory.mktemp("run"))
-    patch.setattr(sys, "argv", ["pytest"])
-    patch.setenv("CUDA_VISIBLE_DEVICES", "")
-    try:
-        yield torch.load(Launch(2, port=a_port()).run(many.jobs, wanted(keys)), weights_only=False)
-    finally:
-        patch.undo()
+    """What both processes saw of every run, by name and rank; once for all workers of xdist."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+    file = folder / "ddp" / "seen.pt"
+    with FileLock(folder / "ddp.lock"):
+        if not file.is_file():
+            file.parent.mkdir()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(file.parent)
+                patch.setattr(sys, "argv", ["pytest"])
+                patch.setenv("CUDA_VISIBLE_DEVICES", "")
+                Launch(2, port=a_port()).run(many.jobs, wanted(keys), str(file))
+    return torch.load(file, weights_only=False)
 
 
 def assert_equal(one, other):
@@ -186,8 +191,8 @@ def test_teacher_is_evaluated_on_all_users(seen):
     assert first["teacher"] == second["teacher"] and "ndcg@10" in first["teacher"]
 
 
-def test_only_the_first_process_writes_and_no_state_is_kept(seen, keys):
-    folder = Path(keys["checkpoint_dir"])
+def test_only_the_first_process_writes_and_no_state_is_kept(seen):
+    folder = Path(seen["BPR"][0]["checkpoint"]).parent
     assert not list(folder.glob("*.last.pt*"))
     runs = sum("checkpoint" in both[0] for both in seen.values())
     assert (

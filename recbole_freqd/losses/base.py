@@ -39,8 +39,8 @@ class DistillationLoss(nn.Module):
         epochs: How many the training has at most, for losses that plan over it; None: not known.
         progress: Whether passes over all users show a bar.
         seed: Of the loss's own random stream (initial projectors, dropout, masks).
-        once: Runs work that several processes of a machine share, in one of them; returns what it
-            gives in all. Default: here.
+        once: Runs work that several processes of a machine share, in one of them; returns the
+            tensors it gives in all. Default: here.
         **options: The keys of the method without prefix; what is not given is the default of
             ``properties/``.
 

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, Optional, Union, cast
+from typing import Any, Callable, Optional, Union, cast
 
 import numpy as np
 import scipy.sparse as sp
@@ -151,7 +151,7 @@ class FreqDLoss(DistillationLoss):
             )
         start = perf_counter()
         k, most = min(k, max(n - 1, 1)), self.options["max_pairs"]
-        adjacency = self.once(
+        adjacency = self._made_once(
             lambda: cooccurrence_graph(user_items, side=side, k=k, max_pairs=most)
         )
         logger.info(
@@ -163,6 +163,16 @@ class FreqDLoss(DistillationLoss):
             perf_counter() - start,
         )
         return EntityGraph(adjacency, dtype)
+
+    def _made_once(self, make: Callable[[], sp.csr_array]) -> sp.csr_array:
+        """A square matrix from ``make``; between processes it travels as tensors."""
+
+        def arrays() -> list[torch.Tensor]:
+            made = make()
+            return [torch.from_numpy(part) for part in (made.data, made.indices, made.indptr)]
+
+        data, indices, indptr = (part.numpy() for part in self.once(arrays))
+        return sp.csr_array((data, indices, indptr), shape=(len(indptr) - 1, len(indptr) - 1))
 
     def forward(
         self,
