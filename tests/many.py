@@ -10,6 +10,7 @@ import torch.distributed as dist
 from recbole_freqd.compat import Patches
 from recbole_freqd.errors import CheckpointError, FreqDError
 from recbole_freqd.processes import Processes
+from recbole_freqd.rows import is_mapped
 
 BROKEN_STEP = 2
 
@@ -95,6 +96,7 @@ def trained(model, keys, launched, broken=None):
         student=dict(run.trainer.model.state_dict()),
         own=dict(distiller.state_dict()),
         buffers=dict(distiller.named_buffers()),
+        mapped=is_mapped(run.trainer.teacher.features[0]),
         checkpoint=run.trainer.saved_model_file,
         valid=run.best_valid_result,
         test=run.test_result,

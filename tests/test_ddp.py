@@ -74,6 +74,8 @@ def keys(odd_data, tmp_path_factory):
 def wanted(keys):
     found = {model: (model, {**keys, **LINEAR}, None) for model in STUDENTS}
     found["per step"] = ("BPR", {**keys, **LINEAR, "freqd_mask": "step"}, None)
+    mapped = {**keys["teacher"], "memory_map": True, "precision": "float16"}
+    found["mapped"] = ("BPR", {**keys, "epochs": 1, **LINEAR, "teacher": mapped}, None)
     for broken in many.BROKEN:
         found[broken] = ("BPR", {**keys, "epochs": 1, **LINEAR}, broken)
     for name in LOSSES.names():
@@ -136,6 +138,12 @@ def test_graphs_and_teacher_are_made_in_one_process_and_are_the_same_in_both(see
 def test_a_recipe_is_trained_once_for_both_processes_and_all_runs(seen):
     trained = [[each["trained"] for each in both] for both in seen.values() if "trained" in both[0]]
     assert trained == [[1, 0]] + [[0, 0]] * (len(trained) - 1)
+
+
+def test_features_that_are_to_be_paged_in_are_so_in_every_process(seen):
+    assert [each["mapped"] for each in seen["mapped"]] == [True, True]
+    assert [each["mapped"] for each in seen["BPR"]] == [False, False]
+    assert_equal(*(each["buffers"] for each in seen["mapped"]))
 
 
 def test_an_epochs_mask_is_shared_and_another_in_the_next_epoch(seen):
