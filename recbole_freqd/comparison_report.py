@@ -7,6 +7,7 @@ import numpy as np
 import yaml
 
 from recbole_freqd.errors import ConfigError
+from recbole_freqd.identity import WHERE_IT_RUNS
 from recbole_freqd.report import as_markdown, as_text, gap_closed
 from recbole_freqd.search import EQUAL_FOR_ALL
 from recbole_freqd.significance import PerUser, holm, paired_test, user_differences
@@ -129,7 +130,7 @@ def _spreads(results: Sequence[dict[str, float]]) -> dict[str, dict[str, Optiona
 def apart(
     configs: dict[str, dict[str, Any]], equal: frozenset[str] = EQUAL_FOR_ALL
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What all students have in common, and what differs, by student.
+    """What all students have in common, and what differs, by student; not where they were run.
 
     Args:
         configs: The keys of each, by student.
@@ -144,12 +145,14 @@ def apart(
     common = {
         key: value
         for key, value in alone.items()
-        if key != "seed" and all(config.get(key, missing) == value for config in students.values())
+        if key not in WHERE_IT_RUNS | {"seed"}
+        and all(config.get(key, missing) == value for config in students.values())
     }
-    unequal = sorted((equal - {"seed", "trainer", "teacher"}) & set(alone) - set(common))
+    own = {"seed", "trainer", "teacher"} | WHERE_IT_RUNS
+    unequal = sorted((equal - own) & set(alone) - set(common))
     if unequal:
         raise ConfigError(f"{', '.join(unequal)}: not the same for all that is compared.")
-    left_out = {*common, "seed", "teacher"}
+    left_out = {*common, "seed", "teacher"} | WHERE_IT_RUNS
     return common, {
         what: {key: value for key, value in config.items() if key not in left_out}
         for what, config in students.items()
