@@ -1,0 +1,65 @@
+"""What of FreqD's design matters, on validation: one change at a time from its chosen config.
+
+    python benchmarks/comparisons/diagnose_freqd.py CONFIG.yaml FROZEN.yaml --out FILE.jsonl
+
+CONFIG.yaml and FROZEN.yaml are those of a comparison that was tuned. Finished runs are kept.
+RecBole writes log/ and saved/ into the working directory.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import yaml
+
+from recbole_freqd import runs
+from recbole_freqd.plugin import register
+from recbole_freqd.quick_start import make_config
+
+
+def variants(weight: float) -> dict[str, dict[str, object]]:
+    """The changes, by what they are called; ``weight`` is the chosen freqd_beta."""
+    mlp = {"freqd_projector": "mlp"}
+    return {
+        "chosen": {},
+        "mlp": mlp,
+        "squared": {"freqd_distance": "squared"},
+        "alpha 0": {"freqd_alpha": 0.0},
+        "alpha 1": {"freqd_alpha": 1.0},
+        "quadratic": {"freqd_filter": "quadratic"},
+        "k 50": {"freqd_k": 50},
+        "no edge dropout": {"freqd_keep_prob": 1.0},
+        "mlp, weight x 3": {**mlp, "freqd_beta": 3 * weight},
+        "weight x 3": {"freqd_beta": 3 * weight},
+        "weight x 10": {"freqd_beta": 10 * weight},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config")
+    parser.add_argument("frozen")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2020])
+    options = parser.parse_args()
+    register()
+    out = Path(options.out)
+    done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
+    frozen = yaml.safe_load(Path(options.frozen).read_text())
+    base = make_config(None, None, [options.config], {"trainer": ["FreqD"]})
+    teacher = {**base["teacher"], **frozen["teacher"]}
+    for seed in options.seeds:
+        for name, change in variants(frozen["FreqD"]["freqd_beta"]).items():
+            if any((row["name"], row["seed"]) == (name, seed) for row in done):
+                continue
+            keys = {**frozen["FreqD"], **change, "teacher": teacher, "seed": seed}
+            run = runs.run(runs.config_with(base, ["FreqD"], **keys), saved=False, test=False)
+            epochs = len(run.trainer.train_loss_dict)
+            row = {"name": name, "seed": seed, "valid": run.best_valid_score, "epochs": epochs}
+            with open(out, "a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
