@@ -310,7 +310,9 @@ def _results(
     return {
         "dataset": base["dataset"],
         "model": base["model"],
-        "teacher_model": records["teacher"][0]["model"] if records["teacher"] else spec["model"],
+        "teacher_model": records["teacher"][0]["model"]
+        if records["teacher"]
+        else spec.get("model") or spec[CHECKPOINT],
         "version": __version__,
         "metric": metric,
         "reference": reference,

@@ -217,11 +217,8 @@ def in_words(results: dict[str, Any]) -> str:
             f"At {LEVEL} (paired t-test over users, Holm-corrected) {reference} is "
             f"{'; '.join(told)}."
         )
-    if (
-        students
-        and by_name["teacher"]["test"]
-        and all(row["gap_closed"] is None for row in students)
-    ):
+    ends = [by_name[what]["test"].get(results["metric"]) for what in ("teacher", "alone")]
+    if students and None not in ends and ends[0]["mean"] <= ends[1]["mean"]:
         sentences.append("There is no gap to close: the teacher does not beat the student alone.")
     sentences += [
         f"{_name(one['what'])}, seed {one['seed']}, failed: {one['error']}"

@@ -38,6 +38,11 @@ class DistributedTrainer(FiniteTrainer):
                 f"resume: got true in {self.processes.size} processes; allowed: in one, since the "
                 "state of the others is not kept. Leave it out, or use --nproc 1."
             )
+        if config["worker"]:
+            raise ConfigError(
+                f"worker: got {config['worker']} in {self.processes.size} processes; allowed: 0. "
+                "Loaders' own processes do not start beside others here."
+            )
         if not self.processes.is_first:
             config["log_wandb"] = False
         with compat.one_of_many(self.processes.is_first, config["device"].type == "cpu"):

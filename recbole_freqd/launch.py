@@ -1,9 +1,12 @@
 """One job in several processes, as RecBole's ``run`` starts them; each of them knows us."""
 
 import os
+import pickle
 import socket
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable
 
 from recbole_freqd.errors import ConfigError, FreqDError, TrainingError
@@ -113,22 +116,33 @@ class Launch:
         import torch.cuda
         import torch.multiprocessing as mp
 
-        queue = mp.get_context("spawn").SimpleQueue()
         # On the CPU, processes with as many threads as there are cores would wait for each other.
         split = torch.cuda.device_count() == 0 and "OMP_NUM_THREADS" not in os.environ
         threads = max(1, torch.get_num_threads() // self.nproc) if split else 0
-        try:
-            mp.spawn(_one, args=(self, job, arguments, queue, threads), nprocs=self.nproc)
-        except mp.ProcessExitedException as error:
-            raise TrainingError(
-                f"{error}: it was killed, so the other processes were ended. Is there enough "
-                "memory for all of them?"
-            ) from error
-        except mp.ProcessRaisedException as error:
-            if queue.empty():
-                raise
-            raise queue.get() from error
-        return queue.get()
+        with tempfile.TemporaryDirectory(
+            prefix="recbole_freqd-"
+        ) as folder:  # nobody else's to read
+            told = (self, job, arguments, folder, threads)
+            started = mp.spawn(_one, args=told, nprocs=self.nproc, join=False)
+            try:
+                while not started.join():
+                    pass
+            except mp.ProcessExitedException as error:
+                raise TrainingError(
+                    f"{error}: it was killed, so the other processes were ended. Is there enough "
+                    "memory for all of them?"
+                ) from error
+            except mp.ProcessRaisedException as error:
+                errors = sorted(Path(folder).glob("error-*"))
+                if not errors:
+                    raise
+                raise pickle.loads(errors[0].read_bytes()) from error
+            finally:  # also where this process alone was told to stop
+                for process in started.processes:
+                    process.terminate()
+                for process in started.processes:
+                    process.join()
+            return pickle.loads((Path(folder) / "result").read_bytes())
 
 
 def _one(
@@ -136,10 +150,13 @@ def _one(
     launch: Launch,
     job: Callable[..., Any],
     arguments: tuple[Any, ...],
-    queue: Any,
+    folder: str,
     threads: int,
 ) -> None:
-    """The job in one of the processes, which has so many threads; 0: as torch has it."""
+    """The job in one of the processes, which has so many threads; 0: as torch has it.
+
+    What it returns, or how it failed, is written into the folder.
+    """
     import torch
 
     if threads:
@@ -147,7 +164,7 @@ def _one(
     try:
         result = job(*arguments, launch.keys(local_rank))
     except FreqDError as error:
-        queue.put(error)
+        (Path(folder) / f"error-{local_rank}").write_bytes(pickle.dumps(error))
         raise
     except RuntimeError as error:
         if "by peer" in str(error):  # let the one that has gone be the one that is reported
@@ -155,7 +172,7 @@ def _one(
         raise
     _leave()
     if local_rank == 0:
-        queue.put(result)
+        (Path(folder) / "result").write_bytes(pickle.dumps(result))
 
 
 def _leave() -> None:

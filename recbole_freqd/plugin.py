@@ -18,8 +18,8 @@ def register() -> None:
     and that strings of ``config_dict``, of the command line and of HyperTuning's files are read as
     literals, where RecBole runs them as code: ``"1/10"`` stays a string.
 
-    RecBole's ``run`` with ``nproc`` starts processes that are registered too, on GPUs or, where
-    there is none, on the CPU.
+    RecBole's ``run`` with ``nproc`` starts processes that are registered too: for configs that name
+    a trainer on GPUs or, where there is none, on the CPU.
 
     Call it at the top of a script, before ``recbole.quick_start`` is imported: that import is what
     fails on today's packages, and spawned processes run the top of the script again. Calling it

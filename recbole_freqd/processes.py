@@ -98,8 +98,14 @@ class Processes:
             return work()
         name = self.agreed(lambda: f"recbole_freqd-{uuid.uuid4().hex}")
         file = Path(tempfile.gettempdir()) / f"{name}-{self.rank - self.local_rank}.pt"
+
+        def save() -> None:
+            made = work()
+            file.touch(mode=0o600, exist_ok=False)  # features of users are nobody else's to read
+            torch.save(made, file)
+
         try:
-            self.together(lambda: torch.save(work(), file), here=self.local_rank == 0)
+            self.together(save, here=self.local_rank == 0)
             mapped = {"mmap": True} if "mmap" in signature(torch.load).parameters else {}
             read = partial(torch.load, file, weights_only=True, **mapped)
             return self.together(read)  # type: ignore[return-value]

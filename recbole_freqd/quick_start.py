@@ -125,7 +125,11 @@ def main(arguments: Optional[list[str]] = None) -> int:
     except KeyboardInterrupt:
         if options.debug:
             raise
-        way = "" if options.nproc > 1 else " The same command with --resume goes on."
+        way = (
+            ""
+            if max(options.nproc, options.world_size) > 1
+            else " The same command with --resume goes on."
+        )
         print(f"\nStopped.{way}", file=sys.stderr)
         return 130
     finally:

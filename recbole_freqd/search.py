@@ -99,7 +99,7 @@ def draw(space: Space, trial: int) -> dict[str, Any]:
     interrupted search goes on where it was, a longer one contains the shorter, and a key that
     several spaces share has the same value in all of them, so that no method is lucky in its
     learning rates. Keys that differ in the method's prefix only, as ``freqd_beta`` and ``fd_beta``,
-    fall on the same place of their ranges.
+    fall on the same place of their ranges, unless they are of one space (``FreqD+FD``).
 
     Source: McKay, Beckman & Conover, "A Comparison of Three Methods for Selecting Values of Input
         Variables", Technometrics 21 (1979).
@@ -112,8 +112,12 @@ def draw(space: Space, trial: int) -> dict[str, Any]:
     """
     prefixes = tuple(f"{LOSSES.get(name).prefix}_" for name in LOSSES.names())
 
+    shared: dict[str, str] = {}
+    for key in space:
+        shared.setdefault(key.partition("_")[2] if key.startswith(prefixes) else key, key)
+
     def place(key: str) -> float:
-        name = key.partition("_")[2] if key.startswith(prefixes) else key
+        name = next((name for name, first in shared.items() if first == key), key)
         source = random.Random(f"{name} {trial // _BLOCK}")
         eighths = source.sample(range(_BLOCK), _BLOCK)
         within = [source.random() for _ in range(_BLOCK)]

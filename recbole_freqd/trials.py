@@ -31,12 +31,12 @@ class TrialLog:
         self.path, self.key = path, key
         self._known: dict[Any, Record] = {}
         try:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(
                 f"{path} cannot be read: {error}. Remove it, and its trials are run again."
             ) from error
-        for line in lines:
+        for line in filter(None, lines):
             try:
                 trial = json.loads(line)
                 if not trial.get("failed"):

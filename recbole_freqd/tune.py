@@ -137,8 +137,9 @@ def read_frozen(
         ConfigError: No such file, a method has no section, or a key is not one to be chosen.
     """
     frozen = read_yaml(file, "--frozen")
+    failed = (frozen.get("tuned") or {}).get("failed") or {}
     for what in ("alone", *methods):
-        if not isinstance(frozen.get(what), dict):
+        if not isinstance(frozen.get(what), dict) and what not in failed:
             raise ConfigError(
                 f"{file} has no section {what}; there: {', '.join(frozen)}. Tune it with the same "
                 "budget as the others (--tune), or add its keys by hand."

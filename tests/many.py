@@ -175,6 +175,11 @@ def all_of_them(launched):
     return Processes(launched["local_rank"], launched["local_rank"], 2, 2)
 
 
+def much(launched):
+    """More than a pipe holds."""
+    return {f"metric@{k}": [0.5] * 100 for k in range(2000)}
+
+
 def one_dies(launched):
     """Process 1 is killed while process 0 waits for it."""
     dist.init_process_group(

@@ -493,6 +493,10 @@ def test_the_words_say_who_is_first_also_when_it_is_another():
     without_gap = some_results(teacher=0.1)
     assert "There is no gap to close" in in_words(without_gap)
     assert "Tuning: none" in markdown(without_gap)
+    failed = some_results()  # no method has a gap then, but there is one
+    for row in failed["table"]:
+        row["gap_closed"] = None
+    assert "no gap" not in in_words(failed)
 
 
 def test_a_teacher_that_cannot_be_tested_leaves_its_cells_blank():

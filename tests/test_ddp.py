@@ -19,9 +19,11 @@ from filelock import FileLock
 import recbole_freqd
 from recbole_freqd import compat
 from recbole_freqd.compat.launch import only_nccl
+from recbole_freqd.distributed import DistributedTrainer
 from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.launch import Launch
 from recbole_freqd.losses import LOSSES
+from recbole_freqd.processes import Processes
 from recbole_freqd.quick_start import main
 from recbole_freqd.rng import RandomStream
 from tests import many
@@ -214,6 +216,16 @@ def test_a_process_that_dies_ends_the_others(monkeypatch):
     with pytest.raises(TrainingError, match="process 1 terminated with signal SIGKILL"):
         Launch(2, port=a_port()).run(many.one_dies)
     assert time.monotonic() - start < 60
+
+
+def test_a_result_of_any_size_comes_back_from_the_first_process():
+    assert Launch(2, port=a_port()).run(many.much) == many.much({})
+
+
+def test_processes_of_loaders_are_refused_beside_others(monkeypatch):
+    monkeypatch.setattr(Processes, "of", lambda config: Processes(0, 0, 2, 2))
+    with pytest.raises(ConfigError, match="worker: got 3 in 2 processes; allowed: 0"):
+        DistributedTrainer({"single_spec": False, "resume": False, "worker": 3}, None)
 
 
 @pytest.mark.parametrize(

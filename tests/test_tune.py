@@ -74,10 +74,10 @@ def test_every_eight_trials_have_a_value_in_each_eighth_of_every_range():
 
 
 def test_weights_of_two_methods_fall_on_the_same_place_of_their_ranges():
-    spaces = {"fd_beta": Rule("uniform", (0.0, 1.0)), "freqd_beta": Rule("uniform", (0.0, 1.0))}
+    rule = Rule("uniform", (0.0, 1.0))
     for trial in range(5):
-        drawn = draw(spaces, trial)
-        assert drawn["fd_beta"] == drawn["freqd_beta"]
+        one, other = draw({"fd_beta": rule}, trial), draw({"freqd_beta": rule}, trial)
+        assert one["fd_beta"] == other["freqd_beta"]
 
 
 def test_drawing_leaves_the_global_stream_alone():
@@ -381,3 +381,18 @@ def test_frozen_configs_that_are_not_fair_are_refused(tmp_path, text, message):
     (tmp_path / "frozen.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         read_frozen(str(tmp_path / "frozen.yaml"), {"FD": ["FD"]})
+
+
+def test_a_method_whose_trials_have_all_failed_needs_no_frozen_section(tmp_path):
+    file = tmp_path / "frozen.yaml"
+    file.write_text("tuned: {failed: {FD: {runs: 2, error: none left}}}\nalone: {}\n")
+    assert read_frozen(str(file), {"FD": ["FD"]})["alone"] == {}
+
+
+def test_weights_of_methods_that_are_added_are_drawn_apart():
+    drawn = [draw(space_of(["FreqD", "FD"]), trial) for trial in range(8)]
+    assert len({one["freqd_beta"] == one["fd_beta"] for one in drawn}) == 1
+    ratios = {round(one["freqd_beta"] / one["fd_beta"], 1) for one in drawn}
+    assert len(ratios) > 4
+    alone = [draw(space_of(["FreqD"]), trial) for trial in range(8)]
+    assert [one["freqd_beta"] for one in alone] == [one["freqd_beta"] for one in drawn]
