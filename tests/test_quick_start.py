@@ -92,8 +92,8 @@ def test_a_dotted_key_changes_the_default_teacher_and_another_model_replaces_it(
 @pytest.mark.parametrize(
     ("argument", "gone"),
     [
-        ("--trainer=FD", {"freqd_alpha", "freqd_beta", "freqd_k", "freqd_projector"}),
-        ("--trainer=None", {"freqd_alpha", "freqd_beta", "freqd_k", "freqd_projector"}),
+        ("--trainer=FD", {"freqd_alpha", "freqd_beta", "freqd_k"}),
+        ("--trainer=None", {"freqd_alpha", "freqd_beta", "freqd_k"}),
         ("--freqd_filter=[1.0,-0.5]", {"freqd_alpha"}),
         ("--freqd_filter=quadratic", set()),
         ("--freqd_k=7", {"freqd_k"}),
