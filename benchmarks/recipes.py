@@ -20,7 +20,7 @@ from recbole_freqd.identity import WHERE_IT_RUNS
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.quick_start import make_config
 from recbole_freqd.settings import properties_folder
-from recbole_freqd.writing import write_atomically
+from recbole_freqd.writing import write_text
 
 _ALWAYS = ("learning_rate", "weight_decay", "embedding_size")
 
@@ -91,7 +91,7 @@ def write_recipes(file: Path, output: Path) -> list[Path]:
         text = _comment(results, rows[method], file.name) + yaml.safe_dump(
             keys, sort_keys=False, allow_unicode=True, default_flow_style=None
         )
-        write_atomically(path, lambda new, text=text: Path(new).write_text(text, "utf-8"))
+        write_text(path, text)
         written.append(path)
     return written
 

@@ -12,11 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from recbole_freqd.checkpoint import fingerprint, read_json, write_atomically, write_json
+from recbole_freqd.checkpoint import fingerprint, read_json, write_json
 from recbole_freqd.errors import CheckpointError, FreqDError
 from recbole_freqd.identity import differences
 from recbole_freqd.per_user import load_users, save_users
 from recbole_freqd.significance import PerUser
+from recbole_freqd.writing import write_text
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,7 @@ class CellStore:
             CheckpointError: It cannot be written.
         """
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        write_atomically(
-            self.folder / f"{cell.name}.failed", lambda path: Path(path).write_text(text, "utf-8")
-        )
+        write_text(self.folder / f"{cell.name}.failed", text)
         return reason(error)
 
     def users(self, cell: Cell) -> Optional[PerUser]:

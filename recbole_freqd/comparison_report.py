@@ -139,20 +139,22 @@ def apart(
     Raises:
         ConfigError: Something differs that has to be the same for all.
     """
-    students = {what: config for what, config in configs.items() if what != "teacher"}
-    alone = students["alone"]
+    apart_from = WHERE_IT_RUNS | {"seed"}
+    students = {
+        what: {key: value for key, value in config.items() if key not in apart_from}
+        for what, config in configs.items()
+        if what != "teacher"
+    }
     missing = object()
     common = {
         key: value
-        for key, value in alone.items()
-        if key not in WHERE_IT_RUNS | {"seed"}
-        and all(config.get(key, missing) == value for config in students.values())
+        for key, value in students["alone"].items()
+        if all(config.get(key, missing) == value for config in students.values())
     }
-    own = {"seed", "trainer", "teacher"} | WHERE_IT_RUNS
-    unequal = sorted((equal - own) & set(alone) - set(common))
+    unequal = sorted((equal - {"trainer", "teacher"}) & set(students["alone"]) - set(common))
     if unequal:
         raise ConfigError(f"{', '.join(unequal)}: not the same for all that is compared.")
-    left_out = {*common, "seed", "teacher"} | WHERE_IT_RUNS
+    left_out = {*common, "teacher"}
     return common, {
         what: {key: value for key, value in config.items() if key not in left_out}
         for what, config in students.items()

@@ -119,9 +119,8 @@ class Launch:
         # On the CPU, processes with as many threads as there are cores would wait for each other.
         split = torch.cuda.device_count() == 0 and "OMP_NUM_THREADS" not in os.environ
         threads = max(1, torch.get_num_threads() // self.nproc) if split else 0
-        with tempfile.TemporaryDirectory(
-            prefix="recbole_freqd-"
-        ) as folder:  # nobody else's to read
+        # What the processes tell is read from files that are nobody else's; a pipe would fill up.
+        with tempfile.TemporaryDirectory(prefix="recbole_freqd-") as folder:
             told = (self, job, arguments, folder, threads)
             started = mp.spawn(_one, args=told, nprocs=self.nproc, join=False)
             try:

@@ -15,7 +15,7 @@ from recbole_freqd.identity import planned_identity
 from recbole_freqd.progress import Countdown
 from recbole_freqd.search import Space
 from recbole_freqd.teacher.recipe import is_closed_form, recipe_config
-from recbole_freqd.trials import TrialLog, in_words
+from recbole_freqd.trials import TrialLog
 from recbole_freqd.yaml_files import read_yaml, write_yaml
 
 
@@ -215,10 +215,9 @@ def _trial(
     if "id" in found:
         log.add({**found, "seconds": seconds})
     drawn = ", ".join(f"{key} {value}" for key, value in keys.items())
-    score = f"valid {metric} {in_words(found)}"
-    if found["score"] is None:
-        score = f"failed: {found['error']}"
-    count.done(what, f"{what}, trial {trial}, seed {seed}: {score} with {drawn}", seconds)
+    score = found["score"]
+    words = f"failed: {found['error']}" if score is None else f"valid {metric} {score:.4f}"
+    count.done(what, f"{what}, trial {trial}, seed {seed}: {words} with {drawn}", seconds)
     return found
 
 

@@ -10,11 +10,10 @@ import argparse
 import json
 from pathlib import Path
 
-import yaml
-
 from recbole_freqd import runs
 from recbole_freqd.plugin import register
 from recbole_freqd.quick_start import make_config
+from recbole_freqd.yaml_files import read_yaml
 
 
 def variants(weight: float) -> dict[str, dict[str, object]]:
@@ -45,7 +44,7 @@ def main() -> None:
     register()
     out = Path(options.out)
     done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
-    frozen = yaml.safe_load(Path(options.frozen).read_text())
+    frozen = read_yaml(options.frozen, "FROZEN.yaml")
     base = make_config(None, None, [options.config], {"trainer": ["FreqD"]})
     teacher = {**base["teacher"], **frozen["teacher"]}
     for seed in options.seeds:

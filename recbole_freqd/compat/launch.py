@@ -39,8 +39,8 @@ def apply_start_of_processes(patches: Patches) -> None:
         if "local_rank" not in values:
             return start(self)
         if "gpu_id" not in self.external_config_dict:  # RecBole's default is one
-            given = os.environ.get("CUDA_VISIBLE_DEVICES") or _numbers(values["nproc"])
-            values["gpu_id"] = ",".join(given.split(",")[: values["nproc"]])
+            usable = os.environ.get("CUDA_VISIBLE_DEVICES") or _numbers(values["nproc"])
+            values["gpu_id"] = ",".join(usable.split(",")[: values["nproc"]])
         given = values["gpu_id"]
         visible = ",".join(map(str, given)) if isinstance(given, (tuple, list)) else str(given)
         os.environ["CUDA_VISIBLE_DEVICES"] = visible  # as RecBole does; before torch looks at it
