@@ -94,8 +94,8 @@ class DistillationTrainer(SidecarTrainer):
         """As RecBole's ``fit``, with the teacher found first.
 
         Raises:
-            TrainingError: A loss or weights that are not finite, or no model was saved although
-                asked for.
+            TrainingError: A loss or weights that are not finite, an epoch without any call of the
+                student's ``calculate_loss``, or no model was saved although asked for.
         """
         self._verbose = verbose
         self._prepare(train_data, valid_data)
@@ -206,12 +206,23 @@ class DistillationTrainer(SidecarTrainer):
     def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
         self._sums, self._steps = {}, 0
         result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
+        self._check_taught(epoch_idx)
         parts = {name: float(value) / self._steps for name, value in self._sums.items()}
         if parts:
             self._log_parts(parts, epoch_idx)
         if epoch_idx % _BANDS_EVERY == 0 or epoch_idx == self.epochs - 1:
             self._log_bands(epoch_idx)
         return result
+
+    def _check_taught(self, epoch_idx: int) -> None:
+        """Raises TrainingError where an epoch went by without the student's ``calculate_loss``."""
+        if self.distiller.losses and not self._steps:
+            raise TrainingError(
+                f"Epoch {epoch_idx} of {type(self).__name__} never called the calculate_loss of "
+                f"{type(self.model).__name__}, which is where {', '.join(self.methods)} comes in: "
+                "the student would learn without its teacher. Let the trainer of the student call "
+                "model.calculate_loss(interaction) in every epoch, or leave trainer out."
+            )
 
     def _log_bands(self, epoch_idx: int) -> None:
         """What of each band is not learnt yet, for the losses that are asked for it."""

@@ -408,3 +408,20 @@ def test_a_second_fit_on_other_data_is_refused(built, teacher_recipe):
     _, (other, other_valid, _) = built(seed=5, **keys)
     with pytest.raises(ConfigError, match="again with other data.*Make a new trainer"):
         trainer.fit(other, other_valid, show_progress=False)
+
+
+def test_a_trainer_that_goes_round_calculate_loss_is_refused_after_an_epoch(started, monkeypatch):
+    from recbole.trainer import Trainer
+
+    def by_itself(trainer, train_data, epoch, *args, **kwargs):
+        batch = next(iter(train_data))
+        trainer.optimizer.zero_grad()
+        loss = -trainer.model.predict(batch).sum()
+        loss.backward()
+        trainer.optimizer.step()
+        return loss.item()
+
+    monkeypatch.setattr(Trainer, "_train_epoch", by_itself)
+    with pytest.raises(TrainingError, match="Epoch 0 of .* never called the calculate_loss of BPR"):
+        fit(started)
+    fit(started, freqd_beta=0.0)  # alone on purpose

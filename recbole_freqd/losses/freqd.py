@@ -27,6 +27,7 @@ from recbole_freqd.losses.distances import (
     projected_distance,
     refuse_one_dimension,
     row_distance,
+    single_precision,
 )
 from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
 from recbole_freqd.rows import FeatureRows, Features, as_rows
@@ -182,12 +183,13 @@ class FreqDLoss(DistillationLoss):
         negative_item_ids: Optional[torch.Tensor] = None,
     ) -> torch.Tensor:
         student = as_rows(student_features)
-        return mean_over_batch(
-            lambda side, ids: self.distances(side, student, ids),
-            user_ids,
-            positive_item_ids,
-            negative_item_ids,
-        )
+        with single_precision(user_ids.device):
+            return mean_over_batch(
+                lambda side, ids: self.distances(side, student, ids),
+                user_ids,
+                positive_item_ids,
+                negative_item_ids,
+            )
 
     def distances(self, side: str, student: FeatureRows, ids: torch.Tensor) -> torch.Tensor:
         """Distance between filtered student and filtered teacher rows.

@@ -52,8 +52,8 @@ class HetCompLoss(ListwiseLoss):
     (the student has learnt on its own what comes next), or less than today's.
 
     This is the one loss whose step costs (users of the batch) × n_items: E is a softmax over the
-    whole catalogue. It is computed in blocks of users within a memory budget, twice (again for the
-    gradient); for a student whose scores are no dot products, in one piece.
+    whole catalogue. Where that does not fit into a memory budget it is computed in blocks of users,
+    and again for the gradient; for a student whose scores are no dot products, in one piece.
 
     Args and errors are those of :class:`recbole_freqd.losses.base.DistillationLoss`, with
     ``teacher_trajectory``: a recipe with ``teacher.keep_every`` makes one. The options:
@@ -272,6 +272,8 @@ class HetCompLoss(ListwiseLoss):
                 scores = student.with_biases(some @ all_items.T, ids, everything)
                 return self._masked_sum(scores, ids, listed)
 
+        if len(users) <= size:  # all that the gradient needs fits into the budget
+            return of_block(users, user_ids, top, items)
         blocks = zip(users.split(size), user_ids.split(size), top.split(size))
         return torch.cat(
             [
