@@ -64,8 +64,13 @@ def recipe_of(results: dict[str, Any], method: str) -> dict[str, Any]:
     return {**head, **keys, "teacher": {key: teacher[key] for key in sorted(teacher, key=_order)}}
 
 
-def write_recipes(file: Path, output: Path) -> list[Path]:
+def write_recipes(file: Path, output: Path, note: str = "") -> list[Path]:
     """Writes a recipe for every method of a file of results that has been tuned and has not failed.
+
+    Args:
+        file: The results.
+        output: The folder of recipes.
+        note: What else is to be known of how they were chosen, such as "after test".
 
     Raises:
         FreqDError: There is none, a recipe does not pass the checks of a config, or the file
@@ -88,7 +93,7 @@ def write_recipes(file: Path, output: Path) -> list[Path]:
         make_config(None, None, None, keys)
         name = f"{results['teacher_model']}-{results['model']}-{method}.yaml"
         path = output / results["dataset"] / name
-        text = _comment(results, rows[method], file.name) + yaml.safe_dump(
+        text = _comment(results, rows[method], file.name, note) + yaml.safe_dump(
             keys, sort_keys=False, allow_unicode=True, default_flow_style=None
         )
         write_text(path, text)
@@ -96,7 +101,7 @@ def write_recipes(file: Path, output: Path) -> list[Path]:
     return written
 
 
-def _comment(results: dict[str, Any], row: dict[str, Any], file: str) -> str:
+def _comment(results: dict[str, Any], row: dict[str, Any], file: str, note: str) -> str:
     """What the config is, how it was found, what it came to."""
     tuning, metric = results["tuning"], results["metric"]
     test = row["test"][metric]
@@ -104,8 +109,8 @@ def _comment(results: dict[str, Any], row: dict[str, Any], file: str) -> str:
     return (
         f"# {results['dataset']}: {results['teacher_model']} → {results['model']}, {row['what']}. "
         "Give data_path, and a seed.\n"
-        f"# Chosen by {tuning['trials']} trials on validation data (seeds "
-        f"{', '.join(map(str, tuning['seeds']))}).\n"
+        f"# Chosen by {tuning['trials']} trials on validation data (seed "
+        f"{', '.join(map(str, tuning['seeds']))}){note and f', {note}'}.\n"
         f"# Test {metric} {test['mean']:.4f}{spread} over seeds "
         f"{', '.join(map(str, results['seeds']))}: {file}, commit "
         f"{', '.join(map(str, results['commits']))}.\n"
@@ -121,11 +126,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Recipes from the results of comparisons.")
     parser.add_argument("results", nargs="+", type=Path, help="results-<hash>.json of --compare")
     parser.add_argument("--output_dir", type=Path, default=properties_folder() / "recipe")
+    parser.add_argument("--note", default="", help='how they were chosen besides: "after test"')
     options = parser.parse_args()
     sys.argv = sys.argv[:1]  # RecBole's Config would read it too
     try:
         for file in options.results:
-            print("\n".join(map(str, write_recipes(file, options.output_dir))))
+            print("\n".join(map(str, write_recipes(file, options.output_dir, options.note))))
     except FreqDError as error:
         sys.exit(f"recipes: {error}")
 

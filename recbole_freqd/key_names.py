@@ -76,8 +76,9 @@ def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
 
 def mention_unknown(external: dict[str, Any], hosts: set[str]) -> None:
     """Warns of unknown keys that are nearly ones of RecBole; a model of one's own may read them."""
+    known = hosts.union(_NOT_SETTINGS, *(method_keys(name) for name in LOSSES.names()))
     for key in map(str, external):
-        near = None if key in hosts or key in _NOT_SETTINGS else nearest(key, sorted(hosts))
+        near = None if key in known else nearest(key, sorted(hosts))
         if near:
             logger.warning(
                 "Unknown key %s: RecBole ignores it, unless a model of your own reads it. Did you "

@@ -495,3 +495,11 @@ def test_a_key_that_is_nearly_one_of_recboles_is_mentioned(tiny_config, teacher_
         tiny_config(trainer="FreqD", teacher=teacher_recipe, embeding_size=8)
     assert "Unknown key 'embeding_size': RecBole ignores it" in caplog.text
     assert "Did you mean 'embedding_size'?" in caplog.text
+
+
+@every_loss
+def test_no_key_of_a_method_is_taken_for_an_unknown_one_of_recboles(name, tiny_config, caplog):
+    defaults = {key: of_it.default for key, of_it in method_keys(name).items()}
+    with caplog.at_level(logging.WARNING):
+        tiny_config(trainer=name, teacher={"model": "BPR", "keep_every": 1}, **defaults)
+    assert "Unknown key" not in caplog.text
