@@ -236,8 +236,8 @@ def markdown(results: dict[str, Any]) -> str:
     conditions = {key: common[key] for key in _SHOWN if common.get(key) is not None}
     tuning = results["tuning"]
     budget = (
-        f"{tuning['trials']} trials (Latin hypercube sampling) on the validation split of seeds "
-        f"{', '.join(map(str, tuning['seeds']))} for each of {', '.join(tuning['tuned'])}"
+        f"{tuning['trials']} trials (nested Latin hypercube sampling) on the validation split of "
+        f"seeds {', '.join(map(str, tuning['seeds']))} for each of {', '.join(tuning['tuned'])}"
         if tuning
         else "none; every method as configured below, all else as in properties/"
     )

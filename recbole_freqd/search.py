@@ -91,18 +91,20 @@ def read_rule(line: Any, kinds: tuple[str, ...]) -> Optional[Rule]:
 
 
 def draw(space: Space, trial: int) -> dict[str, Any]:
-    """The keys of a trial, by Latin hypercube sampling in blocks of eight trials.
+    """The keys of a trial, by nested Latin hypercube sampling in blocks of eight trials.
 
     Trials 0 to 7, and every eight after them, have one value of each key in each eighth of its
-    range: few trials drawn independently would often leave out what matters (all of a learning
-    rate's upper half, say). A function of the number of the trial and the name of the key alone: an
-    interrupted search goes on where it was, a longer one contains the shorter, and a key that
-    several spaces share has the same value in all of them, so that no method is lucky in its
-    learning rates. Keys that differ in the method's prefix only, as ``freqd_beta`` and ``fd_beta``,
+    range, every four of them one in each quarter and every two one in each half: few trials drawn
+    independently would often leave out what matters (all of a learning rate's upper half, say), and
+    so would the first few of an eight. A function of the number of the trial and the name of the
+    key alone: an interrupted search goes on where it was, a longer one contains the shorter, and a
+    key that several spaces share has the same value in all of them, so that no method is lucky in
+    its learning rates. Keys that differ in the method's prefix only, as ``freqd_beta`` and ``fd_beta``,
     fall on the same place of their ranges, unless they are of one space (``FreqD+FD``).
 
     Source: McKay, Beckman & Conover, "A Comparison of Three Methods for Selecting Values of Input
-        Variables", Technometrics 21 (1979).
+        Variables", Technometrics 21 (1979); Qian, "Nested Latin Hypercube Designs", Biometrika 96
+        (2009).
 
     Example:
         >>> rate = {"learning_rate": Rule("loguniform", (0.001, 0.01))}
@@ -119,11 +121,20 @@ def draw(space: Space, trial: int) -> dict[str, Any]:
     def place(key: str) -> float:
         name = next((name for name, first in shared.items() if first == key), key)
         source = random.Random(f"{name} {trial // _BLOCK}")
-        eighths = source.sample(range(_BLOCK), _BLOCK)
+        eighths = _order_of_eighths(source)
         within = [source.random() for _ in range(_BLOCK)]
         return (eighths[trial % _BLOCK] + within[trial % _BLOCK]) / _BLOCK
 
     return {key: rule.at(place(key)) for key, rule in space.items()}
+
+
+def _order_of_eighths(source: random.Random) -> list[int]:
+    """0 to 7 at random; every two have one of each half, every four one of each quarter."""
+    halves = []
+    for base in (0, 4):
+        quarters = [source.sample([low, low + 1], 2) for low in (base, base + 2)]
+        halves.append([eighth for two in zip(*quarters) for eighth in source.sample(two, 2)])
+    return [eighth for pair in zip(*halves) for eighth in source.sample(pair, 2)]
 
 
 def space_of(

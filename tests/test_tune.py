@@ -5,6 +5,7 @@ import math
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 import yaml
 
@@ -71,6 +72,38 @@ def test_every_eight_trials_have_a_value_in_each_eighth_of_every_range():
     orders = {tuple(draw(rules, first + t)["b"] for t in range(8)) for first in range(0, 80, 8)}
     assert len(orders) == 10  # blocks and keys are shuffled on their own
     assert [draw(rules, t)["b"] for t in range(8)] != [int(draw(rules, t)["a"]) for t in range(8)]
+
+
+def eighths_of(names, first=0):
+    """(keys, 8): the eighth that each trial of a block has of each key."""
+    space = {name: Rule("choice", tuple(range(8))) for name in names}
+    drawn = [draw(space, first + trial) for trial in range(8)]
+    return np.array([[one[name] for one in drawn] for name in names])
+
+
+@pytest.mark.parametrize("first", [0, 8])
+def test_the_first_trials_of_an_eight_are_spread_over_every_range(first):
+    names = ["learning_rate", "weight_decay", "kd_temperature", *map(str, range(200))]
+    orders = eighths_of(names, first)
+    for size in (2, 4, 8):  # one of each half in every two, of each quarter in every four
+        parts = (orders // (8 // size)).reshape(len(names), 8 // size, size)
+        assert (np.sort(parts, axis=-1) == np.arange(size)).all()
+    counts = np.stack([np.bincount(column, minlength=8) for column in orders.T])
+    assert counts.min() > 8 and counts.max() < 48  # any eighth at any place: 25 of each expected
+
+
+def test_no_key_is_tied_to_another():
+    orders = eighths_of([f"key{number}" for number in range(200)])
+    correlations = np.corrcoef(orders)[np.triu_indices(200, 1)]
+    assert abs(correlations.mean()) < 0.02
+    assert np.abs(correlations).mean() < 0.42  # 0.37 as it is; 0.31 of orders wholly at random
+
+
+@pytest.mark.parametrize("method", ["KD", "RRD", "DCD"])
+def test_six_trials_try_every_temperature(method):
+    key = f"{LOSSES.get(method).prefix}_temperature"
+    drawn = {draw(space_of([method]), trial)[key] for trial in range(6)}
+    assert drawn == set(space_of([method])[key].values)
 
 
 def test_weights_of_two_methods_fall_on_the_same_place_of_their_ranges():
@@ -267,7 +300,8 @@ def test_the_comparison_runs_with_the_configs_that_were_chosen(compare):
     assert teacher["test"]["ndcg@10"] > 0
     (text,) = compare.folder.glob("results-*.md")
     assert (
-        "1 trials (Latin hypercube sampling) on the validation split of seeds 1" in text.read_text()
+        "1 trials (nested Latin hypercube sampling) on the validation split of seeds 1"
+        in text.read_text()
     )
     # the same by the file, without a search
     again = compare(["FD"], seeds=[1], frozen=str(file))
