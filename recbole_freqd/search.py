@@ -99,8 +99,9 @@ def draw(space: Space, trial: int) -> dict[str, Any]:
     so would the first few of an eight. A function of the number of the trial and the name of the
     key alone: an interrupted search goes on where it was, a longer one contains the shorter, and a
     key that several spaces share has the same value in all of them, so that no method is lucky in
-    its learning rates. Keys that differ in the method's prefix only, as ``freqd_beta`` and ``fd_beta``,
-    fall on the same place of their ranges, unless they are of one space (``FreqD+FD``).
+    its learning rates. Keys that differ in the method's prefix only, as ``freqd_beta`` and
+    ``fd_beta``, fall on the same place of their ranges, unless they are of one space
+    (``FreqD+FD``).
 
     Source: McKay, Beckman & Conover, "A Comparison of Three Methods for Selecting Values of Input
         Variables", Technometrics 21 (1979); Qian, "Nested Latin Hypercube Designs", Biometrika 96
