@@ -17,6 +17,7 @@ import yaml
 
 from recbole_freqd.errors import ConfigError, FreqDError
 from recbole_freqd.identity import WHERE_IT_RUNS
+from recbole_freqd.key_names import NOT_SETTINGS
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.quick_start import make_config
 from recbole_freqd.settings import properties_folder
@@ -58,7 +59,7 @@ def recipe_of(results: dict[str, Any], method: str) -> dict[str, Any]:
         for key, value in found.items()
         if key.startswith(prefixes) or key in _ALWAYS or defaults.get(key, missing) != value
     }
-    for key in (*WHERE_IT_RUNS, "trainer", "teacher", "model", "dataset", "seed"):
+    for key in (*WHERE_IT_RUNS, *NOT_SETTINGS, "trainer", "teacher", "model", "dataset", "seed"):
         keys.pop(key, None)
     head = {"model": results["model"], "dataset": results["dataset"], "trainer": found["trainer"]}
     return {**head, **keys, "teacher": {key: teacher[key] for key in sorted(teacher, key=_order)}}
@@ -66,6 +67,8 @@ def recipe_of(results: dict[str, Any], method: str) -> dict[str, Any]:
 
 def write_recipes(file: Path, output: Path, note: str = "") -> list[Path]:
     """Writes a recipe for every method of a file of results that has been tuned and has not failed.
+
+    Where another one is replaced, it is printed where that one was from.
 
     Args:
         file: The results.
@@ -96,9 +99,18 @@ def write_recipes(file: Path, output: Path, note: str = "") -> list[Path]:
         text = _comment(results, rows[method], file.name, note) + yaml.safe_dump(
             keys, sort_keys=False, allow_unicode=True, default_flow_style=None
         )
+        _say_what_is_replaced(path, text)
         write_text(path, text)
         written.append(path)
     return written
+
+
+def _say_what_is_replaced(path: Path, text: str) -> None:
+    """Says that another recipe is there already, and the last line of its comment: its origin."""
+    old = path.read_text(encoding="utf-8") if path.is_file() else text
+    if old != text:
+        comments = [line for line in old.splitlines() if line.startswith("#")]
+        print(f"{path} replaces another one: {(comments or ['# no comment'])[-1][2:]}")
 
 
 def _comment(results: dict[str, Any], row: dict[str, Any], file: str, note: str) -> str:

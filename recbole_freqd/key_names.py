@@ -1,6 +1,7 @@
 """Checks of the names of keys: RecBole reads a misspelt one as None, and says nothing."""
 
 import logging
+from functools import cache
 from typing import Any
 
 from recbole_freqd.errors import ConfigError, did_you_mean, shown
@@ -19,7 +20,7 @@ _ONLY_OF_TEACHERS = (
     "keep_every",
 )
 # Keys of RecBole that are no settings: it works them out itself, and believes what it is given.
-_NOT_SETTINGS = (
+NOT_SETTINGS = (
     "MODEL_TYPE",
     "MODEL_INPUT_TYPE",
     "eval_type",
@@ -76,16 +77,20 @@ def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
 
 def mention_unknown(external: dict[str, Any], hosts: set[str]) -> None:
     """Warns of unknown keys that are nearly ones of RecBole; a model of one's own may read them."""
-    known = hosts.union(_NOT_SETTINGS, *(method_keys(name) for name in LOSSES.names()))
+    known = hosts.union(NOT_SETTINGS, *(method_keys(name) for name in LOSSES.names()))
     for key in map(str, external):
         near = None if key in known else nearest(key, sorted(hosts))
         if near:
-            logger.warning(
-                "Unknown key %s: RecBole ignores it, unless a model of your own reads it. Did you "
-                "mean %r?",
-                shown(key),
-                near,
-            )
+            _mention(key, near)
+
+
+@cache  # once in a process: a comparison makes dozens of Configs of the same keys
+def _mention(key: str, near: str) -> None:
+    logger.warning(
+        "Unknown key %s: RecBole ignores it, unless a model of your own reads it. Did you mean %r?",
+        shown(key),
+        near,
+    )
 
 
 def refuse_what_is_no_setting(external: dict[str, Any]) -> None:
@@ -96,7 +101,7 @@ def refuse_what_is_no_setting(external: dict[str, Any]) -> None:
     """
     launched = set(OF_MANY_PROCESSES) <= set(external)
     for key in external:
-        if key in _NOT_SETTINGS:
+        if key in NOT_SETTINGS:
             raise ConfigError(
                 f"{key}: got {shown(external[key])}; RecBole works it out itself. Remove it."
             )

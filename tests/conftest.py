@@ -80,12 +80,14 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Any:
     from recbole.config import configurator
 
     import recbole_freqd
+    from recbole_freqd import key_names
 
     stand_in = SimpleNamespace(load=_load_again, FullLoader=yaml.FullLoader)
     monkeypatch.setattr(configurator, "yaml", stand_in)
     # colorama would wrap pytest's captured stdout once more at every run.
     monkeypatch.setattr(recbole.utils.logger, "init", lambda **_: None)
     recbole_freqd.register()
+    key_names._mention.cache_clear()
     yield recbole_freqd
     recbole_freqd.unregister()
 

@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from recbole_freqd import runs
 from recbole_freqd.distiller import Distiller
 from recbole_freqd.errors import ConfigError, TeacherError, TrainingError
 from recbole_freqd.features import extract_features, student_adapter
@@ -495,6 +496,19 @@ def test_a_key_that_is_nearly_one_of_recboles_is_mentioned(tiny_config, teacher_
         tiny_config(trainer="FreqD", teacher=teacher_recipe, embeding_size=8)
     assert "Unknown key 'embeding_size': RecBole ignores it" in caplog.text
     assert "Did you mean 'embedding_size'?" in caplog.text
+
+
+def test_such_a_key_is_mentioned_once_however_many_configs_have_it(
+    tiny_config, teacher_recipe, caplog
+):
+    with caplog.at_level(logging.WARNING):
+        for seed in (1, 2):
+            config = tiny_config(
+                trainer="FreqD", teacher=teacher_recipe, embeding_size=8, seed=seed
+            )
+        runs.config_with(config, ["FD"], lerning_rate=0.1)
+    assert caplog.text.count("Unknown key 'embeding_size'") == 1
+    assert caplog.text.count("Unknown key 'lerning_rate'") == 1
 
 
 @every_loss

@@ -27,8 +27,9 @@ def recipes(monkeypatch, host):
 def compared(host, tiny_keys, tmp_path):
     """``compared(tune=1)``: the results of FreqD and FD+FTD, and their file."""
 
-    def run(**options):
+    def run(more=None, **options):
         keys = {**tiny_keys, "valid_metric": "NDCG@10", "epochs": 1, "teacher": dict(TEACHER)}
+        keys.update(more or {})
         results = recbole_freqd.compare(
             ["FreqD", "FD+FTD"], "LightGCN", "tiny", config_dict={**keys, "freqd_k": 3},
             seeds=[1], output_dir=str(tmp_path / "out"), say=lambda _: None, **options,
@@ -84,6 +85,22 @@ def test_a_comparison_becomes_a_recipe_for_each_method_that_runs_as_it_did(
     again["checkpoint_dir"] = str(tmp_path / "saved")
     run = runs.run(make_config(None, None, [str(written[0])], again))
     assert run.test_result == results["cells"]["FreqD"][0]["test"]
+
+
+def test_what_recbole_derives_from_sampled_evaluation_is_no_key_of_a_recipe(
+    recipes, compared, tiny_data, tmp_path, capsys
+):
+    results, file = compared({"eval_args": {"mode": "uni5"}}, tune=1)
+    assert "valid_neg_sample_args" in results["common"]
+    written = recipes.write_recipes(file, tmp_path / "recipe")
+    for path in written:
+        assert check(path, str(tiny_data))["eval_args"]["mode"] == {"valid": "uni5", "test": "uni5"}
+    assert "replaces" not in capsys.readouterr().out
+    recipes.write_recipes(file, tmp_path / "recipe")
+    assert "replaces" not in capsys.readouterr().out  # by itself
+    recipes.write_recipes(file, tmp_path / "recipe", "after test")
+    said = capsys.readouterr().out
+    assert f"{written[0]} replaces another one: Test ndcg@10" in said and file.name in said
 
 
 def test_what_was_not_tuned_or_failed_or_nobody_can_train_makes_no_recipe(
