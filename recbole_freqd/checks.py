@@ -56,6 +56,12 @@ def check_host_values(
     return checked
 
 
+def check_config(config: Any, where: str = "") -> None:
+    """:func:`check_host_values` of a finished Config, whose values it puts into their form."""
+    values = config.final_config_dict
+    values.update(check_host_values(values, config.internal_config_dict, where))
+
+
 def check_recipe_values(recipe: dict[str, Any]) -> dict[str, Any]:
     """Checks those of a teacher's values that need no knowledge of its model.
 

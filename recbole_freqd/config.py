@@ -10,10 +10,7 @@ from typing import Any, Optional, Union
 
 import yaml
 
-from recbole_freqd.checks import (
-    check_host_values,
-    check_sampling,
-)
+from recbole_freqd.checks import check_config, check_host_values, check_sampling
 from recbole_freqd.errors import ConfigError, FreqDError, listed, shown
 from recbole_freqd.key_names import TEACHER, mention_unknown, refuse_misspelt
 from recbole_freqd.literals import literals_only
@@ -301,8 +298,7 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
                 f"Unknown key {shown(f'teacher.{key}')} for model {recipe[RECIPE]}; "
                 f"did you mean 'teacher.{nearest(str(key), sorted(known), 0.0)}'?"
             )
-    values, defaults = config.final_config_dict, config.internal_config_dict
-    values.update(check_host_values(values, defaults, f"{TEACHER}."))
+    check_config(config, f"{TEACHER}.")
     check_sampling(config, f"{TEACHER}.")
     adopt_world(config, student)
     return config

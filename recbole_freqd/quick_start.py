@@ -282,7 +282,7 @@ def make_config(
     """
     from recbole.config import Config
 
-    from recbole_freqd.checks import check_host_values
+    from recbole_freqd.checks import check_config
     from recbole_freqd.config import asking_recbole, read_external
     from recbole_freqd.key_names import refuse_what_is_no_setting
     from recbole_freqd.model_classes import check_dataset_name, check_model_name
@@ -295,8 +295,7 @@ def make_config(
     check_dataset_name(given.get("dataset") if dataset is None else dataset)
     with asking_recbole(given):
         config = Config(model, dataset, files, values)
-    final = config.final_config_dict
-    final.update(check_host_values(final, config.internal_config_dict))
+    check_config(config)
     return config
 
 

@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from recbole_freqd.checks import check_data
+from recbole_freqd.checks import check_config, check_data
 from recbole_freqd.compat import fresh_log_handlers
 from recbole_freqd.config import TEACHER, asking_recbole, no_command_line, trainer_names
 from recbole_freqd.distributed import whole
@@ -208,6 +208,10 @@ def config_with(config: Any, methods: list[str], **changes: Any) -> Any:
         config: A Config with the keys of all of them.
         methods: Names of losses; the keys of the others are left out, and without any the teacher.
         **changes: Keys that are to be others.
+
+    Raises:
+        ConfigError: A value is not allowed, also where no method is named and nothing is checked
+            when RecBole makes the Config.
     """
     from recbole.config import Config
 
@@ -222,7 +226,9 @@ def config_with(config: Any, methods: list[str], **changes: Any) -> Any:
         kept["trainer"] = methods
     kept.update(copy.deepcopy(changes))
     with no_command_line(), strings_as_they_are():  # they have been read once
-        return Config(config.model_class, config["dataset"], config_dict=kept)
+        made = Config(config.model_class, config["dataset"], config_dict=kept)
+    check_config(made)
+    return made
 
 
 def name_of(config: Any) -> str:

@@ -167,6 +167,24 @@ def teacher_space(
     return _section(TEACHER, own, model)
 
 
+def refuse_fractions(space: Space, defaults: dict[str, Any], what: str) -> None:
+    """Raises ConfigError where fractions would be drawn of a key of RecBole's that has an int.
+
+    Args:
+        space: Of a student or teacher.
+        defaults: RecBole's, for its model.
+        what: Is searched.
+    """
+    ours = {key for name in LOSSES.names() for key in method_keys(name)}  # these are checked
+    for key, rule in space.items():
+        if rule.kind != "choice" and key not in ours and type(defaults.get(key)) is int:
+            raise ConfigError(
+                f"Search space of {what}: {key}: got {rule.as_yaml()}, but it is a whole number "
+                f"(default {defaults[key]}). Allowed: {key}: {{choice: [a, b, ...]}}, in the file "
+                "that --search names."
+            )
+
+
 def read_own(file: Optional[str]) -> dict[str, Any]:
     """A search file of the user's, by section.
 

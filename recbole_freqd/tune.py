@@ -9,7 +9,7 @@ from recbole_freqd import runs, search
 from recbole_freqd.cells import reason
 from recbole_freqd.checkpoint import fingerprint
 from recbole_freqd.comparison import config_of
-from recbole_freqd.config import CHECKPOINT, TEACHER, keys_known_to
+from recbole_freqd.config import CHECKPOINT, TEACHER, asking_recbole, keys_known_to
 from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.identity import planned_identity
 from recbole_freqd.progress import Countdown
@@ -52,10 +52,11 @@ def tune(
         them; none for what no trial of could be finished. They are in a YAML file as well.
 
     Raises:
-        ConfigError: A search space is not as it should be.
+        ConfigError: A search space, or a value drawn of it, is not as it should be.
         TrainingError: No trial of the teacher could be finished, or none of all others.
     """
     spaces = _spaces(base, methods, own or {}, keep_teacher)
+    _check_draws(base, methods, spaces, trials)
     kinds = [what for what in spaces for _ in range(trials * len(seeds))]
     count, log = Countdown(kinds, say), TrialLog(folder / "trials.jsonl", "id")
     frozen: dict[str, Any] = {
@@ -167,8 +168,7 @@ def _spaces(
         if keep_teacher or not spaces["teacher"]:
             del spaces["teacher"]
         else:
-            keys = search.draw(spaces["teacher"], 0)
-            recipe_config(config, {**config[TEACHER], **keys})  # an unknown key is an error now
+            search.refuse_fractions(spaces["teacher"], recipe.internal_config_dict, "teacher")
     known = keys_known_to(base)
     equal = search.equal_for_all(base.model_class)
     for what, losses in {search.ALONE: [], **methods}.items():
@@ -184,7 +184,28 @@ def _spaces(
                     f"Search space of {what}: {base['model']} has no key {key!r}. Correct it in "
                     "the file that --search names."
                 )
+        search.refuse_fractions(spaces[what], base.internal_config_dict, what)
     return spaces
+
+
+def _check_draws(
+    base: Any, methods: dict[str, list[str]], spaces: dict[str, Space], trials: int
+) -> None:
+    """Makes the Config of every trial (10 ms each): a value is refused before the first one.
+
+    Raises:
+        ConfigError: It is.
+    """
+    for what, space in spaces.items():
+        for keys in (search.draw(space, trial) for trial in range(trials)):
+            try:
+                with asking_recbole(keys):
+                    _config(base, what, methods, keys, base["seed"], {})
+            except ConfigError as error:
+                raise ConfigError(
+                    f"Search space of {what}, to be corrected in the file that --search names: "
+                    f"{error}"
+                ) from error
 
 
 def _trial(

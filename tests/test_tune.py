@@ -404,6 +404,32 @@ def test_a_key_that_the_student_does_not_have_is_refused_before_the_first_trial(
 
 
 @pytest.mark.parametrize(
+    ("text", "model", "message"),
+    [
+        ("student: {learner: {choice: [adem]}}", "BPR",
+         "Search space of alone, to be corrected in the file that --search .*: learner: got 'adem'"),
+        ("student: {learning_rate: {choice: [0.1, -1]}}", "BPR",
+         "Search space of alone.* learning_rate: got -1"),
+        ("teacher: {learner: {choice: [adem]}}", "BPR", "of teacher.* teacher.learner: got 'adem'"),
+        ("teacher: {embedding_size: {uniform: [4, 9]}}", "BPR",
+         r"of teacher: embedding_size: got {'uniform': \[4, 9\]}, but it is a whole .*choice: \["),
+        ("student: {n_layers: {loguniform: [1, 4]}}", "LightGCN",
+         r"of alone: n_layers: got .*, but it is a whole number \(default 2\)"),
+        ("student: {reg_weight: {choice: [much]}}", "LightGCN",
+         "of alone, .*: reg_weight: got 'much'; allowed: a number"),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_trial_could_run_with_is_refused_before_the_first(
+    compare, tmp_path, text, model, message
+):
+    file = tmp_path / "search.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        compare(["FD"], tune=2, search=str(file), model=model)
+    assert not compare.folder.exists()
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("alone: {}\n", "has no section FD; there: alone"),
