@@ -102,9 +102,7 @@ class CellStore:
         Raises:
             CheckpointError: It cannot be written.
         """
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        write_text(self.folder / f"{cell.name}.failed", text)
-        return reason(error)
+        return note_failure(self.folder / f"{cell.name}.failed", error)
 
     def users(self, cell: Cell) -> Optional[PerUser]:
         """The metric of every user, or None where there is none."""
@@ -124,6 +122,17 @@ class CellStore:
             _, name, changed = min(candidates)
             words = "; ".join(changed)
             self._say(f"{cell.what}, seed {cell.seed}: anew, since of {name} {words}.")
+
+
+def note_failure(path: Path, error: Exception) -> str:
+    """Writes the traceback of an error to a file, and gives the error in a line.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    write_text(path, text)
+    return reason(error)
 
 
 def reason(error: Exception) -> str:

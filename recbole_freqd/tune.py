@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Any, Callable, Optional
 
 from recbole_freqd import runs, search
-from recbole_freqd.cells import reason
+from recbole_freqd.cells import note_failure
 from recbole_freqd.checkpoint import fingerprint
 from recbole_freqd.comparison import config_of
 from recbole_freqd.config import CHECKPOINT, TEACHER, asking_recbole, keys_known_to
@@ -17,6 +17,8 @@ from recbole_freqd.search import Space
 from recbole_freqd.teacher.recipe import is_closed_form, recipe_config
 from recbole_freqd.trials import TrialLog
 from recbole_freqd.yaml_files import read_yaml, write_yaml
+
+_FAILED = "trials"  # the folder of the tracebacks
 
 
 def tune(
@@ -41,7 +43,8 @@ def tune(
         methods: From :func:`recbole_freqd.comparison.read_methods`.
         trials: Of each.
         seeds: Every trial is run with each.
-        folder: Of ``trials.jsonl`` and of the frozen configs.
+        folder: Of ``trials.jsonl`` and of the frozen configs; ``trials/<id>.failed`` in it is the
+            traceback of a trial that failed.
         own: The user's search spaces, from :func:`recbole_freqd.search.read_own`.
         keep_teacher: Take the recipe as it is. A checkpoint always is.
         say: Where lines go.
@@ -82,17 +85,22 @@ def tune(
         if failed:
             frozen["tuned"].setdefault("failed", {})[what] = failed
         if what == "teacher" and best is None:  # who teaches then?
-            raise _nothing("the teacher", failed)
+            raise _nothing("the teacher", every, folder)
     if not set(spaces) & set(frozen) - {"teacher"}:
-        raise _nothing("anything", failed)
+        raise _nothing("anything", every, folder)
     _freeze(frozen, folder, say)
     return frozen
 
 
-def _nothing(what: str, failed: dict[str, Any]) -> TrainingError:
+def _nothing(what: str, every: list[list[dict[str, Any]]], folder: Path) -> TrainingError:
+    """What to raise where no trial is left; other ranges help against numbers that break down."""
+    unusual = any(one["failed"] for found in every for one in found)
+    hint = (
+        f"Tracebacks: {folder / _FAILED}/*.failed." if unusual else "Change ranges with --search."
+    )
     return TrainingError(
-        f"None of the trials of {what} could be finished; the last one: {failed['error']} Change "
-        "ranges with --search."
+        f"None of the trials of {what} could be finished; the last one: "
+        f"{_failed(every)['error']} {hint}"
     )
 
 
@@ -221,17 +229,20 @@ def _trial(
 ) -> dict[str, Any]:
     """A trial on one seed: run, or read where it is finished."""
     start, metric = perf_counter(), str(base["valid_metric"]).lower()
+    name = f"{what}-{trial}-{seed}"  # until there is a better one
     found = {"what": what, "trial": trial, "seed": seed, "keys": keys, "failed": False}
     try:
         config = _config(base, what, methods, keys, seed, frozen)
-        found["id"] = fingerprint(planned_identity(config))
+        found["id"] = name = fingerprint(planned_identity(config))
         known = log.get(found["id"])
         if known is not None:
             count.skip(what)
             return {"failed": False, **known}
         found.update(_run(config))
     except Exception as error:  # whatever it is, the other trials are not to wait for it
-        found.update(score=None, error=reason(error), failed=True)
+        found.update(score=None, error=note_failure(_failure(log, name), error), failed=True)
+    else:
+        _failure(log, name).unlink(missing_ok=True)
     seconds = perf_counter() - start
     if "id" in found:
         log.add({**found, "seconds": seconds})
@@ -240,6 +251,11 @@ def _trial(
     words = f"failed: {found['error']}" if score is None else f"valid {metric} {score:.4f}"
     count.done(what, f"{what}, trial {trial}, seed {seed}: {words} with {drawn}", seconds)
     return found
+
+
+def _failure(log: TrialLog, name: str) -> Path:
+    """Where the traceback of a trial is, as long as it has failed."""
+    return log.path.parent / _FAILED / f"{name}.failed"
 
 
 def _config(

@@ -336,7 +336,9 @@ def test_a_training_that_breaks_down_is_a_trial_that_is_not_chosen(compare, monk
     ran = len(compare.trials())
     compare(["FD"], **options)
     assert len(compare.trials()) == ran  # the same numbers would break down again
-    with pytest.raises(TrainingError, match=r"of anything could be finished.*Training loss is nan"):
+    with pytest.raises(
+        TrainingError, match=r"of anything could be finished.*Training loss is nan Change ranges wi"
+    ):
         compare(["FD"], **options, search=str(compare.folder / "search.yaml"))
 
 
@@ -361,11 +363,16 @@ def test_a_trial_that_fails_stops_no_other_and_is_tried_again(compare, monkeypat
     assert ranks["FD"] is None and {ranks["alone"], ranks["FreqD"]} <= {1, 2}
     text = next(compare.folder.glob("results-*.md")).read_text()
     assert "| FD |  |" in text and "FD, seed 1, failed: No trial of FD" in text
+    tracebacks = [path.read_text() for path in (compare.folder / "trials").iterdir()]
+    assert len(tracebacks) == 2 and all("in broken" in text for text in tracebacks)
+    failed = {trial["id"] for trial in compare.trials() if trial["failed"]}
+    assert {path.stem for path in (compare.folder / "trials").iterdir()} == failed
 
     del failing[:]
     results = compare(["FD", "FreqD"], **options)
     assert results["failed"] == [] and "failed" not in results["tuning"]
     assert {row["rank"] for row in results["table"][1:]} <= {1, 2, 3}
+    assert not list((compare.folder / "trials").iterdir())
 
 
 def test_without_a_teacher_that_could_be_tuned_there_is_nothing_to_compare(compare, monkeypatch):
@@ -374,7 +381,8 @@ def test_without_a_teacher_that_could_be_tuned_there_is_nothing_to_compare(compa
 
     monkeypatch.setattr(runs, "run", broken)
     with pytest.raises(
-        TrainingError, match="None of the trials of the teacher .* a nan in the con"
+        TrainingError,
+        match=r"trials of the teacher .* a nan in the config Tracebacks: .*compare-tiny-BPR/trials/",
     ):
         compare(["FD"], tune=1, tune_only=True)
 
