@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.errors import ConfigError, TrainingError
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +43,7 @@ def run_script(options: argparse.Namespace, keys: list[str]) -> None:
 
     Raises:
         FreqDError: Checkpoints, keys or values are not as they should be.
+        TrainingError: Some runs of a sweep failed; the rest is done.
     """
     from recbole_freqd.plugin import register
     from recbole_freqd.quick_start import config_files, fill_in, make_config
@@ -71,5 +72,13 @@ def run_script(options: argparse.Namespace, keys: list[str]) -> None:
 
     key, values = sweep.read_sweep(options.sweep)
     seeds = check_seeds(options.seeds or [2020], "--seeds")
-    figure = sweep.sweep(key, values, seeds, config_with, folder)
+    figure, failed = sweep.sweep(key, values, seeds, config_with, folder)
     print(f"Figure: {figure}\nNumbers are beside it.")
+    if failed:
+        errors = "; ".join(
+            f"{each['what']}, seed {each['seed']}: {each['error']}" for each in failed
+        )
+        raise TrainingError(
+            f"Failed, and left out of the figure: {errors} All else is finished and kept, "
+            f"tracebacks are in {figure.parent / 'cells'}; the same command tries these again."
+        )

@@ -174,11 +174,15 @@ def energy_figure(results: dict[str, Any]) -> Any:
 
 
 def sweep_figure(sweep: dict[str, Any]) -> Any:
-    """A metric against a parameter: mean over the seeds, and a band of one sd where there are."""
+    """A metric against a parameter: mean over the seeds, and a band of one sd where there are.
+
+    Values of which a run has failed are named in the title instead.
+    """
     from matplotlib.ticker import MaxNLocator
 
     figure, ((axis,),) = _panels(1)
-    points = sweep["points"]
+    points = [point for point in sweep["points"] if point["mean"] is not None]
+    failed = [str(point["value"]) for point in sweep["points"] if point["mean"] is None]
     numeric = all(isinstance(point["value"], (int, float)) for point in points)
     places = [point["value"] for point in points] if numeric else list(range(len(points)))
     means, sds = ([point[key] for point in points] for key in ("mean", "sd"))
@@ -200,7 +204,8 @@ def sweep_figure(sweep: dict[str, Any]) -> Any:
         _sd_band(axis, ends, [level["mean"]] * 2, [level["sd"]] * 2, COLOURS[place], 0.12)
     seeds = len(sweep["seeds"])
     spread = f"mean ± sd of {seeds} seeds" if seeds > 1 else f"one seed, {sweep['seeds'][0]}"
-    axis.set_title(f"{sweep['dataset']}, {spread}", loc="left")
+    left_out = f"; failed: {', '.join(failed)}" if failed else ""
+    axis.set_title(f"{sweep['dataset']}, {spread}{left_out}", loc="left")
     axis.set(xlabel=sweep["parameter_label"], ylabel=f"validation {_spelt(sweep['metric'])}")
     axis.yaxis.set_major_locator(MaxNLocator(6))
     if not numeric:

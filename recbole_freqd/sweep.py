@@ -6,12 +6,13 @@ import logging
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from recbole_freqd import __version__
+from recbole_freqd.cells import note_failure
 from recbole_freqd.checkpoint import fingerprint, read_json, write_json
 from recbole_freqd.config import trainer_names
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.identity import planned_identity
 from recbole_freqd.writing import write_text
 
@@ -67,12 +68,13 @@ def sweep(
     seeds: Sequence[int],
     make_config: Callable[[dict[str, str]], Any],
     folder: Path,
-) -> Path:
+) -> tuple[Path, list[dict[str, Any]]]:
     """Runs what is not done yet, then draws the validation metric against the key.
 
     Nothing is tested: a parameter that is chosen by such a picture must not have seen the test
     split. What is finished is kept, one file a run, under a hash of its config and the version; so
-    a sweep that was cut off, or gets more values or seeds, goes on.
+    a sweep that was cut off, or gets more values or seeds, goes on. A run that fails stops none of
+    the others; its value is left out of the figure, and the next sweep tries it again.
 
     Args:
         key: A config key. values: As the command line gives them. seeds: For each value.
@@ -80,7 +82,11 @@ def sweep(
         folder: Runs and figures get a folder ``sweep-<dataset>-<key>`` of their own in it.
 
     Returns:
-        The path of the figure (PNG).
+        The path of the figure (PNG), and ``what``, ``seed`` and ``error`` of each run that failed.
+
+    Raises:
+        ConfigError: A value is not allowed.
+        TrainingError: No run of any value could be finished on all seeds.
     """
     from recbole_freqd import runs, spectrum_plots
 
@@ -93,8 +99,8 @@ def sweep(
     some = next(iter(configs.values()))
     home = folder / f"sweep-{some['dataset']}-{key}"
     cells = [
-        {**_cell(config, home, runs), "value": _value(config, key, value), "seed": seed}
-        for (value, seed), config in configs.items()
+        {**_cell(config, home, runs, f"{key}={value}"), "value": _value(config, key, value)}
+        for (value, _), config in configs.items()
     ]
     alone = []
     if trainer_names(some["trainer"]):
@@ -102,33 +108,49 @@ def sweep(
         # A line beside the sweep, unless the key is one of the student's own: then it is no line.
         identities = (planned_identity(config) for config in without.values())
         if len({fingerprint(identity) for identity in identities}) == len(seeds):
-            alone = [_cell(without[values[0], seed], home, runs) for seed in seeds]
+            alone = [_cell(without[values[0], seed], home, runs, "alone") for seed in seeds]
     found = _summary(key, some, seeds, cells, alone)
     write_json(home / "sweep.json", found)
     text = _csv(found)
     write_text(home / "sweep.csv", text)
-    return spectrum_plots.save(spectrum_plots.sweep_figure(found), home, "sweep")[0]
+    if all(point["mean"] is None for point in found["points"]):
+        raise TrainingError(
+            f"No value of {key} could be run on all seeds; the first error: "
+            f"{found['failed'][0]['error']} Tracebacks: {home / 'cells'}/*.failed."
+        )
+    figure = spectrum_plots.save(spectrum_plots.sweep_figure(found), home, "sweep")[0]
+    return figure, found["failed"]
 
 
-def _cell(config: Any, home: Path, runs: Any) -> dict[str, Any]:
-    """The validation metrics of a run, from its file where it was done before."""
+def _cell(config: Any, home: Path, runs: Any, what: str) -> dict[str, Any]:
+    """The validation metrics of a run, from its file where it was done before, or its error."""
     identity = planned_identity(config)  # with hashes of the data: changed files are run anew
     path = home / "cells" / f"{fingerprint(identity)}.json"
+    which = {"what": what, "seed": config["seed"]}
     if path.is_file():
         logger.info("Done before: %s", path)
-        return read_json(path)
+        return {**read_json(path), **which}
+    try:
+        cell = {**_run(config, runs), "config": identity["config"]}
+    except Exception as error:  # whatever it is, the other runs are not to wait for it
+        why = note_failure(path.with_suffix(".failed"), error)
+        logger.warning("%s, seed %s, failed: %s", what, config["seed"], why)
+        return {**which, "error": why}
+    write_json(path, cell)
+    path.with_suffix(".failed").unlink(missing_ok=True)
+    return {**cell, **which}
+
+
+def _run(config: Any, runs: Any) -> dict[str, Any]:
     run = runs.run(config, saved=False, test=False)
     teacher: dict[str, float] = {}
     if trainer_names(config["trainer"]):
         _, (teacher,) = runs.evaluate_teacher(run, 1)
-    cell = {
+    return {
         "valid": run.best_valid_result,
         "teacher": teacher,
         "seconds_per_epoch": run.seconds_per_epoch,
-        "config": identity["config"],
     }
-    write_json(path, cell)
-    return cell
 
 
 def _value(config: Any, key: str, text: str) -> Any:
@@ -152,9 +174,10 @@ def _summary(
     values = list(dict.fromkeys(cell["value"] for cell in cells))
     points = []
     for value in values:
-        own = [cell for cell in cells if cell["value"] == value]
-        points.append({"value": value, **_mean_sd([cell["valid"][metric] for cell in own])})
-    taught = {(cell["seed"], cell["teacher"].get(metric)) for cell in cells}
+        own = [_score(cell, metric) for cell in cells if cell["value"] == value]
+        points.append({"value": value, **_mean_sd(own)})
+    lone = [_score(cell, metric) for cell in alone]
+    taught = {(each["seed"], each["teacher"].get(metric)) for each in cells if "teacher" in each}
     # One teacher for each seed is a line beside the sweep; teachers that the key changes are none.
     same = len(taught) == len(seeds) and all(value is not None for _, value in taught)
     known = [value for _, value in sorted(taught)] if same else []
@@ -170,18 +193,30 @@ def _summary(
         "seeds": list(seeds),
         "points": points,
         "teacher": _mean_sd(known) if known else None,
-        "alone": _mean_sd([cell["valid"][metric] for cell in alone]) if alone else None,
+        "alone": _mean_sd(lone) if lone and None not in lone else None,
+        "failed": [
+            {key: cell[key] for key in ("what", "seed", "error")}
+            for cell in (*cells, *alone)
+            if "error" in cell
+        ],
     }
+
+
+def _score(cell: dict[str, Any], metric: str) -> Optional[float]:
+    return None if "error" in cell else cell["valid"][metric]
 
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, (int, float)) else str(value)  # no lists: they are keys
 
 
-def _mean_sd(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, sample standard deviation (None of one value) and the values."""
-    sd = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "sd": sd, "values": list(values)}
+def _mean_sd(values: Sequence[Optional[float]]) -> dict[str, Any]:
+    """Mean, sample standard deviation (None of one value) and the values; None where one failed."""
+    done = [value for value in values if value is not None]
+    whole = len(done) == len(values)
+    sd = statistics.stdev(done) if whole and len(done) > 1 else None
+    mean = statistics.fmean(done) if whole else None
+    return {"mean": mean, "sd": sd, "values": list(values)}
 
 
 def _csv(found: dict[str, Any]) -> str:
@@ -190,5 +225,5 @@ def _csv(found: dict[str, Any]) -> str:
     lines.writerow([found["parameter"], "seed", f"valid {found['metric']}"])
     for point in found["points"]:
         for seed, value in zip(found["seeds"], point["values"]):
-            lines.writerow([point["value"], seed, value])
+            lines.writerow([point["value"], seed, "failed" if value is None else value])
     return file.getvalue()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from recbole_freqd import runs, sweep
-from recbole_freqd.errors import ConfigError
+from recbole_freqd import runs, spectrum_plots, sweep
+from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.quick_start import main
 from tests.test_quick_start import tiny_file  # noqa: F401
 
@@ -66,6 +66,52 @@ def test_the_script_sweeps_on_validation_and_never_runs_a_cell_twice(
     before = len(asked)
     assert main([*arguments, "--sweep", "freqd_alpha=0,0.5,1", "--seeds", "1"]) == 0
     assert [each[:2] for each in asked[before:]] == [(0.5, 1)]
+
+
+def test_a_value_whose_run_fails_stops_no_other_and_is_left_out_and_tried_again(
+    tiny_file,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
+    pytest.importorskip("matplotlib")
+    asked, run, drawn, failing = [], runs.run, [], {(10.0, 2), (0.1, 1)}
+
+    def broken(config, **keys):
+        asked.append((config["freqd_beta"], config["seed"]))
+        if asked[-1] in failing:
+            raise TrainingError("Training loss is nan.")
+        return run(config, **keys)
+
+    figure = spectrum_plots.sweep_figure
+    monkeypatch.setattr(runs, "run", broken)
+    monkeypatch.setattr(
+        spectrum_plots, "sweep_figure", lambda f: drawn.append(figure(f)) or drawn[0]
+    )
+    arguments = ["-m", "BPR", "-d", "tiny", "--config_files", tiny_file, "--output_dir", "out"]
+    arguments += ["--freqd_projector=linear", "--epochs=1", "--seeds", "1,2"]
+    failed = main([*arguments, "--sweep", "freqd_beta=1,10,2"])
+    said = capsys.readouterr().err
+    assert (
+        failed == 2
+        and "left out of the figure: freqd_beta=10, seed 2: Training loss is nan" in said
+    )
+    home = Path(tmp_path, "out", "sweep-tiny-freqd_beta")
+    found = json.loads((home / "sweep.json").read_text())
+    assert [point["mean"] is None for point in found["points"]] == [False, True, False]
+    assert found["teacher"] and found["alone"] and len(found["failed"]) == 1
+    assert "10.0,2,failed" in (home / "sweep.csv").read_text()
+    (axis,) = drawn[0].axes
+    assert list(axis.lines[0].get_xdata()) == [1, 2] and "failed: 10.0" in axis.get_title("left")
+    (traceback,) = (home / "cells").glob("*.failed")
+    assert "in broken" in traceback.read_text()
+    assert main([*arguments, "--sweep", "freqd_beta=0.1"]) == 2
+    assert "No value of freqd_beta could be run on all seeds" in capsys.readouterr().err
+
+    failing.clear()
+    before = len(asked)
+    assert main([*arguments, "--sweep", "freqd_beta=1,10,2"]) == 0
+    assert asked[before:] == [(10.0, 2)] and not traceback.exists()
 
 
 def test_lines_of_teacher_and_student_alone_are_drawn_only_where_the_key_leaves_them_alone(
