@@ -219,8 +219,9 @@ def in_words(results: dict[str, Any]) -> str:
             f"At {LEVEL} (paired t-test over users, Holm-corrected) {reference} is "
             f"{'; '.join(told)}."
         )
-    ends = [by_name[what]["test"].get(results["metric"]) for what in ("teacher", "alone")]
-    if students and None not in ends and ends[0]["mean"] <= ends[1]["mean"]:
+    ends = [by_name[what]["test"].get(metric) for what in ("teacher", "alone")]
+    whole = not any(by_name[what]["failed"] for what in ("teacher", "alone"))
+    if whole and None not in ends and ends[0]["mean"] <= ends[1]["mean"]:
         sentences.append("There is no gap to close: the teacher does not beat the student alone.")
     sentences += [
         f"{_name(one['what'])}, seed {one['seed']}, failed: {one['error']}"
