@@ -49,7 +49,7 @@ def compare(
         keep_teacher: Do not tune the teacher, take the recipe as it is.
         search: A YAML file with search spaces of your own.
         frozen: A YAML file with the keys of the teacher, the student alone and every method, as
-            ``tune`` writes it.
+            ``tune`` writes it, for the same dataset, student and teacher.
         output_dir: Everything is in the folder ``compare-<dataset>-<model>`` in it.
         say: Where lines of progress and the table go.
 
@@ -76,6 +76,7 @@ def compare(
     from recbole_freqd import comparison
     from recbole_freqd import search as spaces
     from recbole_freqd import tune as tuning
+    from recbole_freqd.frozen import read_frozen
     from recbole_freqd.quick_start import make_config
     from recbole_freqd.trainer import check_trajectory
 
@@ -90,8 +91,7 @@ def compare(
     base = make_config(model, dataset, config_file_list, {**(config_dict or {}), "trainer": losses})
     _say_what_is_not_used(config_file_list, config_dict, say)
     comparison.metric_of(base)
-    equal = spaces.equal_for_all(base.model_class)
-    chosen = frozen and tuning.read_frozen(frozen, named, equal)
+    chosen = frozen and read_frozen(frozen, named, base, say)
     check_trajectory(losses, base["teacher"])  # before hours of other runs
     folder = Path(output_dir) / f"compare-{base['dataset']}-{base['model']}"
     if tune:
