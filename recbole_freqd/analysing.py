@@ -71,7 +71,7 @@ def run_script(options: argparse.Namespace, keys: list[str]) -> None:
         return make_config(*fill_in(options, files))
 
     key, values = sweep.read_sweep(options.sweep)
-    seeds = check_seeds(options.seeds or [2020], "--seeds")
+    seeds = check_seeds([2020] if options.seeds is None else options.seeds, "--seeds")
     figure, failed = sweep.sweep(key, values, seeds, config_with, folder)
     print(f"Figure: {figure}\nNumbers are beside it.")
     if failed:

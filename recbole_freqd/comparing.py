@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from recbole_freqd.errors import ConfigError
+
 SEEDS = (2020, 2021, 2022, 2023, 2024)
 _NEEDS = ("seeds", "tune", "tune_seeds", "tune_only", "keep_teacher", "search", "frozen")
 
@@ -47,7 +49,7 @@ def compare(
         keep_teacher: Do not tune the teacher, take the recipe as it is.
         search: A YAML file with search spaces of your own.
         frozen: A YAML file with the keys of the teacher, the student alone and every method, as
-            ``tune`` writes it.
+            ``tune`` writes it, for the same dataset, student and teacher.
         output_dir: Everything is in the folder ``compare-<dataset>-<model>`` in it.
         say: Where lines of progress and the table go.
 
@@ -74,27 +76,22 @@ def compare(
     from recbole_freqd import comparison
     from recbole_freqd import search as spaces
     from recbole_freqd import tune as tuning
-    from recbole_freqd.errors import ConfigError
+    from recbole_freqd.frozen import read_frozen
     from recbole_freqd.quick_start import make_config
     from recbole_freqd.trainer import check_trajectory
 
     named = comparison.read_methods(methods)
     seeds = comparison.check_seeds(seeds, "--seeds")
+    _check_tuning(tune, tune_only, frozen, tune_seeds, keep_teacher, search)
     tune_seeds = comparison.check_seeds(
         seeds[:2] if tune_seeds is None else tune_seeds, "tune_seeds"
     )
-    if tune < 0 or (tune_only and not tune) or (tune and frozen):
-        raise ConfigError(
-            f"--tune {tune}{' --tune_only' * tune_only}{f' --frozen {frozen}' if frozen else ''}; "
-            "allowed: a number of trials from 1, or frozen configs, not both; --tune_only with "
-            "--tune."
-        )
     own = spaces.read_own(search)
     losses = list(dict.fromkeys(loss for parts in named.values() for loss in parts))
     base = make_config(model, dataset, config_file_list, {**(config_dict or {}), "trainer": losses})
+    _say_what_is_not_used(config_file_list, config_dict, say)
     comparison.metric_of(base)
-    equal = spaces.equal_for_all(base.model_class)
-    chosen = frozen and tuning.read_frozen(frozen, named, equal)
+    chosen = frozen and read_frozen(frozen, named, base, say)
     check_trajectory(losses, base["teacher"])  # before hours of other runs
     folder = Path(output_dir) / f"compare-{base['dataset']}-{base['model']}"
     if tune:
@@ -104,6 +101,49 @@ def compare(
     if tune_only:
         return chosen
     return comparison.compare_runs(base, named, seeds, folder, frozen=chosen or None, say=say)
+
+
+def _check_tuning(
+    tune: int,
+    tune_only: bool,
+    frozen: Optional[str],
+    tune_seeds: Optional[Sequence[int]],
+    keep_teacher: bool,
+    search: Optional[str],
+) -> None:
+    """Raises ConfigError where the arguments of a search do not go together."""
+    if tune < 0 or (tune_only and not tune) or (tune and frozen):
+        raise ConfigError(
+            f"--tune {tune}{' --tune_only' * tune_only}{f' --frozen {frozen}' if frozen else ''}; "
+            "allowed: a number of trials from 1, or frozen configs, not both; --tune_only with "
+            "--tune."
+        )
+    given = {
+        "tune_seeds": tune_seeds is not None,
+        "keep_teacher": keep_teacher,
+        "search": search is not None,
+    }
+    idle = [f"--{name}" for name in given if given[name] and not tune]
+    if idle:
+        raise ConfigError(
+            f"{', '.join(idle)}: goes with --tune, and nothing is searched here. Add --tune N, or "
+            "leave it out."
+        )
+
+
+def _say_what_is_not_used(
+    files: Optional[list[str]], values: Optional[dict[str, Any]], say: Callable[[str], None]
+) -> None:
+    """One line where the config names a trainer or a seed, as the config of a single run does."""
+    from recbole_freqd.config import read_external
+
+    given = read_external(files, values)
+    idle = [f"{key}: {given[key]}" for key in ("trainer", "seed") if given.get(key) is not None]
+    if idle:
+        say(
+            f"Not used of the config: {', '.join(idle)}. The methods and seeds of a comparison are "
+            "those of --compare and --seeds."
+        )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +167,8 @@ def check_options(
     """Ends the program where options do not go together."""
     if options.compare is None:
         for name in _NEEDS:
-            if getattr(options, name) and not (name == "seeds" and options.sweep):
+            given = getattr(options, name) != parser.get_default(name)
+            if given and not (name == "seeds" and options.sweep):
                 parser.error(f"--{name} goes with --compare, e.g. --compare FreqD,FD")
         return
     for key in keys:
@@ -151,12 +192,14 @@ def run_script(options: argparse.Namespace, given: tuple[Any, ...]) -> None:
     results = compare(
         options.compare.split(","),
         *given,
-        seeds=options.seeds or SEEDS,
+        seeds=SEEDS if options.seeds is None else options.seeds,
         tune=options.tune or 0,
         output_dir=options.output_dir,
         **{name: getattr(options, name) for name in _NEEDS if name not in ("seeds", "tune")},
     )
-    tuning = (results["tuned"] if options.tune_only else results["tuning"]) or {}
+    tuning: dict[str, Any] = {}  # a search that was not made now is not tried again either
+    if options.tune:
+        tuning = results["tuned"] if options.tune_only else results["tuning"]
     failed = [
         *(f"{each['what']}, seed {each['seed']}" for each in results.get("failed", ())),
         *(
@@ -167,7 +210,7 @@ def run_script(options: argparse.Namespace, given: tuple[Any, ...]) -> None:
     if failed:
         raise TrainingError(
             f"Failed: {'; '.join(failed)}. All else is finished and kept; the same command tries "
-            "these again."
+            f"these again{f', if {options.frozen} has keys for them' if options.frozen else ''}."
         )
 
 
@@ -175,8 +218,10 @@ def _seeds(text: str) -> list[int]:
     """``2020,2022`` or ``2020-2024``."""
     first, dash, last = text.partition("-")
     try:
-        if dash:
-            return list(range(int(first), int(last) + 1))
-        return [int(seed) for seed in text.split(",")]
+        seeds = range(int(first), int(last) + 1) if dash else map(int, text.split(","))
+        found = list(seeds)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: 2020,2021 or 2020-2024") from None
+        found = []
+    if not found:  # 2024-2020 has none, too
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: 2020,2021 or 2020-2024")
+    return found

@@ -26,7 +26,7 @@ from recbole_freqd.teacher.recipe import recipe_config
 from recbole_freqd.writing import write_text
 
 METRIC = "ndcg@10"
-_TUNING = ("trials", "seeds", "metric", "tuned", "failed")
+_TUNING = ("trials", "seeds", "epochs", "eval_step", "stopping_step", "metric", "tuned", "failed")
 Outcome = tuple[dict[str, Any], Optional[PerUser]]
 
 

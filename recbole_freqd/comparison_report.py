@@ -25,6 +25,12 @@ _SHOWN = (
     "weight_decay",
     "embedding_size",
 )
+_CAPS = {
+    "epochs": "at most {} epochs",
+    "eval_step": "an eval_step of {}",
+    "stopping_step": "a stopping_step of {}",
+    "metric": "a valid_metric of {}",
+}
 
 
 def summarise(
@@ -219,8 +225,9 @@ def in_words(results: dict[str, Any]) -> str:
             f"At {LEVEL} (paired t-test over users, Holm-corrected) {reference} is "
             f"{'; '.join(told)}."
         )
-    ends = [by_name[what]["test"].get(results["metric"]) for what in ("teacher", "alone")]
-    if students and None not in ends and ends[0]["mean"] <= ends[1]["mean"]:
+    ends = [by_name[what]["test"].get(metric) for what in ("teacher", "alone")]
+    whole = not any(by_name[what]["failed"] for what in ("teacher", "alone"))
+    if whole and None not in ends and ends[0]["mean"] <= ends[1]["mean"]:
         sentences.append("There is no gap to close: the teacher does not beat the student alone.")
     sentences += [
         f"{_name(one['what'])}, seed {one['seed']}, failed: {one['error']}"
@@ -234,13 +241,6 @@ def markdown(results: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, results["seeds"]))
     common, metric = results["common"], results["metric"]
     conditions = {key: common[key] for key in _SHOWN if common.get(key) is not None}
-    tuning = results["tuning"]
-    budget = (
-        f"{tuning['trials']} trials (nested Latin hypercube sampling) on the validation split of "
-        f"seeds {', '.join(map(str, tuning['seeds']))} for each of {', '.join(tuning['tuned'])}"
-        if tuning
-        else "none; every method as configured below, all else as in properties/"
-    )
     return "\n".join(
         [
             f"# {results['dataset']}: {results['teacher_model']} → {results['model']}",
@@ -256,7 +256,7 @@ def markdown(results: dict[str, Any]) -> str:
             "its sample, not seeds: read it beside the spread over seeds. The gap closed is of the "
             "means: (method − alone) / (teacher − alone).",
             "",
-            f"Tuning: {budget}.",
+            f"Tuning: {_budget(results['tuning'] or {}, common)}.",
             "",
             "The same for every student:",
             "",
@@ -270,6 +270,32 @@ def markdown(results: dict[str, Any]) -> str:
             f"{results['version']}. All runs are in `{results['cells_folder']}`.",
             "",
         ]
+    )
+
+
+def other_caps(tuned: dict[str, Any], here: dict[str, Any]) -> str:
+    """In words, how far runs were trained, as far as that is otherwise here; empty: it is not.
+
+    Args:
+        tuned: ``epochs``, ``eval_step``, ``stopping_step`` and ``metric``, as far as known.
+        here: The same of other runs.
+    """
+    return ", ".join(
+        words.format(tuned[key])
+        for key, words in _CAPS.items()
+        if {key} <= set(tuned) & set(here) and tuned[key] != here[key]
+    )
+
+
+def _budget(tuning: dict[str, Any], common: dict[str, Any]) -> str:
+    """How the configs were chosen; those written by hand do not say."""
+    if not {"trials", "seeds", "tuned"} <= set(tuning):
+        return "none; every method as configured below, all else as in properties/"
+    caps = other_caps(tuning, {**common, "metric": str(common.get("valid_metric")).lower()})
+    return (
+        f"{tuning['trials']} trials (Latin hypercube sampling){caps and f' with {caps}'} on the "
+        f"validation split of seeds {', '.join(map(str, tuning['seeds']))} for each of "
+        f"{', '.join(tuning['tuned'])}"
     )
 
 

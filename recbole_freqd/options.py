@@ -7,7 +7,15 @@ from typing import Any
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.launch import Launch
 
-_IN_ONE_PROCESS = ("compare", "hyper", "analyze", "sweep", "export", "resume")
+_JOBS = ("compare", "hyper", "analyze", "sweep", "export")
+_IN_ONE_PROCESS = (*_JOBS, "resume")
+_ONLY_WITH = {  # options of one job that the others, and a training, have no use for
+    "hyper": ("algo", "tool", "max_evals", "keep_checkpoints"),
+    "export": (
+        *("out", "format", "precision", "histories"),
+        *("spectral", "overwrite", "trust_checkpoint"),
+    ),
+}
 
 
 def add_launch(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +45,24 @@ def launch_of(options: argparse.Namespace) -> Launch:
             "what several processes do together is one training, from its start to its end."
         )
     return launch
+
+
+def check_jobs(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends the program where two things are to be done, or an option is of none of them."""
+
+    def is_given(name: str) -> bool:
+        return bool(getattr(options, name) != parser.get_default(name))
+
+    for name in _JOBS:
+        if getattr(options, name) == "":
+            parser.error(f"--{name}: got nothing")
+    jobs = [f"--{name}" for name in _JOBS if is_given(name)]
+    if len(jobs) > 1:
+        parser.error(f"{' and '.join(jobs)} are different things to do: give one of them")
+    for job, names in _ONLY_WITH.items():
+        idle = next((name for name in names if is_given(name)), None)
+        if idle and not is_given(job):
+            parser.error(f"--{idle} goes with --{job}")
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from recbole_freqd.options import (
     add_export,
     add_hyper,
     add_launch,
+    check_jobs,
     launch_of,
     run_export,
     run_hyper,
@@ -166,6 +167,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
             parser.error(f"{key!r} is not of the form --key=value (RecBole would ignore it)")
         if key.encode("utf-8", "ignore").decode() != key:  # bytes that are no text
             parser.error(f"{key!r} is no text in UTF-8")
+    check_jobs(parser, options)
     comparing.check_options(parser, options, keys)
     keys += analysing.check_options(parser, options)
     return options, [*keys, "--resume=True"] if options.resume else keys
@@ -252,6 +254,7 @@ def _defaults_of_this_job(
         del defaults[TEACHER]
     if options.compare is not None:  # what FreqD was tuned with would be nobody else's choice
         names = []
+        del defaults["trainer"]
         defaults.update(state="WARNING", show_progress=False)
         for section in (defaults, defaults.get(TEACHER, {})):
             for key in ("learning_rate", "weight_decay"):

@@ -11,12 +11,13 @@ from recbole_freqd.checkpoint import fingerprint
 from recbole_freqd.comparison import config_of
 from recbole_freqd.config import CHECKPOINT, TEACHER, asking_recbole, keys_known_to
 from recbole_freqd.errors import ConfigError, TrainingError
+from recbole_freqd.frozen import made_for, refuse_fixed
 from recbole_freqd.identity import planned_identity
 from recbole_freqd.progress import Countdown
 from recbole_freqd.search import Space
 from recbole_freqd.teacher.recipe import is_closed_form, recipe_config
 from recbole_freqd.trials import TrialLog
-from recbole_freqd.yaml_files import read_yaml, write_yaml
+from recbole_freqd.yaml_files import write_yaml
 
 _FAILED = "trials"  # the folder of the tracebacks
 
@@ -66,7 +67,7 @@ def tune(
         "tuned": {
             "trials": trials,
             "seeds": list(seeds),
-            "metric": str(base["valid_metric"]).lower(),
+            **made_for(base),
             "tuned": list(spaces),
             "spaces": {
                 what: {key: rule.as_yaml() for key, rule in space.items()}
@@ -132,38 +133,6 @@ def _failed(every: list[list[dict[str, Any]]]) -> dict[str, Any]:
     return {"runs": len(counted), "error": counted[-1]["error"]}
 
 
-def read_frozen(
-    file: str, methods: dict[str, list[str]], equal: frozenset[str] = search.EQUAL_FOR_ALL
-) -> dict[str, Any]:
-    """Frozen configs as :func:`tune` wrote them, or written by hand.
-
-    Args:
-        file: Its path.
-        methods: That need a section.
-        equal: Keys that are the same for all students.
-
-    Raises:
-        ConfigError: No such file, a method has no section, or a key is not one to be chosen.
-    """
-    frozen = read_yaml(file, "--frozen")
-    failed = (frozen.get("tuned") or {}).get("failed") or {}
-    for what in ("alone", *methods):
-        if not isinstance(frozen.get(what), dict) and what not in failed:
-            raise ConfigError(
-                f"{file} has no section {what}; there: {', '.join(frozen)}. Tune it with the same "
-                "budget as the others (--tune), or add its keys by hand."
-            )
-    for what, keys in frozen.items():
-        fixed = search.EQUAL_FOR_ALL - search.OF_THE_TEACHER if what == "teacher" else equal
-        unequal = sorted(fixed & set(keys or ())) if what != "tuned" else []
-        if unequal:
-            raise ConfigError(
-                f"{file}: {what} sets {', '.join(unequal)}, which is the same for everything that "
-                "is compared. Set it in the config instead."
-            )
-    return frozen
-
-
 def _spaces(
     base: Any, methods: dict[str, list[str]], own: dict[str, Any], keep_teacher: bool
 ) -> dict[str, Space]:
@@ -193,6 +162,10 @@ def _spaces(
                     "the file that --search names."
                 )
         search.refuse_fractions(spaces[what], base.internal_config_dict, what)
+    for what, space in spaces.items():
+        for key in space:
+            takes_it_out = f"`{key}: null` in a file given with --search takes it out"
+            refuse_fixed(base, what, [key], f"--tune searches for {what} ({takes_it_out})")
     return spaces
 
 

@@ -10,13 +10,13 @@ import scipy.stats
 import yaml
 
 import recbole_freqd
-from recbole_freqd import runs
+from recbole_freqd import comparing, runs
 from recbole_freqd.comparison import check_seeds, read_methods
 from recbole_freqd.comparison_report import in_words, markdown, summarise, table_lines
 from recbole_freqd.errors import CheckpointError, CompatibilityError, ConfigError, TrainingError
 from recbole_freqd.per_user import by_token, load_users, recording
 from recbole_freqd.plots import comparison_figure, comparison_plot
-from recbole_freqd.quick_start import main
+from recbole_freqd.quick_start import _parse, main
 from recbole_freqd.significance import holm, paired_test, user_differences
 
 TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 2, "train_batch_size": 64}
@@ -398,6 +398,15 @@ def test_seeds_are_whole_numbers_and_each_is_there_once(seeds):
         check_seeds(seeds, "--seeds")
 
 
+def test_a_trainer_or_seed_of_the_config_is_not_passed_over_in_silence(compare, counted):
+    nothing_to_test = {"metrics": ["ItemCoverage"], "topk": [5], "valid_metric": "ItemCoverage@5"}
+    for keys, words in (({"trainer": "DE", "seed": 7}, "trainer: DE, seed: 7"), ({}, "")):
+        with pytest.raises(ConfigError, match="Add NDCG to metrics"):
+            compare(["FD"], keys={**nothing_to_test, **keys})
+        assert len(compare.said) == bool(words) and words in "".join(compare.said)
+    assert counted == []
+
+
 def test_mistakes_are_found_before_the_first_run(compare, counted):
     with pytest.raises(ConfigError, match="there is no teacher"):
         compare(keys={"teacher": None})
@@ -425,7 +434,8 @@ def test_the_script_compares(tiny_data, tmp_path, host, capsys):
     assert configs["FD"]["fd_beta"] == 0.5
     # what the main job has tuned for FreqD is not used: nobody else's keys are tuned
     assert configs["FreqD"]["freqd_projector"] == "mlp" and configs["FreqD"]["freqd_beta"] == 1.0
-    assert "student alone" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "student alone" in said and "Not used of the config: trainer: FD. The methods" in said
     assert main([*arguments, "--compare", "FreqX"]) == 2
     assert "Unknown trainer 'FreqX'" in capsys.readouterr().err
 
@@ -438,12 +448,37 @@ def test_the_script_compares(tiny_data, tmp_path, host, capsys):
         (["--compare", "FD", "--trainer=FD"], "--trainer is left to --compare"),
         (["--compare", "FD", "--seed=3"], "--seed is left to --compare"),
         (["--compare", "FD", "--seeds", "a"], "got 'a'; allowed: 2020,2021 or 2020-2024"),
+        (["--compare", "FD", "--seeds", "2024-2020"], "got '2024-2020'; allowed: 2020,2021 or"),
+        (["--sweep", "freqd_k=5,10", "--seeds", "2-1"], "got '2-1'; allowed: 2020,2021 or"),
+        (["--tune", "0"], "--tune goes with --compare"),
+        (["--compare", "FD", "--hyper", "FD"], "--compare and --hyper are different things to do"),
+        (["--analyze", "--export", "a.pth"], "--analyze and --export are different things to do"),
+        (["--sweep", "freqd_k=5,10", "--compare", "FD"], "--compare and --sweep are different"),
+        (["--hyper", ""], "--hyper: got nothing"),
+        (["--max_evals", "3"], "--max_evals goes with --hyper"),
+        (["--compare", "FD", "--tune", "3", "--algo", "random"], "--algo goes with --hyper"),
+        (["--sweep", "freqd_k=5,10", "--tool", "ray"], "--tool goes with --hyper"),
+        (["--keep_checkpoints"], "--keep_checkpoints goes with --hyper"),
+        (["--hyper", "FD", "--overwrite"], "--overwrite goes with --export"),
     ],
 )
 def test_options_that_do_not_go_together_end_in_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tune", [None, 2])
+def test_failed_trials_are_an_error_of_the_search_not_of_who_takes_its_file(monkeypatch, tune):
+    failed = {"FD": {"runs": 1, "error": "none left"}}
+    monkeypatch.setattr(comparing, "compare", lambda *given, **options: some_results(failed=failed))
+    arguments = ["--compare", "FD", *(["--tune", "2"] if tune else ["--frozen", "frozen.yaml"])]
+    options, _ = _parse(arguments)
+    if tune is None:
+        comparing.run_script(options, ())
+    else:
+        with pytest.raises(TrainingError, match="Failed: 1 trial runs of FD. All else is"):
+            comparing.run_script(options, ())
 
 
 # --- table, words, plot ----------------------------------------------------------------------
@@ -455,7 +490,7 @@ def a_run(ndcg, **fields):
     return {**row, "seconds_per_epoch": 0.5, **fields}
 
 
-def some_results(teacher=0.5):
+def some_results(teacher=0.5, failed=None):
     values = {"teacher": teacher, "alone": 0.2, "FreqD": 0.35, "FD": 0.3, "DE": 0.36}
     users = {
         what: [(names(*"abcdefgh"), value + 0.01 * np.arange(8) * (-1) ** np.arange(8) * (what == "DE"))]
@@ -465,7 +500,8 @@ def some_results(teacher=0.5):
     cells["teacher"][0]["epochs"] = cells["teacher"][0]["seconds_per_epoch"] = None
     return {
         "dataset": "tiny", "model": "BPR", "teacher_model": "BPR", "metric": "ndcg@10",
-        "reference": "FreqD", "seeds": [1], "cells": cells, "tuning": None, "common": {"epochs": 3},
+        "reference": "FreqD", "seeds": [1], "cells": cells, "common": {"epochs": 3},
+        "tuning": failed and {"trials": 2, "seeds": [1], "tuned": ["FD"], "failed": failed},
         "configs": {"FD": {"fd_beta": 0.3}}, "teacher": {"model": "BPR"}, "version": "0",
         "commits": ["abc"], "cells_folder": "cells", "failed": [],
         "table": summarise(cells, users, "FreqD", "ndcg@10"),
@@ -497,6 +533,10 @@ def test_the_words_say_who_is_first_also_when_it_is_another():
     for row in failed["table"]:
         row["gap_closed"] = None
     assert "no gap" not in in_words(failed)
+    for row in without_gap["table"][:2]:  # a mean over other seeds says nothing of a gap
+        row["failed"] = True
+        assert "no gap" not in in_words(without_gap)
+        row["failed"] = False
 
 
 def test_a_teacher_that_cannot_be_tested_leaves_its_cells_blank():

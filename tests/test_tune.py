@@ -7,16 +7,18 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import recbole_freqd
 from recbole_freqd import runs, search
+from recbole_freqd.comparison_report import _budget as budget
 from recbole_freqd.errors import ConfigError, TrainingError
+from recbole_freqd.frozen import read_frozen
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.search import Rule, draw, read_own, space_of, teacher_space
 from recbole_freqd.settings import method_keys
 from recbole_freqd.trials import TrialLog
-from recbole_freqd.tune import read_frozen
 
 TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 1, "train_batch_size": 64}
 
@@ -260,7 +262,8 @@ def test_no_test_metric_is_computed_while_tuning_and_everything_gets_the_same_tr
     (file,) = compare.folder.glob("frozen-*.yaml")
     assert yaml.safe_load(file.read_text()) == json.loads(json.dumps(frozen))
     assert frozen["tuned"]["trials"] == 2 and frozen["tuned"]["seeds"] == [1, 2]
-    assert read_frozen(str(file), {"FD": ["FD"], "FreqD": ["FreqD"]})["FD"] == frozen["FD"]
+    made_for = [frozen["tuned"][key] for key in ("dataset", "model", "teacher_model", "epochs")]
+    assert made_for == ["tiny", "BPR", "BPR", 1]
     with pytest.raises(TrainingError, match="test data was evaluated"):  # the guard would see it
         compare(["FD"], seeds=[1], frozen=str(file))
 
@@ -288,7 +291,8 @@ def test_the_comparison_runs_with_the_configs_that_were_chosen(compare):
     (file,) = compare.folder.glob("frozen-*.yaml")
     frozen = yaml.safe_load(file.read_text())
     assert results["tuning"] == {
-        "trials": 1, "seeds": [1], "metric": "ndcg@10", "tuned": ["teacher", "alone", "FD"],
+        "trials": 1, "seeds": [1], "epochs": 1, "eval_step": 1, "stopping_step": 10,
+        "metric": "ndcg@10", "tuned": ["teacher", "alone", "FD"],
     }  # fmt: skip
     assert results["teacher"] == {**TEACHER, **frozen["teacher"]}
     assert results["common"]["learning_rate"] == frozen["alone"]["learning_rate"]  # trial 0 of both
@@ -300,8 +304,7 @@ def test_the_comparison_runs_with_the_configs_that_were_chosen(compare):
     assert teacher["test"]["ndcg@10"] > 0
     (text,) = compare.folder.glob("results-*.md")
     assert (
-        "1 trials (nested Latin hypercube sampling) on the validation split of seeds 1"
-        in text.read_text()
+        "1 trials (Latin hypercube sampling) on the validation split of seeds 1" in text.read_text()
     )
     # the same by the file, without a search
     again = compare(["FD"], seeds=[1], frozen=str(file))
@@ -393,6 +396,9 @@ def test_without_a_teacher_that_could_be_tuned_there_is_nothing_to_compare(compa
         ({"tune": -1}, "--tune -1; allowed: a number of trials from 1"),
         ({"tune_only": True}, "--tune_only with --tune"),
         ({"tune": 1, "frozen": "a.yaml"}, "or frozen configs, not both"),
+        ({"search": "a.yaml"}, "--search: goes with --tune, and nothing is searched here"),
+        ({"keep_teacher": True, "frozen": "a.yaml"}, "--keep_teacher: goes with --tune"),
+        ({"tune_seeds": [1], "search": "a.yaml"}, "--tune_seeds, --search: goes with --tune"),
         ({"tune": 1, "tune_seeds": []}, "tune_seeds: got"),
         ({"frozen": "nowhere.yaml"}, "--frozen: nowhere.yaml does not exist"),
     ],
@@ -438,23 +444,148 @@ def test_a_value_that_no_trial_could_run_with_is_refused_before_the_first(
 
 
 @pytest.mark.parametrize(
+    ("argument", "options", "message"),
+    [
+        ("--learning_rate=0.1", {}, "--learning_rate=... fixes what --tune searches for alone"),
+        (
+            "--fd_beta=0.7",
+            {},
+            "--fd_beta=... fixes what --tune searches for FD .`fd_beta: null` in",
+        ),
+        ("--teacher.weight_decay=0", {}, "--teacher.weight_decay=... fixes what --tune"),
+        ("--teacher={'model':'BPR','learning_rate':0.1}", {}, "--teacher.learning_rate=... fixes"),
+        ("--teacher.learning_rate=0.1", {"keep_teacher": True}, None),
+        ("--learning_rate=0.1", {"search": "student: {learning_rate: null}"}, None),
+        ("--freqd_beta=0.7", {}, None),
+    ],
+)
+def test_what_the_command_line_fixes_is_not_searched(
+    compare, tmp_path, monkeypatch, argument, options, message
+):
+    monkeypatch.setattr("sys.argv", ["x", argument])
+    if "search" in options:
+        (tmp_path / "search.yaml").write_text(options["search"])
+        options = {"search": str(tmp_path / "search.yaml")}
+    if message:
+        with pytest.raises(ConfigError, match=message):
+            compare(["FD"], tune=1, **options)
+        assert not compare.folder.exists()
+        return
+    seen = []
+
+    def seeing(config, **options):
+        seen.append(config.final_config_dict)
+        raise TrainingError("seen")
+
+    monkeypatch.setattr(runs, "run", seeing)
+    with pytest.raises(TrainingError, match="of anything could be finished"):
+        compare(["FD"], tune=1, tune_only=True, **{"keep_teacher": True, **options})
+    taught = seen[-1]
+    assert argument.startswith("--freqd") or 0.1 in (
+        taught["learning_rate"],
+        taught["teacher"].get("learning_rate"),
+    )
+
+
+@pytest.fixture
+def frozen_by(tiny_config, tmp_path):
+    """``frozen_by("alone: {}")``: what is read of a file for FD; ``frozen_by.said`` are its lines."""
+
+    def read(text, **keys):
+        (tmp_path / "frozen.yaml").write_text(text)
+        base = tiny_config(**{"trainer": ["FD"], "teacher": dict(TEACHER), "epochs": 9, **keys})
+        read.said = []
+        return read_frozen(str(tmp_path / "frozen.yaml"), {"FD": ["FD"]}, base, read.said.append)
+
+    return read
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("alone: {}\n", "has no section FD; there: alone"),
         ("alone: {epochs: 500}\nFD: {}\n", "alone sets epochs, which is the same for everything"),
         ("alone: {}\nFD: {embedding_size: 99}\n", "FD sets embedding_size"),
+        ("alone: {}\nFD: {}\nTeacher: {}\n", "section 'Teacher'. Did you mean 'teacher'?"),
+        ("alone: {}\nFD: {}\ntecher: {}\n", "section 'techer'. Did you mean 'teacher'?"),
+        ("alone: {}\nFD: {}\nfreqd+FD: {}\n", "unknown section 'freqd.FD'"),
+        ("alone: {}\nFD: {}\n7: {}\n", "unknown section 7"),
+        ("alone: {}\nFD: 3\n", "FD holds 3; allowed: keys"),
+        ("alone: {}\nFD: {fd_betta: 3}\n", "FD sets 'fd_betta', .* Did you mean 'fd_beta'?"),
+        ("alone: {}\nFD: {freqd_beta: 3}\n", "FD sets 'freqd_beta', which neither BPR nor the"),
+        ("alone: {fd_beta: 3}\nFD: {}\n", "alone sets 'fd_beta', which neither"),
+        ("alone: {n_layers: 3}\nFD: {}\n", "alone sets 'n_layers', which neither BPR nor"),
+        ("alone: {}\nFD: {}\nteacher: {n_layers: 3}\n", "section teacher: Unknown key 'teacher.n_"),
+        ("alone: {}\nFD: {}\nteacher: {metrics: [MRR]}\n", "teacher sets metrics, which is the s"),
+        ("alone: {}\nFD: {}\nteacher: {worker: 3}\n", "section teacher: 'teacher.worker' is not"),
+        ("tuned: {dataset: gowalla}\nalone: {}\nFD: {}\n", "for the dataset gowalla; here the dat"),
+        ("tuned: {model: NeuMF}\nalone: {}\nFD: {}\n", "for the student NeuMF; here the student"),
+        (
+            "tuned: {teacher_model: LightGCN}\nalone: {}\nFD: {}\n",
+            "the teacher LightGCN; here the teacher is BPR. .* the line teacher_model from the sec",
+        ),
     ],
 )
-def test_frozen_configs_that_are_not_fair_are_refused(tmp_path, text, message):
-    (tmp_path / "frozen.yaml").write_text(text)
+def test_frozen_configs_that_are_not_fair_or_not_of_this_are_refused(frozen_by, text, message):
     with pytest.raises(ConfigError, match=message):
-        read_frozen(str(tmp_path / "frozen.yaml"), {"FD": ["FD"]})
+        frozen_by(text)
 
 
-def test_a_method_whose_trials_have_all_failed_needs_no_frozen_section(tmp_path):
-    file = tmp_path / "frozen.yaml"
-    file.write_text("tuned: {failed: {FD: {runs: 2, error: none left}}}\nalone: {}\n")
-    assert read_frozen(str(file), {"FD": ["FD"]})["alone"] == {}
+def test_frozen_configs_may_name_more_methods_and_sums_and_need_not_say_what_they_are_for(
+    frozen_by,
+):
+    text = "alone:\nFD: {fd_beta: 2, learning_rate: 1e-3}\nteacher: {embedding_size: 9}\n"
+    text += "FreqD: {freqd_beta: 2}\nFreqD+FD: {freqd_beta: 2, fd_beta: 3}\n"
+    found = frozen_by(text)
+    assert found["alone"] == {} and found["FD"] == {"fd_beta": 2, "learning_rate": 1e-3}
+    assert frozen_by.said == []
+
+
+def test_a_frozen_key_that_the_command_line_fixes_is_refused(frozen_by, monkeypatch):
+    text = "alone: {}\nFD: {fd_beta: 2}\nFreqD: {freqd_beta: 2}\nteacher: {embedding_size: 9}\n"
+    for argument, message in (
+        ("--fd_beta=2", "--fd_beta=... fixes what .*frozen.yaml sets for FD. Remove one of them"),
+        ("--teacher.embedding_size=9", "--teacher.embedding_size=... fixes what .* for teacher"),
+        ("--freqd_beta=2", None),
+    ):
+        monkeypatch.setattr("sys.argv", ["x", argument])
+        if message is None:  # FreqD is not compared
+            assert frozen_by(text)["FD"] == {"fd_beta": 2}
+        else:
+            with pytest.raises(ConfigError, match=message):
+                frozen_by(text)
+
+
+def test_trials_that_were_trained_otherwise_are_said(frozen_by):
+    tuned = "epochs: 6, eval_step: 1, stopping_step: 2, metric: ndcg@10, teacher_model: BPR"
+    frozen_by(f"tuned: {{{tuned}}}\nalone: {{}}\nFD: {{}}\n", stopping_step=2)
+    (line,) = frozen_by.said
+    assert line.endswith("by trials with at most 6 epochs; the runs here: at most 9 epochs.")
+    frozen_by(f"tuned: {{{tuned}}}\nalone: {{}}\nFD: {{}}\n", epochs=6, stopping_step=2)
+    assert frozen_by.said == []
+    tuning = {"trials": 3, "seeds": [1], "tuned": ["FD"], "epochs": 6, "metric": "mrr@5"}
+    common = {"epochs": 9, "valid_metric": "NDCG@10"}
+    assert budget(tuning, common).startswith(
+        "3 trials (Latin hypercube sampling) with at most 6 epochs, a valid_metric of mrr@5 on the"
+    )
+    assert "epochs" not in budget(tuning, {"epochs": 6, "valid_metric": "MRR@5"})
+    assert budget({"dataset": "tiny"}, common).startswith("none; every method as configured")
+
+
+def test_a_teacher_that_is_a_file_is_known_by_its_model(frozen_by, tiny_config, tmp_path):
+    torch.save({"config": tiny_config("EASE"), "state_dict": {}}, tmp_path / "t.pth")
+    options = {"teacher": {"checkpoint": str(tmp_path / "t.pth")}}
+    text = "tuned: {teacher_model: %s}\nalone: {}\nFD: {}\n"
+    assert frozen_by(text % "EASE", **options)["FD"] == {}
+    with pytest.raises(ConfigError, match="here the teacher is EASE"):
+        frozen_by(text % "BPR", **options)
+    with pytest.raises(ConfigError, match="section teacher: teacher has two forms"):
+        frozen_by("alone: {}\nFD: {}\nteacher: {learning_rate: 0.1}\n", **options)
+
+
+def test_a_method_whose_trials_have_all_failed_needs_no_frozen_section(frozen_by):
+    text = "tuned: {failed: {FD: {runs: 2, error: none left}}}\nalone: {}\n"
+    assert frozen_by(text)["alone"] == {}
 
 
 def test_weights_of_methods_that_are_added_are_drawn_apart():
