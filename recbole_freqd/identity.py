@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Optional
@@ -12,13 +11,15 @@ import numpy as np
 
 from recbole_freqd import __version__
 from recbole_freqd.checkpoint import fingerprint, load_plain, sidecar_path
-from recbole_freqd.config import asking_recbole
-from recbole_freqd.model_classes import class_fingerprint
+from recbole_freqd.config import CHECKPOINT, TEACHER, asking_recbole, trainer_names
+from recbole_freqd.losses import LOSSES
+from recbole_freqd.model_classes import class_fingerprint, class_or_name
 
 WHERE_IT_RUNS = {"device", "gpu_id", "use_gpu", "worker", "eval_batch_size", "data_path"}
 WHERE_IT_RUNS |= {"checkpoint_dir", "config_file", "show_progress", "state", "resume"}
 WHERE_IT_RUNS |= {"log_wandb", "wandb_project", "save_dataset", "dataset_save_path"}
 WHERE_IT_RUNS |= {"save_dataloaders", "dataloaders_save_path"}
+_HOW_IT_IS_READ = {"trust_checkpoint", "memory_map"}  # of a teacher: its rows are the same
 logger = logging.getLogger(__name__)
 
 
@@ -63,30 +64,27 @@ def run_identity(
     if valid_data is not None:
         data["valid"] = fingerprint(pairs(valid_data._dataset))
     return {
-        "config": _values(config, () if metrics else ("metrics", "topk")),
+        "config": _values(config, metrics),
         "data": data,
-        "versions": _versions(config),
+        "versions": versions_of(config),
     }
 
 
-def planned_identity(config: Any) -> dict[str, Any]:
+def planned_identity(config: Any, *, metrics: bool = True) -> dict[str, Any]:
     """:func:`run_identity` of a run to come, before its data is read: its files stand for it.
 
     Args:
         config: Its RecBole Config; with ``seed`` and ``eval_args`` it says how files are split.
+        metrics: As of :func:`run_identity`.
 
     Raises:
         ConfigError: There are no such files, and RecBole cannot get them either.
     """
-    identity = {
-        "config": _values(config),
+    return {
+        "config": _values(config, metrics),
         "data": _files_of(config),
-        "versions": _versions(config),
+        "versions": versions_of(config),
     }
-    checkpoint = (config["teacher"] or {}).get("checkpoint")
-    if checkpoint is not None and Path(checkpoint).is_file():
-        identity["data"]["teacher"] = file_hash(Path(checkpoint))
-    return identity
 
 
 def differences(stored: dict[str, Any], identity: dict[str, Any]) -> list[str]:
@@ -103,21 +101,41 @@ def differences(stored: dict[str, Any], identity: dict[str, Any]) -> list[str]:
     ]
 
 
-def _values(config: Any, ignored: Sequence[str] = ()) -> dict[str, str]:
+def _values(config: Any, metrics: bool) -> dict[str, str]:
     """The keys that decide on the outcome of a run."""
+    ignored = WHERE_IT_RUNS if metrics else WHERE_IT_RUNS | {"metrics", "topk"}
+    values = {key: config[key] for key in sorted(config.final_config_dict) if key not in ignored}
+    if isinstance(values.get(TEACHER), dict):
+        values[TEACHER] = teacher_of(values[TEACHER])
     return {
-        key: str(value)
-        for key, value in sorted(config.final_config_dict.items())
-        if key not in WHERE_IT_RUNS.union(ignored)
+        key: json.dumps(value, sort_keys=True, default=str)
+        if isinstance(value, dict)
+        else str(value)
+        for key, value in values.items()
     }
 
 
-def _versions(config: Any) -> dict[str, str]:
+def teacher_of(spec: dict[str, Any]) -> dict[str, Any]:
+    """The ``teacher`` keys that decide on what is taught; a checkpoint goes by its content."""
+    kept = {key: value for key, value in spec.items() if key not in _HOW_IT_IS_READ}
+    checkpoint = kept.get(CHECKPOINT)
+    if checkpoint is not None and Path(checkpoint).is_file():
+        kept[CHECKPOINT] = file_hash(Path(checkpoint))
+    return kept
+
+
+def versions_of(config: Any) -> dict[str, str]:
+    """The versions of RecBole and of this package, and the classes of your own: their source."""
     import recbole
 
     versions = {"recbole": recbole.__version__, "recbole_freqd": __version__}
-    if not config.model_class.__module__.startswith("recbole."):
-        versions["model"] = class_fingerprint(config.model_class)
+    classes = {name: LOSSES.get(name) for name in trainer_names(config["trainer"])}
+    if classes and config[TEACHER]:
+        classes["teacher"] = class_or_name(config[TEACHER].get("model"))
+    for part, own in {"model": config.model_class, **classes}.items():
+        host = own.__module__.partition(".")[0] if isinstance(own, type) else "recbole"
+        if host not in versions:
+            versions[part] = class_fingerprint(own)
     return versions
 
 

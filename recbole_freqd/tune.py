@@ -203,7 +203,7 @@ def _trial(
     found = {"what": what, "trial": trial, "seed": seed, "keys": keys, "failed": False}
     try:
         config = _config(base, what, methods, keys, seed, frozen)
-        found["id"] = fingerprint(planned_identity(config))
+        found["id"] = fingerprint(planned_identity(config, metrics=False))
         known = log.get(found["id"])
         if known is not None:
             count.skip(what)
