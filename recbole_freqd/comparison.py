@@ -235,7 +235,7 @@ def run_cell(cell: Cell, metric: str, hindrance: Optional[str] = None) -> Outcom
             f"There is no test {metric} for {cell.what}: the split has no test part. Change "
             "eval_args."
         )
-    teacher = run.trainer.teacher.checkpoint if trainer_names(cell.config["trainer"]) else None
+    teacher = run.trainer.teacher if trainer_names(cell.config["trainer"]) else None
     row = {
         "model": cell.config["model"],
         "parameters": parameter_count(run.model),
@@ -245,7 +245,8 @@ def run_cell(cell: Cell, metric: str, hindrance: Optional[str] = None) -> Outcom
         "seconds_per_epoch": run.seconds_per_epoch,
         "epochs": len(run.trainer.train_loss_dict),
         "checkpoint": run.trainer.saved_model_file,
-        "teacher": teacher,
+        "teacher": teacher and teacher.checkpoint,
+        "teacher_weights": teacher and teacher.weights(),
     }
     return row, by_token(run.data[2], users[metric])
 
@@ -266,20 +267,31 @@ def _run_teacher(config: Any, metric: str) -> Outcome:
         "epochs": None,
         "checkpoint": teacher.checkpoint,
         "teacher": teacher.checkpoint,
+        "teacher_weights": teacher.weights(),
     }
     return row, by_token(data[2], users[metric]) if metric in test else None
 
 
 def _check_shared_teacher(records: dict[str, list[dict[str, Any]]]) -> None:
-    """Raises ConfigError unless all methods of a seed have had the same teacher."""
+    """Raises ConfigError unless all methods of a seed have had the same teacher.
+
+    By its weights; by the name of its file where that is all that an older version has kept.
+    """
     taught = [record for what, found in records.items() if what != "alone" for record in found]
-    for seed in {record["seed"] for record in taught}:
-        teachers = {Path(each["teacher"]).name for each in taught if each["seed"] == seed}
-        if len(teachers) > 1:
+    for seed in sorted({record["seed"] for record in taught}):
+        of_seed = [each for each in taught if each["seed"] == seed]
+        names = [Path(each["teacher"]).name for each in of_seed]
+        weights = [each.get("teacher_weights") for each in of_seed]
+        by_name = None in weights and len(set(names)) > 1
+        if by_name or len(set(weights) - {None}) > 1:
+            told = [
+                f"{each['what']}: {name}, weights {str(hashed)[:8]}"
+                for each, name, hashed in zip(of_seed, names, weights)
+            ]
             raise ConfigError(
-                f"The methods of seed {seed} had different teachers: "
-                f"{', '.join(sorted(teachers))}. Delete their files in the folder cells/ and run "
-                "the comparison again."
+                f"The methods of seed {seed} had different teachers: {'; '.join(told)}. Delete the "
+                "files of those that are not to count in the folder cells/ (of all, if the teacher "
+                "of most is gone) and run the comparison again."
             )
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
+import torch
+from scipy import sparse
 
 from recbole_freqd import __version__
 from recbole_freqd.checkpoint import fingerprint, load_plain, sidecar_path
@@ -153,6 +155,32 @@ def _files_of(config: Any) -> dict[str, str]:
 def file_hash(file: Path) -> str:
     """A hash of the bytes of a file; read again only when its time or size has changed."""
     return _content_hash(str(file), file.stat().st_mtime_ns, file.stat().st_size)
+
+
+def weights_hash(payload: dict[str, Any]) -> str:
+    """A hash of the weights of a checkpoint and of what else RecBole keeps of its model.
+
+    The bytes of the file are others every time it is written: they hold its name and folder.
+
+    Args:
+        payload: From :func:`recbole_freqd.checkpoint.load_checkpoint`.
+    """
+    parts = {**payload["state_dict"], **(payload.get("other_parameter") or {})}
+    return fingerprint(*(leaf for name in sorted(parts) for leaf in (name, *_leaves(parts[name]))))
+
+
+def _leaves(value: Any) -> list[Any]:
+    """A value of a checkpoint as what :func:`fingerprint` tells apart whatever its size."""
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided:
+            coordinates = value.detach().to_sparse_coo().coalesce()
+            return [*_leaves(coordinates.indices()), *_leaves(coordinates.values())]
+        rows = value.detach().cpu().contiguous()
+        return [str(value.dtype), list(value.shape), rows.reshape(-1).view(torch.uint8).numpy()]
+    if sparse.issparse(value):
+        found = value.tocoo()
+        return [list(found.shape), found.row, found.col, found.data]
+    return [value]
 
 
 @cache

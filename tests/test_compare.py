@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import yaml
 
 import recbole_freqd
 from recbole_freqd import runs
-from recbole_freqd.comparison import check_seeds, read_methods
+from recbole_freqd.comparison import _check_shared_teacher, check_seeds, read_methods
 from recbole_freqd.comparison_report import in_words, markdown, summarise, table_lines
 from recbole_freqd.errors import CheckpointError, CompatibilityError, ConfigError, TrainingError
 from recbole_freqd.per_user import by_token, load_users, recording
@@ -224,8 +225,6 @@ def test_a_changed_key_is_run_anew_and_it_is_said_why(compare, counted):
 
 
 def test_changed_data_is_another_comparison(compare, counted, tiny_data, tmp_path):
-    import shutil
-
     shutil.copytree(tiny_data, tmp_path / "data")
     keys = {"data_path": str(tmp_path / "data")}
     compare(["FD"], seeds=[1])
@@ -237,6 +236,41 @@ def test_changed_data_is_another_comparison(compare, counted, tiny_data, tmp_pat
     compare(["FD"], seeds=[1], keys=keys)
     assert counted == [(None, 1), ("FD", 1)]
     assert any("data changed" in line for line in compare.said)
+
+
+def test_a_teacher_that_is_trained_again_to_the_same_weights_is_the_same(compare, tmp_path):
+    compare(["FD"], seeds=[1])
+    shutil.rmtree(tmp_path / "saved")
+    cells = compare(["FD", "FreqD"], seeds=[1])["cells"]
+    hashes = {cells[what][0]["teacher_weights"] for what in ("teacher", "FD", "FreqD")}
+    assert len(hashes) == 1 and None not in hashes
+    assert cells["alone"][0]["teacher_weights"] is None
+
+
+@pytest.mark.parametrize("weights", [("a", "a", "b"), ("a", None, "b")])
+def test_teachers_of_one_name_and_other_weights_are_refused(weights):
+    records = shared(("t.pth", "t.pth", "t.pth"), weights)
+    with pytest.raises(ConfigError, match="seed 7 had different teachers: .*FreqD: t.pth, weights"):
+        _check_shared_teacher(records)
+
+
+def test_teachers_of_older_cells_go_by_the_name_of_their_file():
+    _check_shared_teacher(shared(("saved/t.pth", "t.pth", "moved/t.pth"), ("a", None, "a")))
+    _check_shared_teacher(shared(("t.pth", "s.pth", "t.pth"), ("a", "a", "a")))
+    with pytest.raises(ConfigError, match="seed 7 had different teachers"):
+        _check_shared_teacher(shared(("t.pth", "s.pth", "t.pth"), ("a", None, "a")))
+
+
+def shared(files, weights):
+    """Records of a teacher and two methods; without weights they are of an older version."""
+    return {"alone": [{"what": "alone", "seed": 7, "teacher": None}]} | {
+        what: [
+            {"what": what, "seed": 7, "teacher": file, "teacher_weights": hashed}
+            if hashed
+            else {"what": what, "seed": 7, "teacher": file}
+        ]
+        for what, file, hashed in zip(("teacher", "FD", "FreqD"), files, weights)
+    }
 
 
 def test_what_was_interrupted_goes_on(compare, counted, monkeypatch):

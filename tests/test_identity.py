@@ -5,11 +5,16 @@ import os
 import shutil
 import sys
 
+import numpy as np
 import pytest
+import torch
+from scipy import sparse
 
 from recbole_freqd.checkpoint import fingerprint
-from recbole_freqd.identity import planned_identity
+from recbole_freqd.identity import planned_identity, weights_hash
 from recbole_freqd.losses import LOSSES
+
+FORMS = ("table", "counts", "sparse", "dense", "lists", "coo", "name")
 
 
 @pytest.fixture
@@ -89,3 +94,26 @@ def test_metrics_that_are_only_computed_can_be_left_out_and_the_one_that_decides
     assert name_of(**more) != name_of()
     assert name_of(scored_only=True, **more) == name_of(scored_only=True)
     assert name_of(scored_only=True, **more, valid_metric="NDCG@20") != name_of(scored_only=True)
+
+
+@pytest.mark.parametrize("part", FORMS)
+def test_weights_are_told_apart_in_every_form_that_a_checkpoint_has_them_in(part):
+    def payload(number):
+        value = {name: float(number if name == part else 1) for name in FORMS}
+        return {
+            "epoch": number,
+            "state_dict": {
+                "table": torch.full((30, 8), value["table"], dtype=torch.bfloat16),
+                "counts": torch.tensor(value["counts"]),
+                f"buffer{value['name']}": torch.ones(0),
+            },
+            "other_parameter": {
+                "sparse": sparse.eye(2000, format="csr") * value["sparse"],
+                "dense": np.r_[np.zeros(3000), value["dense"], np.zeros(3000)],
+                "lists": sparse.eye(9, format="lil") * value["lists"],
+                "coo": torch.eye(9).mul(value["coo"]).to_sparse(),
+            },
+        }
+
+    assert weights_hash(payload(1)) == weights_hash({**payload(1), "epoch": 7})
+    assert weights_hash(payload(1)) != weights_hash(payload(2))
