@@ -1,10 +1,11 @@
-"""Locks between processes that work in one folder; the system frees those of a process that dies."""
+"""Locks between processes of one folder; the system frees those of a process that dies."""
 
 import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Callable, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -13,6 +14,7 @@ from recbole_freqd.errors import CheckpointError
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 _POLL = 0.5  # seconds between two looks at what is waited for
 _warned: set[Path] = set()  # folders without locks
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -76,3 +78,21 @@ def working_on(path: Path, change: str, *, wait: bool = False) -> Iterator[bool]
             with suppress(OSError):  # Windows removes no file that is open
                 Path(lock.lock_file).unlink()
         lock.release()
+
+
+def each_when_free(todo: list[T], attempt: Callable[[T, bool], bool]) -> None:
+    """Does all there is to do; what other processes are at is left for the end, then waited for.
+
+    Args:
+        todo: In the order in which they are attempted.
+        attempt: From one of them, and whether to wait for another process, to whether it is done.
+    """
+    wait = False
+    while todo:
+        left = []
+        for one in todo:
+            if attempt(one, wait):
+                wait = False  # in the meantime others may have come free
+            else:
+                left.append(one)
+        wait, todo = len(left) == len(todo), left

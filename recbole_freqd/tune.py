@@ -1,17 +1,19 @@
 """Search with the same budget for everything, on validation data only."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Callable, Optional
 
 from recbole_freqd import runs, search
-from recbole_freqd.cells import reason
+from recbole_freqd.cells import made_with, reason, say_other_commits
 from recbole_freqd.checkpoint import fingerprint
 from recbole_freqd.comparison import config_of
 from recbole_freqd.config import CHECKPOINT, TEACHER, keys_known_to
 from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.identity import planned_identity
+from recbole_freqd.locks import each_when_free
 from recbole_freqd.progress import Countdown
 from recbole_freqd.search import Space
 from recbole_freqd.teacher.recipe import is_closed_form, recipe_config
@@ -58,6 +60,7 @@ def tune(
     spaces = _spaces(base, methods, own or {}, keep_teacher)
     kinds = [what for what in spaces for _ in range(trials * len(seeds))]
     count, log = Countdown(kinds, say), TrialLog(folder / "trials.jsonl", "id")
+    taken: list[dict[str, Any]] = []
     frozen: dict[str, Any] = {
         "tuned": {
             "trials": trials,
@@ -71,10 +74,8 @@ def tune(
         }
     }
     for what, space in spaces.items():
-        every = [
-            [_trial(base, what, methods, trial, keys, seed, frozen, log, count) for seed in seeds]
-            for trial, keys in ((trial, search.draw(space, trial)) for trial in range(trials))
-        ]
+        trial_of = partial(_trial, base, what, methods, space, frozen, log, count, taken)
+        every = _every(trials, seeds, trial_of)
         best, failed = _best(every, base["valid_metric_bigger"]), _failed(every)
         if best is not None:
             frozen[what] = search.draw(space, best)
@@ -84,6 +85,7 @@ def tune(
             raise _nothing("the teacher", failed)
     if not set(spaces) & set(frozen) - {"teacher"}:
         raise _nothing("anything", failed)
+    say_other_commits(taken, say)
     _freeze(frozen, folder, say)
     return frozen
 
@@ -187,38 +189,83 @@ def _spaces(
     return spaces
 
 
+def _every(
+    trials: int,
+    seeds: Sequence[int],
+    trial_of: Callable[[int, int, bool], Optional[dict[str, Any]]],
+) -> list[list[dict[str, Any]]]:
+    """The outcomes of each trial, one for each seed; ``trial_of`` is :func:`_trial` of a kind."""
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+
+    def attempt(one: tuple[int, int], wait: bool) -> bool:
+        outcome = trial_of(*one, wait)
+        if outcome is not None:
+            found[one] = outcome
+        return outcome is not None
+
+    each_when_free([(trial, seed) for trial in range(trials) for seed in seeds], attempt)
+    return [[found[trial, seed] for seed in seeds] for trial in range(trials)]
+
+
 def _trial(
     base: Any,
     what: str,
     methods: dict[str, list[str]],
-    trial: int,
-    keys: dict[str, Any],
-    seed: int,
+    space: Space,
     frozen: dict[str, Any],
     log: TrialLog,
     count: Countdown,
-) -> dict[str, Any]:
-    """A trial on one seed: run, or read where it is finished."""
-    start, metric = perf_counter(), str(base["valid_metric"]).lower()
+    taken: list[dict[str, Any]],
+    trial: int,
+    seed: int,
+    wait: bool,
+) -> Optional[dict[str, Any]]:
+    """A trial on one seed: run, or taken where it is finished; None: another process is at it."""
+    keys, metric = search.draw(space, trial), str(base["valid_metric"]).lower()
     found = {"what": what, "trial": trial, "seed": seed, "keys": keys, "failed": False}
+    start = perf_counter()
     try:
         config = _config(base, what, methods, keys, seed, frozen)
         found["id"] = fingerprint(planned_identity(config, metrics=False))
-        known = log.get(found["id"])
-        if known is not None:
-            count.skip(what)
-            return {"failed": False, **known}
-        found.update(_run(config))
     except Exception as error:  # whatever it is, the other trials are not to wait for it
-        found.update(score=None, error=reason(error), failed=True)
-    seconds = perf_counter() - start
-    if "id" in found:
-        log.add({**found, "seconds": seconds})
+        found.update(_failure(error), seconds=perf_counter() - start)
+    else:
+        known = log.get(found["id"]) or _run_alone(config, found, log, wait)
+        if known is None:
+            return None
+        if known is not found:
+            count.skip(what)
+            taken.append(known)
+            return {"failed": False, **known}
     drawn = ", ".join(f"{key} {value}" for key, value in keys.items())
-    score = found["score"]
+    score, seconds = found["score"], found["seconds"]
     words = f"failed: {found['error']}" if score is None else f"valid {metric} {score:.4f}"
     count.done(what, f"{what}, trial {trial}, seed {seed}: {words} with {drawn}", seconds)
     return found
+
+
+def _run_alone(
+    config: Any, found: dict[str, Any], log: TrialLog, wait: bool
+) -> Optional[dict[str, Any]]:
+    """Runs a trial unless another process is at it (None), or has just finished it (its record).
+
+    Args:
+        config: Its Config. log: Where its record goes. wait: For the other process.
+        found: What is known of it; filled in and given back where it is run.
+    """
+    with log.working_on(found["id"], wait=wait) as mine:
+        known = log.get(found["id"])
+        if mine and known is None:
+            start = perf_counter()
+            found.update(_run(config))
+            found.update(seconds=perf_counter() - start, made_with=made_with(config["device"]))
+            log.add(found)
+            return found
+    return known
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    return {"score": None, "error": reason(error), "failed": True}
 
 
 def _config(
@@ -244,6 +291,8 @@ def _run(config: Any) -> dict[str, Any]:
         run = runs.run(config, saved=False, test=False)
     except TrainingError as error:
         return {"score": None, "error": str(error)}
+    except Exception as error:  # whatever it is, the other trials are not to wait for it
+        return _failure(error)
     return {
         "score": run.best_valid_score,
         "valid": run.best_valid_result,

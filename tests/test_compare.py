@@ -12,7 +12,8 @@ import yaml
 
 import recbole_freqd
 from recbole_freqd import runs
-from recbole_freqd.comparison import _check_shared_teacher, check_seeds, read_methods
+from recbole_freqd.cells import check_shared_teacher
+from recbole_freqd.comparison import check_seeds, read_methods
 from recbole_freqd.comparison_report import in_words, markdown, summarise, table_lines
 from recbole_freqd.errors import CheckpointError, CompatibilityError, ConfigError, TrainingError
 from recbole_freqd.per_user import by_token, load_users, recording
@@ -251,26 +252,23 @@ def test_a_teacher_that_is_trained_again_to_the_same_weights_is_the_same(compare
 def test_teachers_of_one_name_and_other_weights_are_refused(weights):
     records = shared(("t.pth", "t.pth", "t.pth"), weights)
     with pytest.raises(ConfigError, match="seed 7 had different teachers: .*FreqD: t.pth, weights"):
-        _check_shared_teacher(records)
+        check_shared_teacher(records)
 
 
 def test_teachers_of_older_cells_go_by_the_name_of_their_file():
-    _check_shared_teacher(shared(("saved/t.pth", "t.pth", "moved/t.pth"), ("a", None, "a")))
-    _check_shared_teacher(shared(("t.pth", "s.pth", "t.pth"), ("a", "a", "a")))
+    check_shared_teacher(shared(("saved/t.pth", "t.pth", "moved/t.pth"), ("a", None, "a")))
+    check_shared_teacher(shared(("t.pth", "s.pth", "t.pth"), ("a", "a", "a")))
     with pytest.raises(ConfigError, match="seed 7 had different teachers"):
-        _check_shared_teacher(shared(("t.pth", "s.pth", "t.pth"), ("a", None, "a")))
+        check_shared_teacher(shared(("t.pth", "s.pth", "t.pth"), ("a", None, "a")))
 
 
 def shared(files, weights):
     """Records of a teacher and two methods; without weights they are of an older version."""
-    return {"alone": [{"what": "alone", "seed": 7, "teacher": None}]} | {
-        what: [
-            {"what": what, "seed": 7, "teacher": file, "teacher_weights": hashed}
-            if hashed
-            else {"what": what, "seed": 7, "teacher": file}
-        ]
+    records = [
+        {"what": what, "seed": 7, "teacher": file, "teacher_weights": hashed}
         for what, file, hashed in zip(("teacher", "FD", "FreqD"), files, weights)
-    }
+    ]
+    return [{key: each[key] for key in each if each[key] is not None} for each in records]
 
 
 def test_what_was_interrupted_goes_on(compare, counted, monkeypatch):

@@ -51,9 +51,9 @@ def test_a_folder_that_cannot_hold_a_lock_is_an_error_and_a_disk_without_locks_a
 
     monkeypatch.setattr(locks.FileLock, "acquire", refuse)
     error = OSError(30, "Read-only file system")
-    with pytest.raises(CheckpointError, match="Cannot lock folder/thing: .*Change --output_dir"):
-        with working_on(PATH, "--output_dir"):
-            pass
+    words = "Cannot lock folder/thing: .*Change --output_dir"
+    with pytest.raises(CheckpointError, match=words), working_on(PATH, "--output_dir"):
+        pass
     error = OSError(95, "not supported")
     for _ in range(2):
         with working_on(PATH, "--output_dir", wait=True) as mine:
