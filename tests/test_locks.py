@@ -7,7 +7,7 @@ import pytest
 
 from recbole_freqd import locks
 from recbole_freqd.errors import CheckpointError
-from recbole_freqd.locks import working_on
+from recbole_freqd.locks import each_when_free, working_on
 
 PATH = Path("folder/thing")
 
@@ -58,3 +58,16 @@ def test_a_folder_that_cannot_hold_a_lock_is_an_error_and_a_disk_without_locks_a
     for _ in range(2):
         with working_on(PATH, "--output_dir", wait=True) as mine:
             assert mine and caplog.text.count("has no locks") == 1  # once for a folder
+
+
+def test_what_is_taken_comes_at_the_end_and_is_waited_for_only_when_nothing_else_is_left():
+    taken, seen = {"a": 3, "c": 2}, []  # how often each is found taken
+
+    def attempt(one, wait):
+        seen.append((one, wait))
+        taken[one] = 0 if wait else taken.get(one, 0) - 1
+        return taken[one] < 0 or wait
+
+    each_when_free(["a", "b", "c", "d"], attempt)
+    first = [(one, False) for one in "abcd"]
+    assert seen == [*first, ("a", False), ("c", False), ("a", True), ("c", False)]
