@@ -7,14 +7,18 @@ import shlex
 import subprocess
 import sys
 import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 from recbole_freqd.checkpoint import fingerprint, read_json, write_json
-from recbole_freqd.errors import CheckpointError, FreqDError
+from recbole_freqd.errors import CheckpointError, ConfigError, FreqDError
 from recbole_freqd.identity import differences
+from recbole_freqd.locks import working_on
 from recbole_freqd.per_user import load_users, save_users
 from recbole_freqd.significance import PerUser
 from recbole_freqd.writing import write_text
@@ -55,8 +59,12 @@ class CellStore:
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self._say = folder, say
 
-    def find(self, cell: Cell) -> Optional[dict[str, Any]]:
+    def find(self, cell: Cell, *, again: bool = False) -> Optional[dict[str, Any]]:
         """What was kept of a cell, or None where it has to be run; then says why, if it ever was.
+
+        Args:
+            cell: The cell.
+            again: It was said already.
 
         Raises:
             CheckpointError: It is damaged.
@@ -66,10 +74,27 @@ class CellStore:
             record = read_json(path)
             if not record["has_users"] or path.with_suffix(".npz").is_file():
                 return record
-            self._say(f"{cell.what}, seed {cell.seed}: anew, {path.stem}.npz is gone.")
+            why = f"{path.stem}.npz is gone"
         else:
-            self._say_why(cell)
+            why = self._changed(cell)
+        if why and not again:
+            self._say(f"{cell.what}, seed {cell.seed}: anew, {why}.")
         return None
+
+    @contextmanager
+    def working_on(self, cell: Cell, *, wait: bool) -> Iterator[bool]:
+        """Whether this process alone works on a cell while open: look for it once more, then.
+
+        Args:
+            cell: The cell. wait: For the process that is at it, which is said.
+
+        Raises:
+            CheckpointError: The folder cannot be written to.
+        """
+        if wait:
+            self._say(f"{cell.what}, seed {cell.seed}: another process is at it; waiting for it.")
+        with working_on(self.folder / cell.name, "--output_dir", wait=wait) as mine:
+            yield mine
 
     def keep(self, cell: Cell, record: dict[str, Any], users: Optional[PerUser]) -> dict[str, Any]:
         """Writes what a cell came to; the ``.json`` last, since it says that all is there.
@@ -109,8 +134,8 @@ class CellStore:
         path = self.folder / f"{cell.name}.npz"
         return load_users(path) if path.is_file() else None
 
-    def _say_why(self, cell: Cell) -> None:
-        """What sets a cell apart from the nearest one kept of its method and seed."""
+    def _changed(self, cell: Cell) -> Optional[str]:
+        """What sets a cell apart from the nearest one kept of its method and seed, if any is."""
         candidates = []
         for file in self.folder.glob(f"{cell.what}-{cell.seed}-*.json"):
             try:
@@ -118,10 +143,10 @@ class CellStore:
             except (CheckpointError, KeyError, TypeError):
                 continue
             candidates.append((len(changed), file.stem, changed))
-        if candidates:
-            _, name, changed = min(candidates)
-            words = "; ".join(changed)
-            self._say(f"{cell.what}, seed {cell.seed}: anew, since of {name} {words}.")
+        if not candidates:
+            return None
+        _, name, changed = min(candidates)
+        return f"since of {name} {'; '.join(changed)}"
 
 
 def note_failure(path: Path, error: Exception) -> str:
@@ -157,6 +182,45 @@ def made_with(device: Any) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "command": shlex.join([os.path.basename(program), *arguments]),
     }
+
+
+def say_other_commits(taken: Iterable[dict[str, Any]], say: Callable[[str], None]) -> None:
+    """Says in a line if any of what was finished before was made by other code than this."""
+    made = [(record.get("made_with") or {}).get("commit") for record in taken]
+    others = Counter(str(commit) for commit in made if commit != _commit())
+    if others:
+        told = ", ".join(f"{commit} ({count})" for commit, count in sorted(others.items()))
+        say(
+            f"{sum(others.values())} of what was finished already are of other commits of this "
+            f"package: {told}; it is {_commit()} now. They are taken as they are."
+        )
+
+
+def check_shared_teacher(records: Iterable[dict[str, Any]]) -> None:
+    """Raises ConfigError unless all methods of a seed have had the same teacher.
+
+    By its weights; by the name of its file where that is all that an older version has kept.
+
+    Args:
+        records: Of the teachers and of what they have taught.
+    """
+    by_seed: dict[int, list[dict[str, Any]]] = {}
+    for record in records:
+        by_seed.setdefault(record["seed"], []).append(record)
+    for seed, of_seed in sorted(by_seed.items()):
+        names = [Path(each["teacher"]).name for each in of_seed]
+        weights = [each.get("teacher_weights") for each in of_seed]
+        by_name = None in weights and len(set(names)) > 1
+        if by_name or len(set(weights) - {None}) > 1:
+            told = [
+                f"{each['what']}: {name}, weights {str(hashed)[:8]}"
+                for each, name, hashed in zip(of_seed, names, weights)
+            ]
+            raise ConfigError(
+                f"The methods of seed {seed} had different teachers: {'; '.join(told)}. Delete the "
+                "files of those that are not to count in the folder cells/ (of all, if the teacher "
+                "of most is gone) and run the comparison again."
+            )
 
 
 @cache

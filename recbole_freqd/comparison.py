@@ -10,11 +10,12 @@ from time import perf_counter
 from typing import Any, Callable, Optional
 
 from recbole_freqd import __version__, comparison_report, runs
-from recbole_freqd.cells import Cell, CellStore
+from recbole_freqd.cells import Cell, CellStore, check_shared_teacher, say_other_commits
 from recbole_freqd.checkpoint import fingerprint, write_json
 from recbole_freqd.config import CHECKPOINT, TEACHER, trainer_names
 from recbole_freqd.errors import CompatibilityError, ConfigError, TrainingError
 from recbole_freqd.identity import planned_identity
+from recbole_freqd.locks import each_when_free
 from recbole_freqd.measure import parameter_count, size_mb
 from recbole_freqd.per_user import by_token, recording
 from recbole_freqd.plots import comparison_plot
@@ -63,8 +64,9 @@ def compare_runs(
         found[cell.name] = store.find(cell)
         if found[cell.name] is not None:
             count.skip(cell.what)
-    kept = sum(record is not None for record in found.values())
-    say(f"{len(plan)} runs in {store.folder}, {kept} of them finished already.")
+    kept = [record for record in found.values() if record is not None]
+    say(f"{len(plan)} runs in {store.folder}, {len(kept)} of them finished already.")
+    say_other_commits(kept, say)
     failures = _run_missing(plan, found, store, metric, frozen or {}, count)
     done = [cell for cell in plan if found[cell.name] is not None]
     by_what = {what: [cell for cell in done if cell.what == what] for what in whats}
@@ -74,7 +76,8 @@ def compare_runs(
             f"None of the runs could be finished; the first: {failures[0]['error']} All of them: "
             f"*.failed in {store.folder}."
         )
-    _check_shared_teacher(records)
+    taught = [record for what, each in records.items() if what != "alone" for record in each]
+    check_shared_teacher(taught)
     per_user = {what: [store.users(cell) for cell in cells] for what, cells in by_what.items()}
     configs = {cell.what: _plain(cell.config) for cell in reversed(plan)}
     results = _results(base, records, per_user, configs, failures, seeds, metric, frozen)
@@ -184,12 +187,29 @@ def _run_missing(
 ) -> list[dict[str, Any]]:
     """Runs the cells that are not found, fills these in, and gives what, seed and error of others.
 
-    Whatever a run fails by, the others do not wait for it.
+    Whatever a run fails by, the others do not wait for it. What another process is at comes last,
+    and with a teacher all that it teaches.
     """
     failures: list[dict[str, Any]] = []
-    for cell in plan:
-        if found[cell.name] is not None:
-            continue
+
+    def attempt(cell: Cell, wait: bool) -> bool:
+        if cell.what not in ("teacher", "alone") and cell.seed in untaught():
+            return False
+        with store.working_on(cell, wait=wait) as mine:
+            if mine:
+                found[cell.name] = store.find(cell, again=True)
+                if found[cell.name] is None:
+                    run(cell)
+                else:
+                    count.skip(cell.what)
+        return mine
+
+    def untaught() -> set[int]:
+        failed = [each["seed"] for each in failures if each["what"] == "teacher"]
+        teachers = [cell for cell in plan if cell.what == "teacher" and found[cell.name] is None]
+        return {cell.seed for cell in teachers}.difference(failed)
+
+    def run(cell: Cell) -> None:
         start = perf_counter()
         try:
             row, users = run_cell(cell, metric, _hindrance(cell, failures, frozen))
@@ -203,6 +223,8 @@ def _run_missing(
             found[cell.name] = store.keep(cell, row, users)
         words = f"{cell.what}, seed {cell.seed}: {words}"
         count.done(cell.what, words, perf_counter() - start)
+
+    each_when_free([cell for cell in plan if found[cell.name] is None], attempt)
     return failures
 
 
@@ -235,7 +257,7 @@ def run_cell(cell: Cell, metric: str, hindrance: Optional[str] = None) -> Outcom
             f"There is no test {metric} for {cell.what}: the split has no test part. Change "
             "eval_args."
         )
-    teacher = run.trainer.teacher.checkpoint if trainer_names(cell.config["trainer"]) else None
+    teacher = run.trainer.teacher if trainer_names(cell.config["trainer"]) else None
     row = {
         "model": cell.config["model"],
         "parameters": parameter_count(run.model),
@@ -245,7 +267,8 @@ def run_cell(cell: Cell, metric: str, hindrance: Optional[str] = None) -> Outcom
         "seconds_per_epoch": run.seconds_per_epoch,
         "epochs": len(run.trainer.train_loss_dict),
         "checkpoint": run.trainer.saved_model_file,
-        "teacher": teacher,
+        "teacher": teacher and teacher.checkpoint,
+        "teacher_weights": teacher and teacher.weights(),
     }
     return row, by_token(run.data[2], users[metric])
 
@@ -266,21 +289,9 @@ def _run_teacher(config: Any, metric: str) -> Outcome:
         "epochs": None,
         "checkpoint": teacher.checkpoint,
         "teacher": teacher.checkpoint,
+        "teacher_weights": teacher.weights(),
     }
     return row, by_token(data[2], users[metric]) if metric in test else None
-
-
-def _check_shared_teacher(records: dict[str, list[dict[str, Any]]]) -> None:
-    """Raises ConfigError unless all methods of a seed have had the same teacher."""
-    taught = [record for what, found in records.items() if what != "alone" for record in found]
-    for seed in {record["seed"] for record in taught}:
-        teachers = {Path(each["teacher"]).name for each in taught if each["seed"] == seed}
-        if len(teachers) > 1:
-            raise ConfigError(
-                f"The methods of seed {seed} had different teachers: "
-                f"{', '.join(sorted(teachers))}. Delete their files in the folder cells/ and run "
-                "the comparison again."
-            )
 
 
 def _plain(config: Any) -> dict[str, Any]:

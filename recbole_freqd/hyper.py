@@ -13,11 +13,16 @@ from typing import Any, Callable, Optional
 import numpy as np
 from filelock import FileLock, Timeout
 
-from recbole_freqd import __version__
 from recbole_freqd.checkpoint import fingerprint
-from recbole_freqd.config import trainer_names
+from recbole_freqd.config import TEACHER, trainer_names
 from recbole_freqd.errors import ConfigError, TrainingError
-from recbole_freqd.identity import data_fingerprint, pairs
+from recbole_freqd.identity import (
+    WHERE_IT_RUNS,
+    data_fingerprint,
+    pairs,
+    teacher_of,
+    versions_of,
+)
 from recbole_freqd.spaces import Space, plain, with_keys
 from recbole_freqd.trials import Record, Trials, in_words
 from recbole_freqd.writing import write_json
@@ -26,7 +31,6 @@ from recbole_freqd.yaml_files import write_yaml
 ALGORITHMS = ("exhaustive", "random", "bayes")
 TOOLS = ("hyperopt", "ray")
 _MARK = "hyper_search"  # in a trial's config: its checkpoints are no other run's
-_WHERE = {_MARK, "resume", "state", "show_progress", "checkpoint_dir", "data_path"}
 _TRIALS = 100  # RecBole's default
 Objective = Callable[[Any], Record]
 
@@ -101,15 +105,17 @@ def search(
 
 def _identity(config: Any, space: Space, algo: str) -> dict[str, Any]:
     """What a search is: with another config, space or algorithm it is another one."""
-    given = config.external_config_dict
+    left_out, given = WHERE_IT_RUNS | {_MARK}, dict(config.external_config_dict)
+    if isinstance(given.get(TEACHER), dict):
+        given[TEACHER] = teacher_of(given[TEACHER])
     return {
         "model": config["model"],
         "dataset": config["dataset"],
-        "config": {key: plain(given[key]) for key in sorted(given) if key not in _WHERE},
+        "config": {key: plain(given[key]) for key in sorted(given) if key not in left_out},
         "space": space.text,
         "algo": algo,
         "seed": config["seed"],
-        "version": __version__,
+        "versions": versions_of(config),
     }
 
 
@@ -148,6 +154,7 @@ class Search:
                 "why. Change the space or the config."
             )
         table = self.trials.table()
+        self._write_best(best)  # it may have been removed, or another version has written it
         self.trials.write("trials.md", f"# {self.home.name}\n\n{table}\n")
         print(
             f"\n{table}\n\nThe best is trial {best['trial']}. To train and test it:\n"

@@ -3,22 +3,25 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
+import torch
+from scipy import sparse
 
 from recbole_freqd import __version__
 from recbole_freqd.checkpoint import fingerprint, load_plain, sidecar_path
-from recbole_freqd.config import asking_recbole
-from recbole_freqd.model_classes import class_fingerprint
+from recbole_freqd.config import CHECKPOINT, TEACHER, asking_recbole, trainer_names
+from recbole_freqd.losses import LOSSES
+from recbole_freqd.model_classes import class_fingerprint, class_or_name
 
 WHERE_IT_RUNS = {"device", "gpu_id", "use_gpu", "worker", "eval_batch_size", "data_path"}
 WHERE_IT_RUNS |= {"checkpoint_dir", "config_file", "show_progress", "state", "resume"}
 WHERE_IT_RUNS |= {"log_wandb", "wandb_project", "save_dataset", "dataset_save_path"}
 WHERE_IT_RUNS |= {"save_dataloaders", "dataloaders_save_path"}
+_HOW_IT_IS_READ = {"trust_checkpoint", "memory_map"}  # of a teacher: its rows are the same
 logger = logging.getLogger(__name__)
 
 
@@ -63,30 +66,27 @@ def run_identity(
     if valid_data is not None:
         data["valid"] = fingerprint(pairs(valid_data._dataset))
     return {
-        "config": _values(config, () if metrics else ("metrics", "topk")),
+        "config": _values(config, metrics),
         "data": data,
-        "versions": _versions(config),
+        "versions": versions_of(config),
     }
 
 
-def planned_identity(config: Any) -> dict[str, Any]:
+def planned_identity(config: Any, *, metrics: bool = True) -> dict[str, Any]:
     """:func:`run_identity` of a run to come, before its data is read: its files stand for it.
 
     Args:
         config: Its RecBole Config; with ``seed`` and ``eval_args`` it says how files are split.
+        metrics: As of :func:`run_identity`.
 
     Raises:
         ConfigError: There are no such files, and RecBole cannot get them either.
     """
-    identity = {
-        "config": _values(config),
+    return {
+        "config": _values(config, metrics),
         "data": _files_of(config),
-        "versions": _versions(config),
+        "versions": versions_of(config),
     }
-    checkpoint = (config["teacher"] or {}).get("checkpoint")
-    if checkpoint is not None and Path(checkpoint).is_file():
-        identity["data"]["teacher"] = file_hash(Path(checkpoint))
-    return identity
 
 
 def differences(stored: dict[str, Any], identity: dict[str, Any]) -> list[str]:
@@ -103,21 +103,41 @@ def differences(stored: dict[str, Any], identity: dict[str, Any]) -> list[str]:
     ]
 
 
-def _values(config: Any, ignored: Sequence[str] = ()) -> dict[str, str]:
+def _values(config: Any, metrics: bool) -> dict[str, str]:
     """The keys that decide on the outcome of a run."""
+    ignored = WHERE_IT_RUNS if metrics else WHERE_IT_RUNS | {"metrics", "topk"}
+    values = {key: config[key] for key in sorted(config.final_config_dict) if key not in ignored}
+    if isinstance(values.get(TEACHER), dict):
+        values[TEACHER] = teacher_of(values[TEACHER])
     return {
-        key: str(value)
-        for key, value in sorted(config.final_config_dict.items())
-        if key not in WHERE_IT_RUNS.union(ignored)
+        key: json.dumps(value, sort_keys=True, default=str)
+        if isinstance(value, dict)
+        else str(value)
+        for key, value in values.items()
     }
 
 
-def _versions(config: Any) -> dict[str, str]:
+def teacher_of(spec: dict[str, Any]) -> dict[str, Any]:
+    """The ``teacher`` keys that decide on what is taught; a checkpoint goes by its content."""
+    kept = {key: value for key, value in spec.items() if key not in _HOW_IT_IS_READ}
+    checkpoint = kept.get(CHECKPOINT)
+    if checkpoint is not None and Path(checkpoint).is_file():
+        kept[CHECKPOINT] = file_hash(Path(checkpoint))
+    return kept
+
+
+def versions_of(config: Any) -> dict[str, str]:
+    """The versions of RecBole and of this package, and the classes of your own: their source."""
     import recbole
 
     versions = {"recbole": recbole.__version__, "recbole_freqd": __version__}
-    if not config.model_class.__module__.startswith("recbole."):
-        versions["model"] = class_fingerprint(config.model_class)
+    classes = {name: LOSSES.get(name) for name in trainer_names(config["trainer"])}
+    if classes and config[TEACHER]:
+        classes["teacher"] = class_or_name(config[TEACHER].get("model"))
+    for part, own in {"model": config.model_class, **classes}.items():
+        host = own.__module__.partition(".")[0] if isinstance(own, type) else "recbole"
+        if host not in versions:
+            versions[part] = class_fingerprint(own)
     return versions
 
 
@@ -135,6 +155,32 @@ def _files_of(config: Any) -> dict[str, str]:
 def file_hash(file: Path) -> str:
     """A hash of the bytes of a file; read again only when its time or size has changed."""
     return _content_hash(str(file), file.stat().st_mtime_ns, file.stat().st_size)
+
+
+def weights_hash(payload: dict[str, Any]) -> str:
+    """A hash of the weights of a checkpoint and of what else RecBole keeps of its model.
+
+    The bytes of the file are others every time it is written: they hold its name and folder.
+
+    Args:
+        payload: From :func:`recbole_freqd.checkpoint.load_checkpoint`.
+    """
+    parts = {**payload["state_dict"], **(payload.get("other_parameter") or {})}
+    return fingerprint(*(leaf for name in sorted(parts) for leaf in (name, *_leaves(parts[name]))))
+
+
+def _leaves(value: Any) -> list[Any]:
+    """A value of a checkpoint as what :func:`fingerprint` tells apart whatever its size."""
+    if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided:
+            coordinates = value.detach().to_sparse_coo().coalesce()
+            return [*_leaves(coordinates.indices()), *_leaves(coordinates.values())]
+        rows = value.detach().cpu().contiguous()
+        return [str(value.dtype), list(value.shape), rows.reshape(-1).view(torch.uint8).numpy()]
+    if sparse.issparse(value):
+        found = value.tocoo()
+        return [list(found.shape), found.row, found.col, found.data]
+    return [value]
 
 
 @cache

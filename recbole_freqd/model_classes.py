@@ -109,8 +109,8 @@ def keys_read_by(model_class: type) -> frozenset[str]:
 
 
 def _own_ancestors(model_class: type) -> list[type]:
-    """A class and what it inherits from, as far as it is neither RecBole's nor torch's."""
-    foreign = ("recbole", "torch", "builtins", "abc")
+    """A class and what it inherits from, as far as it is not of RecBole, this package or torch."""
+    foreign = ("recbole", "recbole_freqd", "torch", "builtins", "abc")
     return [
         ancestor
         for ancestor in model_class.__mro__

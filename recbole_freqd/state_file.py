@@ -1,6 +1,5 @@
 """The file that a run can be gone on from: found, locked, read and written."""
 
-import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,13 +8,13 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from recbole_freqd.checkpoint import load_plain, write_atomically
 from recbole_freqd.errors import CheckpointError
+from recbole_freqd.locks import acquired
 
 _PATIENCE = 6.0  # seconds; the workers of a loader outlive a killed process by 5, and hold its lock
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 logger = logging.getLogger(__name__)
 
 
@@ -113,23 +112,9 @@ class StateFile:
         """Locks the file, if it is not yet; False where another process has it."""
         if self._lock.is_locked or self._lockless:
             return True
-        try:
-            self._lock.acquire(timeout=_PATIENCE)
-        except Timeout:
-            return False
-        except (OSError, NotImplementedError) as error:
-            if getattr(error, "errno", errno.ENOSYS) not in _NO_LOCKS:
-                raise CheckpointError(
-                    f"Cannot lock {self.path}: {error}. Allowed: a folder that can be written to. "
-                    "Change checkpoint_dir."
-                ) from error
-            self._lockless = True
-            logger.warning(
-                "The disk of %s has no locks (%s): see to it that no two processes resume one run.",
-                self.path.parent,
-                error,
-            )
-        return True
+        mine = acquired(self._lock, self.path, "checkpoint_dir", _PATIENCE)
+        self._lockless = mine and not self._lock.is_locked
+        return mine
 
     def release(self) -> None:
         """Lets other processes use the file; of a finished run no lock is left."""

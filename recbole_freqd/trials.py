@@ -3,10 +3,13 @@
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
 from recbole_freqd.errors import CheckpointError
+from recbole_freqd.locks import working_on
 from recbole_freqd.writing import write_text
 
 Record = dict[str, Any]
@@ -30,6 +33,16 @@ class TrialLog:
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key
         self._known: dict[Any, Record] = {}
+        self._damaged: set[str] = set()
+        self.read()
+
+    def read(self) -> None:
+        """Reads what is in the file now: other processes may have added to it.
+
+        Raises:
+            CheckpointError: It cannot be read.
+        """
+        path = self.path
         try:
             lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
         except (OSError, UnicodeDecodeError) as error:
@@ -40,9 +53,27 @@ class TrialLog:
             try:
                 trial = json.loads(line)
                 if not trial.get("failed"):
-                    self._known[trial[key]] = trial
+                    self._known[trial[self.key]] = trial
             except (ValueError, KeyError, TypeError, AttributeError):
-                logger.warning("%s: a trial that cannot be read is run again: %.40s…", path, line)
+                if line not in self._damaged:
+                    text = "%s: a trial that cannot be read is run again: %.40s…"
+                    logger.warning(text, path, line)
+                self._damaged.add(line)
+
+    @contextmanager
+    def working_on(self, name: str, *, wait: bool) -> Iterator[bool]:
+        """Whether this process alone works on a trial while open; the file is then read again.
+
+        Args:
+            name: What tells the trial apart. wait: For the process that is at it.
+
+        Raises:
+            CheckpointError: The folder cannot be written to, or the file cannot be read.
+        """
+        with working_on(self.path.with_name(f"trial-{name}"), "--output_dir", wait=wait) as mine:
+            if mine:
+                self.read()
+            yield mine
 
     def get(self, name: Any) -> Optional[Record]:
         """The trial of that name, if it is finished."""

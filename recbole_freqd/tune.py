@@ -1,18 +1,20 @@
 """Search with the same budget for everything, on validation data only."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Callable, Optional
 
 from recbole_freqd import runs, search
-from recbole_freqd.cells import note_failure
+from recbole_freqd.cells import made_with, note_failure, say_other_commits
 from recbole_freqd.checkpoint import fingerprint
 from recbole_freqd.comparison import config_of
 from recbole_freqd.config import CHECKPOINT, TEACHER, asking_recbole, keys_known_to
 from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.frozen import made_for, refuse_fixed
 from recbole_freqd.identity import planned_identity
+from recbole_freqd.locks import each_when_free
 from recbole_freqd.progress import Countdown
 from recbole_freqd.search import Space
 from recbole_freqd.teacher.recipe import is_closed_form, recipe_config
@@ -63,6 +65,7 @@ def tune(
     _check_draws(base, methods, spaces, trials)
     kinds = [what for what in spaces for _ in range(trials * len(seeds))]
     count, log = Countdown(kinds, say), TrialLog(folder / "trials.jsonl", "id")
+    taken: list[dict[str, Any]] = []
     frozen: dict[str, Any] = {
         "tuned": {
             "trials": trials,
@@ -76,10 +79,8 @@ def tune(
         }
     }
     for what, space in spaces.items():
-        every = [
-            [_trial(base, what, methods, trial, keys, seed, frozen, log, count) for seed in seeds]
-            for trial, keys in ((trial, search.draw(space, trial)) for trial in range(trials))
-        ]
+        trial_of = partial(_trial, base, what, methods, space, frozen, log, count, taken)
+        every = _every(trials, seeds, trial_of)
         best, failed = _best(every, base["valid_metric_bigger"]), _failed(every)
         if best is not None:
             frozen[what] = search.draw(space, best)
@@ -89,6 +90,7 @@ def tune(
             raise _nothing("the teacher", every, folder)
     if not set(spaces) & set(frozen) - {"teacher"}:
         raise _nothing("anything", every, folder)
+    say_other_commits(taken, say)
     _freeze(frozen, folder, say)
     return frozen
 
@@ -189,38 +191,57 @@ def _check_draws(
                 ) from error
 
 
+def _every(
+    trials: int,
+    seeds: Sequence[int],
+    trial_of: Callable[[int, int, bool], Optional[dict[str, Any]]],
+) -> list[list[dict[str, Any]]]:
+    """The outcomes of each trial, one for each seed; ``trial_of`` is :func:`_trial` of a kind."""
+    found: dict[tuple[int, int], dict[str, Any]] = {}
+
+    def attempt(one: tuple[int, int], wait: bool) -> bool:
+        outcome = trial_of(*one, wait)
+        if outcome is not None:
+            found[one] = outcome
+        return outcome is not None
+
+    each_when_free([(trial, seed) for trial in range(trials) for seed in seeds], attempt)
+    return [[found[trial, seed] for seed in seeds] for trial in range(trials)]
+
+
 def _trial(
     base: Any,
     what: str,
     methods: dict[str, list[str]],
-    trial: int,
-    keys: dict[str, Any],
-    seed: int,
+    space: Space,
     frozen: dict[str, Any],
     log: TrialLog,
     count: Countdown,
-) -> dict[str, Any]:
-    """A trial on one seed: run, or read where it is finished."""
-    start, metric = perf_counter(), str(base["valid_metric"]).lower()
-    name = f"{what}-{trial}-{seed}"  # until there is a better one
+    taken: list[dict[str, Any]],
+    trial: int,
+    seed: int,
+    wait: bool,
+) -> Optional[dict[str, Any]]:
+    """A trial on one seed: run, or taken where it is finished; None: another process is at it."""
+    keys, metric = search.draw(space, trial), str(base["valid_metric"]).lower()
     found = {"what": what, "trial": trial, "seed": seed, "keys": keys, "failed": False}
+    start = perf_counter()
     try:
         config = _config(base, what, methods, keys, seed, frozen)
-        found["id"] = name = fingerprint(planned_identity(config))
-        known = log.get(found["id"])
-        if known is not None:
-            count.skip(what)
-            return {"failed": False, **known}
-        found.update(_run(config))
+        found["id"] = fingerprint(planned_identity(config, metrics=False))
     except Exception as error:  # whatever it is, the other trials are not to wait for it
-        found.update(score=None, error=note_failure(_failure(log, name), error), failed=True)
+        found.update(_failed_by(error, log, f"{what}-{trial}-{seed}"))
+        found.update(seconds=perf_counter() - start)
     else:
-        _failure(log, name).unlink(missing_ok=True)
-    seconds = perf_counter() - start
-    if "id" in found:
-        log.add({**found, "seconds": seconds})
+        known = log.get(found["id"]) or _run_alone(config, found, log, wait)
+        if known is None:
+            return None
+        if known is not found:
+            count.skip(what)
+            taken.append(known)
+            return {"failed": False, **known}
     drawn = ", ".join(f"{key} {value}" for key, value in keys.items())
-    score = found["score"]
+    score, seconds = found["score"], found["seconds"]
     words = f"failed: {found['error']}" if score is None else f"valid {metric} {score:.4f}"
     count.done(what, f"{what}, trial {trial}, seed {seed}: {words} with {drawn}", seconds)
     return found
@@ -229,6 +250,36 @@ def _trial(
 def _failure(log: TrialLog, name: str) -> Path:
     """Where the traceback of a trial is, as long as it has failed."""
     return log.path.parent / _FAILED / f"{name}.failed"
+
+
+def _failed_by(error: Exception, log: TrialLog, name: str) -> dict[str, Any]:
+    """What is kept of a trial that failed; the traceback lies beside the trials."""
+    return {"score": None, "error": note_failure(_failure(log, name), error), "failed": True}
+
+
+def _run_alone(
+    config: Any, found: dict[str, Any], log: TrialLog, wait: bool
+) -> Optional[dict[str, Any]]:
+    """Runs a trial unless another process is at it (None), or has just finished it (its record).
+
+    Args:
+        config: Its Config. log: Where its record goes. wait: For the other process.
+        found: What is known of it; filled in and given back where it is run.
+    """
+    with log.working_on(found["id"], wait=wait) as mine:
+        known = log.get(found["id"])
+        if mine and known is None:
+            start = perf_counter()
+            try:
+                found.update(_run(config))
+            except Exception as error:  # whatever it is, the other trials are not to wait for it
+                found.update(_failed_by(error, log, found["id"]))
+            else:
+                _failure(log, found["id"]).unlink(missing_ok=True)
+            found.update(seconds=perf_counter() - start, made_with=made_with(config["device"]))
+            log.add(found)
+            return found
+    return known
 
 
 def _config(

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ import scipy.stats
 import yaml
 
 import recbole_freqd
-from recbole_freqd import comparing, runs
+from recbole_freqd import comparing, comparison, runs
+from recbole_freqd.cells import CellStore, check_shared_teacher
 from recbole_freqd.comparison import check_seeds, read_methods
 from recbole_freqd.comparison_report import in_words, markdown, summarise, table_lines
 from recbole_freqd.errors import CheckpointError, CompatibilityError, ConfigError, TrainingError
@@ -224,8 +227,6 @@ def test_a_changed_key_is_run_anew_and_it_is_said_why(compare, counted):
 
 
 def test_changed_data_is_another_comparison(compare, counted, tiny_data, tmp_path):
-    import shutil
-
     shutil.copytree(tiny_data, tmp_path / "data")
     keys = {"data_path": str(tmp_path / "data")}
     compare(["FD"], seeds=[1])
@@ -237,6 +238,97 @@ def test_changed_data_is_another_comparison(compare, counted, tiny_data, tmp_pat
     compare(["FD"], seeds=[1], keys=keys)
     assert counted == [(None, 1), ("FD", 1)]
     assert any("data changed" in line for line in compare.said)
+
+
+def test_a_teacher_that_is_trained_again_to_the_same_weights_is_the_same(compare, tmp_path):
+    compare(["FD"], seeds=[1])
+    shutil.rmtree(tmp_path / "saved")
+    cells = compare(["FD", "FreqD"], seeds=[1])["cells"]
+    hashes = {cells[what][0]["teacher_weights"] for what in ("teacher", "FD", "FreqD")}
+    assert len(hashes) == 1 and None not in hashes
+    assert cells["alone"][0]["teacher_weights"] is None
+
+
+@pytest.mark.parametrize("weights", [("a", "a", "b"), ("a", None, "b")])
+def test_teachers_of_one_name_and_other_weights_are_refused(weights):
+    records = shared(("t.pth", "t.pth", "t.pth"), weights)
+    with pytest.raises(ConfigError, match="seed 7 had different teachers: .*FreqD: t.pth, weights"):
+        check_shared_teacher(records)
+
+
+def test_teachers_of_older_cells_go_by_the_name_of_their_file():
+    check_shared_teacher(shared(("saved/t.pth", "t.pth", "moved/t.pth"), ("a", None, "a")))
+    check_shared_teacher(shared(("t.pth", "s.pth", "t.pth"), ("a", "a", "a")))
+    with pytest.raises(ConfigError, match="seed 7 had different teachers"):
+        check_shared_teacher(shared(("t.pth", "s.pth", "t.pth"), ("a", None, "a")))
+
+
+def shared(files, weights):
+    """Records of a teacher and two methods; without weights they are of an older version."""
+    records = [
+        {"what": what, "seed": 7, "teacher": file, "teacher_weights": hashed}
+        for what, file, hashed in zip(("teacher", "FD", "FreqD"), files, weights)
+    ]
+    return [{key: each[key] for key in each if each[key] is not None} for each in records]
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Cells are run without training; ``(what, seed)`` of each that was."""
+    ran = []
+
+    def run(cell, metric, hindrance=None):
+        ran.append((cell.what, cell.seed))
+        teacher = None if cell.what == "alone" else f"teacher-{cell.seed}.pth"
+        return a_run(0.3, teacher=teacher, teacher_weights=teacher, size_mb=1.0), None
+
+    monkeypatch.setattr(comparison, "run_cell", run)
+    return ran
+
+
+def test_what_another_process_is_at_is_left_for_the_end_and_with_a_teacher_all_it_teaches(
+    compare, untrained, monkeypatch
+):
+    """The other process is at the teacher of seed 1, and ends while we run FD of seed 2."""
+    other, make, run = ExitStack(), comparison.cell_of, comparison.run_cell
+    store, held = CellStore(compare.folder / "cells", print), []
+
+    def cell_of(base, what, methods, seed, frozen):
+        cell = make(base, what, methods, seed, frozen)
+        if (what, seed) == ("teacher", 1):
+            held.append(cell)
+            assert other.enter_context(store.working_on(cell, wait=False))
+        return cell
+
+    def run_cell(cell, *rest):
+        if (cell.what, cell.seed) == ("FD", 2):
+            store.keep(held[0], *run(held[0], *rest))
+            del untrained[-1]
+            other.close()
+        return run(cell, *rest)
+
+    monkeypatch.setattr(comparison, "cell_of", cell_of)
+    monkeypatch.setattr(comparison, "run_cell", run_cell)
+    results = compare(["FD"])
+    assert untrained == [("alone", 1), ("teacher", 2), ("alone", 2), ("FD", 2), ("FD", 1)]
+    assert (
+        results["failed"] == [] and [len(found) for found in results["cells"].values()] == [2] * 3
+    )
+    assert any("[6/6] FD, seed 1" in line for line in compare.said)
+    assert not list((compare.folder / "cells").glob("*.lock"))
+
+
+def test_runs_of_another_commit_are_taken_and_mentioned_in_a_line(compare, untrained):
+    compare(["FD"], seeds=[1])
+    assert not [line for line in compare.said if "other commits" in line]
+    (file,) = (compare.folder / "cells").glob("FD-1-*.json")
+    record = json.loads(file.read_text())
+    record["made_with"]["commit"] = "abc"
+    file.write_text(json.dumps(record))
+    compare(["FD"], seeds=[1])
+    (line,) = [line for line in compare.said if "other commits" in line]
+    assert "1 of what was finished already are of other commits of this package: abc (1);" in line
+    assert len(untrained) == 3
 
 
 def test_what_was_interrupted_goes_on(compare, counted, monkeypatch):

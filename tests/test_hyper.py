@@ -141,9 +141,33 @@ def test_another_config_space_or_algorithm_is_another_search(config, grid, tmp_p
         (config(), other, "exhaustive"),
         (config(), grid, "random"),
         (config(show_progress=True), grid, "exhaustive"),  # how it is shown is no difference
+        (config(gpu_id="1", worker=1, eval_batch_size=99), grid, "exhaustive"),  # nor where it runs
     ):
         hyper.search(*options[:2], Path("runs"), algo=options[2], max_evals=1, objective=score_of)
     assert len(list(Path("runs").iterdir())) == 4
+
+
+def test_a_teacher_file_or_a_version_that_changed_is_another_search(config, grid, monkeypatch):
+    def search():
+        Path("a.pth").touch()
+        made = config(teacher={"checkpoint": "a.pth"})
+        hyper.search(made, grid, Path("runs"), max_evals=1, objective=score_of)
+        return len(list(Path("runs").iterdir()))
+
+    assert [search(), search()] == [1, 1]
+    Path("a.pth").write_bytes(b"other weights")
+    assert [search(), search()] == [2, 2]
+    monkeypatch.setattr("recbole.__version__", "9.9.9")
+    assert search() == 3
+
+
+def test_a_best_config_that_is_gone_is_written_again(config, grid):
+    found = hyper.search(config(), grid, Path("runs"), objective=score_of)
+    file = Path(found["folder"], "best.yaml")
+    text = file.read_text()
+    file.unlink()
+    hyper.search(config(), grid, Path("runs"), objective=stopped_after(0, score_of))
+    assert file.read_text() == text
 
 
 def test_the_best_config_is_written_ready_to_run(config, grid, capsys):

@@ -1,6 +1,7 @@
 """The teacher: trained once, reused for a reason, refused when it does not fit."""
 
 import random
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 import recbole_freqd.identity
 import recbole_freqd.teacher as teacher_room
+from recbole_freqd import locks
 from recbole_freqd.errors import CheckpointError, ConfigError, TeacherError
 from recbole_freqd.rng import rng_untouched
 
@@ -59,6 +61,28 @@ def test_a_recipe_is_trained_once_and_then_reused(find, teacher_recipe, caplog, 
     assert all(torch.equal(a, b) for a, b in zip(first.features, second.features))
     assert [tuple(tensor.shape) for tensor in first.features] == [(31, 8), (41, 8)]
     assert first.facts["seconds_per_epoch"] == second.facts["seconds_per_epoch"] > 0
+
+
+def test_a_teacher_that_another_process_trains_is_waited_for_and_reused(
+    find, teacher_recipe, monkeypatch, tmp_path
+):
+    """The other process ends in the moment in which we would begin to wait."""
+    first = find(teacher_recipe)
+    path, found = Path(first.checkpoint), tmp_path / "elsewhere"
+    path.with_suffix(".json").rename(found)
+    other, acquired, asked = ExitStack(), locks.acquired, []
+    assert other.enter_context(locks.working_on(path, "checkpoint_dir"))
+
+    def ends(lock, of, change, timeout):
+        asked.append(timeout)
+        if timeout:
+            found.rename(path.with_suffix(".json"))
+            other.close()
+        return acquired(lock, of, change, timeout)
+
+    monkeypatch.setattr(locks, "acquired", ends)
+    assert find(teacher_recipe).origin == "reused" and asked == [0, -1]
+    assert not list(path.parent.glob("*.lock"))
 
 
 def test_a_changed_recipe_is_trained_again_and_the_log_says_what_changed(

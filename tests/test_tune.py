@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections import Counter
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 import yaml
 
 import recbole_freqd
-from recbole_freqd import runs, search
+from recbole_freqd import runs, search, tune
 from recbole_freqd.comparison_report import _budget as budget
 from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.frozen import read_frozen
@@ -284,6 +285,55 @@ def test_trials_are_taken_up_where_the_search_was_cut_off_and_more_may_follow(co
     compare(["FD"], tune=2, tune_seeds=[1], tune_only=True)
     assert 6 <= len(counted) <= 8  # FD's first trial again, if the second teacher is better
     assert len(TrialLog(log, "id")._known) == len(counted) - 1
+
+
+def test_a_trial_that_another_process_is_at_is_left_for_the_end_and_taken_from_it(
+    compare, monkeypatch
+):
+    """The other process is at trial 1 of the student alone, and ends while we run trial 2."""
+    ran, other = [], ExitStack()
+    options = {"tune": 3, "tune_seeds": [1], "tune_only": True, "keep_teacher": True}
+    monkeypatch.setattr(tune, "_run", lambda config: {"score": config["learning_rate"]})
+    whole = compare(["FD"], **options)
+    lines = compare.trials()
+    (theirs,) = [line for line in lines if (line["what"], line["trial"]) == ("alone", 1)]
+    log = compare.folder / "trials.jsonl"
+    log.unlink()
+
+    def run(config):
+        ran.append(round(config["learning_rate"], 9))
+        elsewhere = TrialLog(log, "id")
+        if len(ran) == 1:
+            assert other.enter_context(elsewhere.working_on(theirs["id"], wait=False))
+        if len(ran) == 2:
+            elsewhere.add(theirs)
+            other.close()
+        return {"score": config["learning_rate"]}
+
+    monkeypatch.setattr(tune, "_run", run)
+    assert compare(["FD"], **options) == whole
+    rates = [round(draw(space_of([]), trial)["learning_rate"], 9) for trial in range(3)]
+    assert ran == [rates[0], rates[2], *rates] and "[6/6] FD, trial 2" in compare.said[-2]
+    assert [path.name for path in compare.folder.glob("trial*")] == ["trials.jsonl"]
+
+
+def test_trials_say_what_they_were_made_with_and_those_of_another_commit_are_mentioned(
+    compare, monkeypatch
+):
+    options = {"tune": 2, "tune_seeds": [1], "tune_only": True, "keep_teacher": True}
+    monkeypatch.setattr(tune, "_run", lambda config: {"score": 0.5})
+    compare(["FD"], **options)
+    assert {"commit", "torch", "command"} <= set(compare.trials()[0]["made_with"])
+    compare(["FD"], **options)
+    assert not [line for line in compare.said if "other commits" in line]
+    log, trials = compare.folder / "trials.jsonl", compare.trials()
+    trials[0]["made_with"]["commit"] = "abc"
+    del trials[1]["made_with"]  # of an older version
+    log.write_text("".join(json.dumps(trial) + "\n" for trial in trials))
+    compare(["FD"], **options)
+    (line,) = [line for line in compare.said if "other commits" in line]
+    assert "2 of what was finished already are of other commits" in line
+    assert ": None (1), abc (1); it is " in line
 
 
 def test_the_comparison_runs_with_the_configs_that_were_chosen(compare):

@@ -14,7 +14,7 @@ from recbole_freqd.config import asking_recbole
 from recbole_freqd.errors import ConfigError, TeacherError
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.check import are_exact
-from recbole_freqd.identity import pairs
+from recbole_freqd.identity import pairs, weights_hash
 from recbole_freqd.processes import Processes
 from recbole_freqd.ranking import ModelRanker
 from recbole_freqd.rng import rng_untouched
@@ -79,17 +79,24 @@ class Teacher:
         Returns:
             The model; of a teacher of other data, one that is asked in the student's ids.
         """
-        payload = load_checkpoint(
-            self.checkpoint,
-            map_location=self.config["device"],
-            trust=bool(self.config["trust_checkpoint"]),
-            model_class=self.config.model_class,
-        )
-        other = self.other_data
+        payload, other = self._payload(self.config["device"]), self.other_data
         if other is None:
             return load_model(self.config, payload, dataset, self.checkpoint)
         model = load_model(other.config, payload, other.dataset, self.checkpoint)
         return Translated(model, other.alignment, self.config).eval()
+
+    def weights(self) -> str:
+        """A hash of its weights, the same wherever and however often they are saved."""
+        return weights_hash(self._payload("cpu"))
+
+    def _payload(self, device: Any) -> dict[str, Any]:
+        """What its file holds."""
+        return load_checkpoint(
+            self.checkpoint,
+            map_location=device,
+            trust=bool(self.config["trust_checkpoint"]),
+            model_class=self.config.model_class,
+        )
 
     def ranker(self, dataset: Any) -> Ranker:
         """What it ranks by: dot products of features, biases included, where its scores are those.

@@ -14,6 +14,7 @@ from recbole_freqd.distributed import whole
 from recbole_freqd.errors import CheckpointError
 from recbole_freqd.features import check_teacher, registered_adapter
 from recbole_freqd.identity import differences, file_hash, run_identity
+from recbole_freqd.locks import working_on
 from recbole_freqd.processes import Processes
 from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.rows import Features
@@ -45,9 +46,14 @@ def from_recipe(
     trained: list[Any] = []  # the model, in the process that has trained it
 
     def have() -> tuple[dict[str, Any], str]:
-        if path.is_file() and facts_file.is_file() and _is_whole(path, facts_file):
-            logger.info("Teacher reused: %s (recipe, data and versions are unchanged)", path)
-            return read_json(facts_file)["facts"], "reused"
+        if not _is_whole(path, facts_file):
+            with working_on(path, "checkpoint_dir", wait=True):
+                if not _is_whole(path, facts_file):  # another process may have just trained it
+                    return train(), "trained"
+        logger.info("Teacher reused: %s (recipe, data and versions are unchanged)", path)
+        return read_json(facts_file)["facts"], "reused"
+
+    def train() -> dict[str, Any]:
         logger.info("Teacher to be trained: %s", _why_not_reused(path, stem, identity))
         trainer = _train(own_config, train_data, valid_data, path, rank)
         trained.append(trainer.model)
@@ -59,7 +65,7 @@ def from_recipe(
         write_json(facts_file, of)
         trainer.forget()
         logger.info("Teacher trained: %s", path)
-        return facts, "trained"
+        return facts
 
     def features() -> Features:
         own_class = own_config.model_class
@@ -77,7 +83,9 @@ def from_recipe(
 
 
 def _is_whole(path: Path, facts_file: Path) -> bool:
-    """Whether a teacher is still what its training has left, and all it has kept is there."""
+    """Whether a teacher is there, still what its training has left, with all it has kept."""
+    if not (path.is_file() and facts_file.is_file()):
+        return False
     try:
         content = json.loads(facts_file.read_text(encoding="utf-8"))
         kept = content["facts"].get("trajectory", ())
