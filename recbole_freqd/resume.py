@@ -120,8 +120,8 @@ class ResumableTrainer(DistributedTrainer):
             self._to_restore = None
         elif self._file is not None and epoch_idx > 0:
             self._file.write({**self._progress(epoch_idx), **self._state()})
-        self._begin_epoch(epoch_idx)
         start = perf_counter()
+        self._begin_epoch(epoch_idx)
         result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)  # type: ignore[misc]
         self.epoch_seconds.append(perf_counter() - start)
         return result
@@ -134,7 +134,7 @@ class ResumableTrainer(DistributedTrainer):
                 path.unlink(missing_ok=True)
 
     def seconds_per_epoch(self) -> Optional[float]:
-        """Median seconds of the training part of an epoch, or None before the first."""
+        """Median seconds of an epoch without its validation, or None before the first."""
         return float(np.median(self.epoch_seconds)) if self.epoch_seconds else None
 
     def _save_checkpoint(self, epoch: int, verbose: bool = True, **kwargs: Any) -> None:

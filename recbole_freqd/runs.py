@@ -30,7 +30,8 @@ class Run:
         data: RecBole's train, valid and test loaders.
         best_valid_score, best_valid_result: Of the best epoch.
         test_result: Metrics on the test split, or None where it was not opened.
-        seconds_per_epoch: Median of the training part of an epoch.
+        seconds_per_epoch: Median of an epoch: what comes before its first step (lists, masks), and
+            its steps, without its validation.
     """
 
     config: Any

@@ -425,3 +425,13 @@ def test_a_trainer_that_goes_round_calculate_loss_is_refused_after_an_epoch(star
     with pytest.raises(TrainingError, match="Epoch 0 of .* never called the calculate_loss of BPR"):
         fit(started)
     fit(started, freqd_beta=0.0)  # alone on purpose
+
+
+def test_the_seconds_of_an_epoch_count_what_a_loss_prepares_for_it(started, monkeypatch):
+    from time import sleep
+
+    from recbole_freqd.distiller import Distiller
+
+    monkeypatch.setattr(Distiller, "start_epoch", lambda *_: sleep(0.3))
+    trainer, _ = fit(started, epochs=1)
+    assert trainer.seconds_per_epoch() >= 0.3
