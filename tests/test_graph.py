@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_freqd.errors import ConfigError
-from recbole_freqd.filters import PolynomialFilter
-from recbole_freqd.graph import EntityGraph, cooccurrence_graph, graph_filter
+from recbole_freqd.filters import PolynomialFilter, graph_filter
+from recbole_freqd.graph import EntityGraph, cooccurrence_graph
 from recbole_freqd.rng import RandomStream
 from recbole_freqd.rows import csc_matvecs
 from tests.oracles import dense_graph, random_interactions
@@ -96,7 +96,7 @@ def test_a_filter_is_applied_to_all_rows_in_blocks_and_into_given_memory(monkeyp
     graph = EntityGraph(cooccurrence_graph(random_interactions(5), side="item", k=3))
     made, x = graph_filter(graph.adjacency(), [1.0, -0.5]), torch.randn(10, 4)
     whole, out = made.apply(x), torch.empty(10, 4)
-    monkeypatch.setattr("recbole_freqd.graph._BLOCK", 3)
+    monkeypatch.setattr("recbole_freqd.filters._BLOCK", 3)
     assert made.apply(x, out) is out and torch.equal(out, whole)
     identity = graph_filter(graph.adjacency(), [1.0])
     assert identity.apply(x) is x and torch.equal(identity.apply(x, out), x)

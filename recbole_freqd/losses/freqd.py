@@ -12,14 +12,8 @@ from torch import nn
 
 from recbole_freqd.catalogue import Ranker
 from recbole_freqd.errors import ConfigError
-from recbole_freqd.filters import PolynomialFilter
-from recbole_freqd.graph import (
-    SIDES,
-    EntityGraph,
-    GraphFilter,
-    cooccurrence_graph,
-    graph_filter,
-)
+from recbole_freqd.filters import GraphFilter, PolynomialFilter, graph_filter
+from recbole_freqd.graph import SIDES, EntityGraph, cooccurrence_graph
 from recbole_freqd.losses.bands import BandWatch
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.distances import (
