@@ -14,6 +14,7 @@ from tqdm import tqdm
 from recbole_freqd.errors import ConfigError
 
 SIDES = ("user", "item")
+_DRAWS = 2**31  # different random numbers; beside them in 64 bits is room for as many rows
 _PAIRS_PER_BLOCK = 50_000_000  # counted between two steps of the progress bar
 
 logger = logging.getLogger(__name__)
@@ -186,6 +187,27 @@ class Adjacency:
     weight: torch.Tensor
     connected: torch.Tensor
 
+    def bounded(self, max_degree: int, generator: torch.Generator) -> "Adjacency":
+        """The same with ``max_degree`` entries a row at most, see :meth:`EntityGraph.dropped`.
+
+        Args:
+            max_degree: At least 1.
+            generator: Of the CPU, so that the draw is the same on every device.
+        """
+        counts = torch.bincount(self.row, minlength=len(self.connected))
+        (entry,) = (counts > max_degree).index_select(0, self.row).nonzero(as_tuple=True)
+        drawn = torch.randint(_DRAWS, (len(entry),), generator=generator).to(entry.device)
+        owner = self.row[entry]  # ascending, as it is after the sort by row and then by draw
+        order = (owner * _DRAWS + drawn).argsort(stable=True)
+        start = torch.searchsorted(owner, owner)
+        place = torch.arange(len(entry), device=entry.device) - start
+        kept = torch.ones_like(self.row, dtype=torch.bool)
+        kept[entry[order[place >= max_degree]]] = False
+        scale = (counts.to(self.weight.dtype) / max_degree).clamp(min=1.0)
+        row = self.row[kept]
+        weight = self.weight[kept] * scale[row]
+        return Adjacency(row, self.col[kept], weight, self.connected)
+
     def laplacian(self, x: torch.Tensor) -> torch.Tensor:
         """L x = J x - Â x. ``x`` is (n, d); returns (n, d) in its dtype, at least float32."""
         if x.dtype in (torch.float16, torch.bfloat16):
@@ -236,20 +258,25 @@ class EntityGraph(torch.nn.Module):
         row = torch.repeat_interleave(everyone, self.indptr.diff())
         return Adjacency(row, self.indices, self.weights, self.indptr.diff() > 0)
 
-    def dropped(self, keep_prob: float, seed: int) -> Adjacency:
+    def dropped(self, keep_prob: float, seed: int, max_degree: Optional[int] = None) -> Adjacency:
         """What edge dropout leaves: each stored entry stays with ``keep_prob``, divided by it.
 
-        Each direction of an edge falls by itself. J stays that of the whole graph.
+        Each direction of an edge falls by itself. J stays that of the whole graph. A row with more
+        than ``max_degree`` entries left, say n, keeps that many of them, each set of them as likely
+        as any other, times n / ``max_degree``: its mean over the masks is that of the whole graph.
 
         Args:
             keep_prob: In (0, 1].
             seed: Of the mask; the same on every device.
+            max_degree: At least 1; None: no bound.
         """
         whole = self.adjacency()
-        if keep_prob == 1.0:
+        if keep_prob == 1.0 and max_degree is None:
             return whole
-        generator = torch.Generator().manual_seed(seed)
-        kept = (torch.rand(len(self.weights), generator=generator) < keep_prob).to(whole.row.device)
-        return Adjacency(
-            whole.row[kept], whole.col[kept], whole.weight[kept] / keep_prob, whole.connected
-        )
+        generator, left = torch.Generator().manual_seed(seed), whole
+        if keep_prob < 1.0:
+            kept = torch.rand(len(self.weights), generator=generator) < keep_prob
+            kept = kept.to(whole.row.device)
+            weight = whole.weight[kept] / keep_prob
+            left = Adjacency(whole.row[kept], whole.col[kept], weight, whole.connected)
+        return left if max_degree is None else left.bounded(max_degree, generator)

@@ -1,6 +1,8 @@
 """Features by rows: the losses cannot tell them from tables, and read no more than they need."""
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from recbole_freqd.losses import LOSSES
@@ -141,6 +143,22 @@ def test_with_edge_dropout_no_row_is_asked_for_that_the_mask_has_cut_off():
         assert {1, 3} <= set(asked.tolist()) <= everyone
         sizes.add(len(asked))
     assert min(sizes) < len(everyone)
+
+
+@pytest.mark.parametrize("bound", [None, 3])
+def test_with_a_bound_on_the_degree_a_step_on_heavy_tails_reads_a_bounded_number_of_rows(bound):
+    n, read = 300, []
+    liked = np.eye(n)
+    liked[:, 1], liked[0] = 1.0, 0.0  # item 1 is everybody's, and so the neighbour of every other
+    rows = FeatureRows(
+        lambda ids: torch.ones(len(ids), WIDTH),
+        lambda ids: read.append(ids) or torch.ones(len(ids), WIDTH),
+    )
+    teacher = torch.ones(n, TEACHER_WIDTH), torch.ones(n, TEACHER_WIDTH)
+    options = {"k": 1, "keep_prob": 0.5, "max_degree": bound}
+    loss = LOSSES.get("FreqD")(sp.csr_array(liked), (WIDTH, WIDTH), teacher, **options)
+    loss(rows, torch.tensor([1, 2]), torch.tensor([1, 2]))
+    assert len(read[0]) > 100 if bound is None else len(read[0]) <= 2 * (1 + bound)
 
 
 @every_loss
