@@ -44,7 +44,8 @@ class Ranker:
     def exchanged(self) -> Optional["Ranker"]:
         """The same scores with users and items exchanged, (n_items, n_users) in shape.
 
-        None where they are no products of features: then all users of an item are not to be had.
+        None where they are no products of features: then all users of an item are not to be had;
+        nor where the features of a student are computed and not looked up: too dear to be had.
         """
         return None
 
@@ -100,7 +101,7 @@ class RowsRanker(Ranker):
         self.rows, self.shape, self.device = rows, shape, torch.device(device)
 
     def exchanged(self) -> Optional[Ranker]:
-        if self.rows.scorer is not None:
+        if self.rows.scorer is not None or self.rows.tables is None:
             return None
         return RowsRanker(self.rows.exchanged(), self.shape[::-1], self.device)
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import FeatureRanker, Ranker, top_items
+from recbole_freqd.catalogue import FeatureRanker, Ranker, RowsRanker, top_items
 from recbole_freqd.listwise_sampling import UniformOutside, distinct_below, weighted_draw
 from recbole_freqd.losses import LOSSES, listwise
 from recbole_freqd.losses.listwise import masked_logsumexp, relaxed_ranking
@@ -267,7 +267,34 @@ def test_without_products_of_features_dcd_says_that_it_has_no_item_side(caplog):
     value = make("DCD", item_side=False)((user_emb, item_emb), EVERYONE, items, None)
     assert loss(scored, EVERYONE, items, None) == value
     assert other((user_emb, item_emb), EVERYONE, items, None) == value
-    assert "the student's scores are no products" in caplog.text
+    assert caplog.text.count("the student's scores are no products of the rows of tables") == 1
+
+
+def test_dcd_never_computes_users_beyond_the_batch(caplog):
+    rows, asked = FeatureRows.of_tables(*tables(2)), []
+    computed = FeatureRows(lambda ids: asked.append(ids) or rows.user(ids), rows.item)
+    loss, items = make("DCD"), torch.tensor([1, 3])
+    for epoch in range(2):
+        loss.start_epoch(
+            epoch, RowsRanker(FeatureRows(rows.user, rows.item), (N_USERS, N_ITEMS), "cpu")
+        )
+        value = loss(computed, EVERYONE[:2], items, None)
+    assert [ids.tolist() for ids in asked] == [EVERYONE[:2].tolist()] * 2
+    assert caplog.text.count("no item side") == 1
+    user_side = make("DCD", item_side=False)
+    for epoch in range(2):
+        user_side.start_epoch(epoch, FeatureRanker(*tables(2)))
+    assert value == user_side(tables(2), EVERYONE[:2], items, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "looked_up"), [("BPR", True), ("LightGCN", True), ("SimpleX", False)]
+)
+def test_a_student_has_users_of_an_item_where_they_are_rows_of_a_table(built, name, looked_up):
+    from recbole_freqd.features import StudentRanker, adapter_of
+
+    model, _ = built(name)
+    assert (StudentRanker(model, adapter_of(model)).exchanged() is not None) == looked_up
 
 
 def test_dcd_draws_what_is_misjudged_most_more_often(monkeypatch):
