@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
-from recbole_freqd.rows import FeatureRows
+from recbole_freqd.rows import FeatureRows, single_precision
 
 BUDGET_BYTES = 256 * 2**20
 _COPIES = 4  # a model's own intermediate arrays of the size of the scores
@@ -24,6 +24,8 @@ def user_blocks(n_users: int, n_items: int, device: Any) -> Iterator[torch.Tenso
 
 class Ranker:
     """What gives every user and item a score, without gradient; 0 is RecBole's padding.
+
+    In single precision, autocast or not: scores in half precision are full of ties.
 
     Attributes:
         shape: (n_users, n_items).
@@ -73,18 +75,20 @@ class FeatureRanker(Ranker):
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
         users = self.user_emb[user_ids].float()
-        if self.item_emb.dtype == torch.float32:
-            return users @ self.item_emb.T
-        # In parts, so that there is never a second, wider copy of the whole table.
-        parts = [users @ items.float().T for items in self.item_emb.split(_ITEMS_AT_ONCE)]
-        return torch.cat(parts, dim=1)
+        with single_precision(self.device):
+            if self.item_emb.dtype == torch.float32:
+                return users @ self.item_emb.T
+            # In parts, so that there is never a second, wider copy of the whole table.
+            parts = [users @ items.float().T for items in self.item_emb.split(_ITEMS_AT_ONCE)]
+            return torch.cat(parts, dim=1)
 
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
         scores = torch.empty(item_ids.shape, device=self.device)
         each = 4 * max(1, item_ids.shape[1]) * self.item_emb.shape[1]
         for some in torch.arange(len(user_ids), device=self.device).split(_fitting(each)):
             users, items = self.user_emb[user_ids[some]], self.item_emb[item_ids[some]]
-            scores[some] = (items.float() @ users.float()[:, :, None])[:, :, 0]
+            with single_precision(self.device):
+                scores[some] = (items.float() @ users.float()[:, :, None])[:, :, 0]
         return scores
 
 
@@ -109,14 +113,14 @@ class RowsRanker(Ranker):
         items = torch.arange(self.shape[1], device=self.device)
         if self.rows.scorer is not None:
             return self.at(user_ids, items.expand(len(user_ids), -1))
-        with torch.no_grad():
+        with torch.no_grad(), single_precision(self.device):
             users = self.rows.of("user", user_ids).float()
             parts = [self.rows.of("item", some).float() for some in items.split(_ITEMS_AT_ONCE)]
             products = torch.cat([users @ part.T for part in parts], dim=1)
             return self.rows.with_biases(products, user_ids, items)
 
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), single_precision(self.device):
             return self.rows.scores(user_ids, item_ids).float()
 
 

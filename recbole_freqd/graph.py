@@ -12,6 +12,7 @@ from sparse_dot_topn import sp_matmul_topn
 from tqdm import tqdm
 
 from recbole_freqd.errors import ConfigError
+from recbole_freqd.rows import single_precision
 
 SIDES = ("user", "item")
 _DRAWS = 2**31  # different random numbers; beside them in 64 bits is room for as many rows
@@ -213,7 +214,7 @@ class Adjacency:
         if x.dtype in (torch.float16, torch.bfloat16):
             x = x.float()
         size = (len(self.connected), len(self.connected))
-        with torch.autocast(device_type=x.device.type, enabled=False):  # no half sparse products
+        with single_precision(x.device):  # no half sparse products
             # Not coalesced on purpose: entries are distinct already, and checking would sort them.
             matrix = torch.sparse_coo_tensor(
                 torch.stack([self.row, self.col]),

@@ -271,6 +271,16 @@ def make_fresh(loss):
 
 
 @with_guides
+def test_under_autocast_lists_and_scores_are_those_of_single_precision(name, guide):
+    student = features(2)
+    exact = loss_of(make(name, guide=guide), student, [1, 2, 5])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss_of(make(name, guide=guide), student, [1, 2, 5])
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, exact)
+
+
+@with_guides
 @pytest.mark.parametrize("scale", [1e2, 0.0, 1e-20])
 def test_scores_of_plus_and_minus_ten_thousand_stay_finite(name, guide, scale):
     teacher, student = features(1, scale=scale), features(2, scale=scale, grad=True)

@@ -9,10 +9,10 @@ from torch import nn
 from recbole_freqd.catalogue import Ranker
 from recbole_freqd.graph import SIDES
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
-from recbole_freqd.losses.distances import mean_over_batch, row_distance, single_precision
+from recbole_freqd.losses.distances import mean_over_batch, row_distance
 from recbole_freqd.projectors import uniform_parameter
 from recbole_freqd.rng import RandomStream
-from recbole_freqd.rows import FeatureRows, Features, as_rows
+from recbole_freqd.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.sampling import gumbel
 
 _COLDEST = 1e-10

@@ -14,12 +14,11 @@ from recbole_freqd.losses.distances import (
     mean_or_zero,
     projected_distance,
     refuse_one_dimension,
-    single_precision,
 )
 from recbole_freqd.losses.freqd import FDLoss
 from recbole_freqd.projectors import uniform_parameter
 from recbole_freqd.rng import RandomStream
-from recbole_freqd.rows import FeatureRows, Features, as_rows
+from recbole_freqd.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.sampling import distinct
 
 

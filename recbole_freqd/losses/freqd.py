@@ -21,10 +21,9 @@ from recbole_freqd.losses.distances import (
     projected_distance,
     refuse_one_dimension,
     row_distance,
-    single_precision,
 )
 from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
-from recbole_freqd.rows import FeatureRows, Features, as_rows
+from recbole_freqd.rows import FeatureRows, Features, as_rows, single_precision
 
 logger = logging.getLogger(__name__)
 

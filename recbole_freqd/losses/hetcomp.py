@@ -19,7 +19,7 @@ from recbole_freqd.losses.listwise import (
     nothing_like,
     relaxed_ranking,
 )
-from recbole_freqd.rows import FeatureRows
+from recbole_freqd.rows import FeatureRows, single_precision
 
 _EVERY, _MOVES = 10, 30  # the authors' p, and how often it is to fit into a shorter training
 
@@ -268,7 +268,7 @@ class HetCompLoss(ListwiseLoss):
         def of_block(
             some: torch.Tensor, ids: torch.Tensor, listed: torch.Tensor, all_items: torch.Tensor
         ) -> torch.Tensor:
-            with torch.autocast(device_type=some.device.type, enabled=False):
+            with single_precision(some.device):
                 scores = student.with_biases(some @ all_items.T, ids, everything)
                 return self._masked_sum(scores, ids, listed)
 

@@ -10,11 +10,10 @@ from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.distances import (
     mean_or_zero,
     refuse_one_dimension,
-    single_precision,
     unit_rows,
 )
 from recbole_freqd.losses.experts import ExpertLoss
-from recbole_freqd.rows import FeatureRows, Features, as_rows
+from recbole_freqd.rows import FeatureRows, Features, as_rows, single_precision
 
 
 def topology_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
