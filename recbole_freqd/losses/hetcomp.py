@@ -58,8 +58,8 @@ class HetCompLoss(ListwiseLoss):
     Args and errors are those of :class:`recbole_freqd.losses.base.DistillationLoss`, with
     ``teacher_trajectory``: a recipe with ``teacher.keep_every`` makes one. The options:
         beta: weight, applied by the trainer: the authors' λ · (users) / B beside a base loss that
-        is a mean over B rows. k: K. earlier: V - 1, taken at even distances from the checkpoints
-        that were kept before the best epoch. positives: P. every: epochs between moves;
+        is a mean over B rows. k: K. earlier: V - 1, taken at even distances, from the first of the
+        checkpoints that were kept before the best epoch to the converged one. positives: P. every: epochs between moves;
         null is a 30th of ``epochs``, from 1 to the authors' 10 (by hand, 10). alpha: see above. At
         1.05 the factor of D falls below 1 after ten times ``every`` epochs: from then on whoever is
         not at the end moves each time, so that three checkpoints are through after 11 times
@@ -156,7 +156,7 @@ class HetCompLoss(ListwiseLoss):
                 "epochs between them, below the number of its best epoch."
             )
         wanted = min(self.options["earlier"], len(found))
-        places = torch.linspace(0, len(found) - 1, wanted).round().long().tolist()
+        places = torch.linspace(0, len(found), wanted + 1)[:-1].round().long().tolist()
         return [found[place] for place in places]
 
     def _list_of(self, ranker: Ranker) -> torch.Tensor:
