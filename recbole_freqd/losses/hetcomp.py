@@ -59,11 +59,11 @@ class HetCompLoss(ListwiseLoss):
     ``teacher_trajectory``: a recipe with ``teacher.keep_every`` makes one. The options:
         beta: weight, applied by the trainer: the authors' λ · (users) / B beside a base loss that
         is a mean over B rows. k: K. earlier: V - 1, taken at even distances, from the first of the
-        checkpoints that were kept before the best epoch to the converged one. positives: P. every: epochs between moves;
-        null is a 30th of ``epochs``, from 1 to the authors' 10 (by hand, 10). alpha: see above. At
-        1.05 the factor of D falls below 1 after ten times ``every`` epochs: from then on whoever is
-        not at the end moves each time, so that three checkpoints are through after 11 times
-        ``every``. The first move is after twice ``every``.
+        checkpoints that were kept before the best epoch to the converged one. positives: P. every:
+        epochs between moves; null is a 30th of ``epochs``, from 1 to the authors' 10 (by hand, 10).
+        alpha: see above. At 1.05 the factor of D falls below 1 after ten times ``every`` epochs:
+        from then on whoever is not at the end moves each time, so that three checkpoints are
+        through after 11 times ``every``. The first move is after twice ``every``.
 
     Raises:
         ConfigError: There is no trajectory; K is not below the number of items that any user has
