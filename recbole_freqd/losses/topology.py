@@ -218,9 +218,9 @@ class HTDLoss(ExpertLoss):
     Weight: the public code has sums for all of it. Its lambda and alpha are here those beta and
     alpha for which beta·alpha = lambda·alpha'·N / B and beta·(1 - alpha) = lambda·(1 - alpha')·n /
     B, alpha' its alpha, n the entities of a side of the batch and N the pairs, of which an entity
-    has some 50 in each of the two terms with 30 groups. So its alpha' = .5 is an alpha of about .98
-    (the default here), and lambda = .001 with B = 1024 a beta of about .1; later public configs
-    have lambda .5 and alpha' .9.
+    has some 50 in each of the two terms with 30 groups, so that N / n is about 100. So its
+    alpha' = .5 is an alpha of about .99 (the default here), and lambda = .001 with B = 1024 a beta
+    of about .07; later public configs have lambda .5 and alpha' .9.
 
     Source: Kang, Hwang, Kweon & Yu, "Topology Distillation for Recommender System", KDD 2021.
     Deviations from the public code: means for sums; the student's prototypes have a gradient, as
