@@ -152,8 +152,8 @@ class DELoss(ExpertLoss):
         System", CIKM 2020.
     Deviations from the public code: means for sums; log-softmax for log(a + 1e-10); h not halved
         where d_S = d_T; the temperature of an epoch is that of its number, not of the one before;
-        final instead of layer-0 features; 5 experts by default for the cost (as later public
-        configs for Gowalla and Yelp).
+        no weight decay of experts and gates by default (there, the student's); 5 experts by
+        default for the cost (as later public configs for Gowalla and Yelp).
 
     Example, of a config::
 

@@ -65,7 +65,7 @@ class FreqDLoss(DistillationLoss):
     Deviations from the authors' public code: means over entities instead of sums; one edge mask per
         side and epoch (or step) instead of one per call; no edges between entities that share
         nothing; the number of experts and their hidden width are separate options; final instead of
-        layer-0 embeddings.
+        layer-0 embeddings; no weight decay of the projectors by default (there, the student's).
 
     Example:
         >>> import numpy as np
@@ -316,6 +316,8 @@ class FDLoss(FreqDLoss):
     Options: those of FreqD but alpha, k, keep_prob, mask and filter.
 
     Source: Zhu & Zhang, KDD 2025 (arXiv 2411.10676), §3; the idea is that of FitNets (ICLR 2015).
+    Deviations from the authors' public code: those of FreqD but for the graph, so no weight decay
+        of the projectors by default either.
     """
 
     method = "FD"

@@ -148,7 +148,7 @@ class FTDLoss(DistillationLoss):
 
     Source: Kang, Hwang, Kweon & Yu, "Topology Distillation for Recommender System", KDD 2021.
     Deviations from the public code: a mean over pairs for the sum; no n x n arrays; zero rows give
-        no NaN; final instead of layer-0 features.
+        no NaN.
 
     Raises:
         ConfigError: Features of the teacher have one dimension.
@@ -226,8 +226,9 @@ class HTDLoss(ExpertLoss):
     Deviations from the public code: means for sums; the student's prototypes have a gradient, as
         the formula has it (there they are constants: its variant ``first``, Group(P, P), has no
         gradient at all and is not offered); prototypes go by group, not by place among those
-        present; zero rows give no NaN; no n x n array but a block per group. The restriction to
-        positive cosines of the teacher is the public code's.
+        present; zero rows give no NaN; no n x n array but a block per group; no weight decay of
+        experts and gates by default (there, the student's). The restriction to positive cosines of
+        the teacher is the public code's.
 
     Raises:
         ConfigError: Features of the teacher have one dimension.
