@@ -347,6 +347,12 @@ def test_coefficients_and_alpha_together_are_refused():
     assert make(filter=[1.0, -0.5]).filter.coefficients == (1.0, -0.5)
 
 
+@pytest.mark.parametrize("zeros", [[0], [0.0, -0.0, 0]])
+def test_a_filter_of_zeros_is_refused_since_it_teaches_nothing(zeros):
+    with pytest.raises(ConfigError, match="freqd_filter: got .* at least one coefficient"):
+        make(filter=zeros)
+
+
 def test_fd_builds_no_graph(monkeypatch):
     def never(*_args, **_kwargs):
         raise RuntimeError("a graph was built")

@@ -226,6 +226,12 @@ def test_shares_are_equal_or_more_for_the_unpopular_and_at_least_as_many_as_aske
 def test_unkd_refuses_what_no_pair_can_be_made_of():
     with pytest.raises(ConfigError, match="unkd_depth: got 1"):
         make("UnKD", depth=1)
+    popular = sp.csr_array(np.array([[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 1, 1]]))
+    teacher = features(1)[0][:3], features(1)[1][:4]
+    for many in (3, 2**40):
+        with pytest.raises(ConfigError, match=f"unkd_groups: got {many}, which makes 3 groups of"):
+            make("UnKD", user_items=popular, teacher=teacher, groups=many)
+    assert make("UnKD", user_items=popular, teacher=teacher, groups=1).shares
     with pytest.raises(ConfigError, match="no training interaction"):
         make("UnKD", user_items=sp.csr_array((N_USERS, N_ITEMS)))
 

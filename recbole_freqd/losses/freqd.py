@@ -89,6 +89,12 @@ class FreqDLoss(DistillationLoss):
                 f"{cls.prefix}_alpha={options['alpha']!r}; allowed: one of the two, since "
                 "coefficients say all of h. Remove one from the config."
             )
+        kind = options.get("filter")
+        if isinstance(kind, (list, tuple)) and kind and all(value == 0 for value in kind):
+            raise ConfigError(
+                f"{cls.prefix}_filter: got {kind!r}; allowed: at least one coefficient that is not "
+                "0, since H = 0 makes everything alike and teaches nothing."
+            )
         if options.get("mask") == "step" and options.get("max_degree") is not None:
             raise ConfigError(
                 f"{cls.prefix}_max_degree: got {options['max_degree']!r} together with "
