@@ -1,5 +1,6 @@
 """Passes over the whole catalogue, without RecBole: scores in blocks of users, and top lists."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -8,12 +9,15 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
-from recbole_freqd.rows import FeatureRows
+from recbole_freqd.rows import FeatureRows, single_precision
 
 BUDGET_BYTES = 256 * 2**20
 _COPIES = 4  # a model's own intermediate arrays of the size of the scores
 _MOST_USERS = 1024
 _ITEMS_AT_ONCE = 2**16  # made float32 at once
+_SAMPLED_USERS = 8
+
+logger = logging.getLogger(__name__)
 
 
 def user_blocks(n_users: int, n_items: int, device: Any) -> Iterator[torch.Tensor]:
@@ -22,8 +26,17 @@ def user_blocks(n_users: int, n_items: int, device: Any) -> Iterator[torch.Tenso
     yield from torch.arange(n_users, device=device).split(max(1, min(size, _MOST_USERS)))
 
 
+def spread_users(n_users: int, device: Any) -> torch.Tensor:
+    """The ids of up to eight users, from the first to the last, at even distances."""
+    steps = torch.arange(_SAMPLED_USERS, device=device)
+    ids = 1 + steps * (n_users - 2) // (_SAMPLED_USERS - 1)
+    return ids.clamp(max=n_users - 1).unique()
+
+
 class Ranker:
     """What gives every user and item a score, without gradient; 0 is RecBole's padding.
+
+    In single precision, autocast or not: scores in half precision are full of ties.
 
     Attributes:
         shape: (n_users, n_items).
@@ -44,15 +57,22 @@ class Ranker:
     def exchanged(self) -> Optional["Ranker"]:
         """The same scores with users and items exchanged, (n_items, n_users) in shape.
 
-        None where they are no products of features: then all users of an item are not to be had.
+        None where they are no products of features: then all users of an item are not to be had;
+        nor where the features of a student are computed and not looked up: too dear to be had.
         """
         return None
 
     def known_items(self) -> torch.Tensor:
-        """(n_items,) bool, the items that it can score: not -inf for everybody; never item 0."""
-        someone = torch.tensor([self.shape[0] - 1], device=self.device)
-        known = ~self.block(someone)[0].isneginf()
+        """(n_items,) bool, the items that it can score: not -inf for everybody; never item 0.
+
+        Of everybody some are asked: a teacher may give -inf to what its user has seen already.
+        """
+        some = spread_users(self.shape[0], self.device)
+        known = ~self.block(some).isneginf().all(dim=0)
         known[0] = False
+        unknown = self.shape[1] - 1 - int(known.sum())
+        if unknown:
+            logger.info("The teacher cannot score %d of %d items.", unknown, self.shape[1] - 1)
         return known
 
 
@@ -72,18 +92,20 @@ class FeatureRanker(Ranker):
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
         users = self.user_emb[user_ids].float()
-        if self.item_emb.dtype == torch.float32:
-            return users @ self.item_emb.T
-        # In parts, so that there is never a second, wider copy of the whole table.
-        parts = [users @ items.float().T for items in self.item_emb.split(_ITEMS_AT_ONCE)]
-        return torch.cat(parts, dim=1)
+        with single_precision(self.device):
+            if self.item_emb.dtype == torch.float32:
+                return users @ self.item_emb.T
+            # In parts, so that there is never a second, wider copy of the whole table.
+            parts = [users @ items.float().T for items in self.item_emb.split(_ITEMS_AT_ONCE)]
+            return torch.cat(parts, dim=1)
 
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
         scores = torch.empty(item_ids.shape, device=self.device)
         each = 4 * max(1, item_ids.shape[1]) * self.item_emb.shape[1]
         for some in torch.arange(len(user_ids), device=self.device).split(_fitting(each)):
             users, items = self.user_emb[user_ids[some]], self.item_emb[item_ids[some]]
-            scores[some] = (items.float() @ users.float()[:, :, None])[:, :, 0]
+            with single_precision(self.device):
+                scores[some] = (items.float() @ users.float()[:, :, None])[:, :, 0]
         return scores
 
 
@@ -100,7 +122,7 @@ class RowsRanker(Ranker):
         self.rows, self.shape, self.device = rows, shape, torch.device(device)
 
     def exchanged(self) -> Optional[Ranker]:
-        if self.rows.scorer is not None:
+        if self.rows.scorer is not None or self.rows.tables is None:
             return None
         return RowsRanker(self.rows.exchanged(), self.shape[::-1], self.device)
 
@@ -108,14 +130,14 @@ class RowsRanker(Ranker):
         items = torch.arange(self.shape[1], device=self.device)
         if self.rows.scorer is not None:
             return self.at(user_ids, items.expand(len(user_ids), -1))
-        with torch.no_grad():
+        with torch.no_grad(), single_precision(self.device):
             users = self.rows.of("user", user_ids).float()
             parts = [self.rows.of("item", some).float() for some in items.split(_ITEMS_AT_ONCE)]
             products = torch.cat([users @ part.T for part in parts], dim=1)
             return self.rows.with_biases(products, user_ids, items)
 
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), single_precision(self.device):
             return self.rows.scores(user_ids, item_ids).float()
 
 

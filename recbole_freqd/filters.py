@@ -1,7 +1,8 @@
-"""Polynomial graph filters h(λ) = Σ_j c_j λ^j: their response and their application h(L) x."""
+"""Polynomial graph filters h(λ) = Σ_j c_j λ^j: response, application h(L) x, sparse matrix h(L)."""
 
 from collections.abc import Sequence
-from typing import Any, Union
+from dataclasses import dataclass
+from typing import Any, Optional, Union
 
 import numpy as np
 import scipy.sparse as sp
@@ -9,6 +10,9 @@ import torch
 
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.graph import Adjacency, EntityGraph
+from recbole_freqd.rows import WeightedSums, empty_rows, is_mapped
+
+_BLOCK = 65_536  # rows of H x made at once
 
 
 class PolynomialFilter:
@@ -111,3 +115,107 @@ def _as_adjacency(adjacency: Any, like: torch.Tensor) -> Adjacency:
     if len(adjacency) != len(like):
         raise ConfigError(f"x has {len(like)} rows, the graph {len(adjacency)} vertices.")
     return adjacency.adjacency()
+
+
+@dataclass(frozen=True)
+class GraphFilter:
+    """H = h(L) of a graph, or of what edge dropout leaves of it, as a sparse matrix in CSR form.
+
+    Attributes:
+        indptr: (n + 1,) int64. indices: (n_entries,) int64. weights: (n_entries,) float.
+        totals: (n,) float, the row sums H 1.
+        is_identity: Whether H = I.
+    """
+
+    indptr: torch.Tensor
+    indices: torch.Tensor
+    weights: torch.Tensor
+    totals: torch.Tensor
+    is_identity: bool = False
+
+    @classmethod
+    def of(
+        cls, indptr: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
+    ) -> "GraphFilter":
+        """From the arrays of a CSR matrix; the row sums are taken here."""
+        n = len(indptr) - 1
+        rows = torch.repeat_interleave(torch.arange(n, device=indptr.device), indptr.diff())
+        return cls(indptr, indices, weights, weights.new_zeros(n).index_add_(0, rows, weights))
+
+    @classmethod
+    def identity(cls, n: int, like: torch.Tensor) -> "GraphFilter":
+        """H = I for n entities, weights of the dtype and device of ``like``."""
+        ones, every = like.new_ones(n), torch.arange(n + 1, device=like.device)
+        return cls(every, every[:-1], ones, ones, is_identity=True)
+
+    def rows(self, ids: torch.Tensor) -> WeightedSums:
+        """The rows of H at ids (b,) int64, each as the weighted sum that it is."""
+        start = self.indptr.index_select(0, ids)
+        count = self.indptr.index_select(0, ids + 1) - start
+        offsets = count.cumsum(0) - count
+        owner = torch.repeat_interleave(count)  # 0 for each entry of the first row, then 1, ...
+        entry = torch.arange(len(owner), device=ids.device)
+        entry += (start - offsets).index_select(0, owner)
+        columns, weights = (part.index_select(0, entry) for part in (self.indices, self.weights))
+        return WeightedSums(owner, offsets, columns, weights)
+
+    def apply(self, x: torch.Tensor, out: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """H x for x (n, d), block by block; without ``out`` and for H = I, ``x`` itself."""
+        if self.is_identity and out is None:
+            return x
+        if out is None:
+            out = empty_rows(len(x), x.shape[1], x.dtype, x.device, mapped=is_mapped(x))
+        for ids in torch.arange(len(x), device=self.indptr.device).split(_BLOCK):
+            out[ids[0] : ids[-1] + 1] = self.rows(ids).of(x)
+        return out
+
+
+def graph_filter(adjacency: Adjacency, coefficients: Sequence[float]) -> GraphFilter:
+    """H = Σ_j c_j L^j with L = J - Â, as a sparse matrix.
+
+    Args:
+        adjacency: Â, whose entries are sorted by row.
+        coefficients: c_0, c_1, ...; with m + 1 of them the rows of H reach m hops, and are as wide.
+    """
+    n = len(adjacency.connected)
+    if len(coefficients) == 1:
+        return _scaled(GraphFilter.identity(n, adjacency.weight), coefficients[0])
+    if len(coefficients) == 2:
+        return _linear(adjacency, *coefficients)
+    # Higher powers fill up: SciPy's sparse products, on the CPU.
+    edges = (adjacency.row.cpu().numpy(), adjacency.col.cpu().numpy())
+    links = sp.csr_array((adjacency.weight.cpu().numpy(), edges), shape=(n, n))
+    laplacian = sp.diags_array(adjacency.connected.cpu().numpy().astype(links.dtype)) - links
+    unit = sp.eye_array(n, dtype=links.dtype)
+    matrix = coefficients[-1] * unit
+    for coefficient in reversed(coefficients[:-1]):
+        matrix = matrix @ laplacian + coefficient * unit
+    csr = sp.csr_array(matrix)
+    device = adjacency.weight.device
+    return GraphFilter.of(
+        torch.from_numpy(csr.indptr).to(device, torch.int64),
+        torch.from_numpy(csr.indices).to(device, torch.int64),
+        torch.from_numpy(csr.data).to(device, adjacency.weight.dtype),
+    )
+
+
+def _scaled(identity: GraphFilter, factor: float) -> GraphFilter:
+    if factor == 1.0:
+        return identity
+    return GraphFilter.of(identity.indptr, identity.indices, identity.weights * factor)
+
+
+def _linear(adjacency: Adjacency, constant: float, slope: float) -> GraphFilter:
+    """c_0 + c_1 L: the diagonal before the edges of each row."""
+    n, edges, device = len(adjacency.connected), len(adjacency.row), adjacency.row.device
+    counts = torch.bincount(adjacency.row, minlength=n) + 1
+    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    # Edges are sorted by row, so before edge e lie e edges and the diagonals of its row and above.
+    place = torch.arange(edges, device=device) + adjacency.row + 1
+    indices = torch.empty(n + edges, dtype=torch.int64, device=device)
+    weights = adjacency.weight.new_empty(n + edges)
+    indices[indptr[:-1]] = torch.arange(n, device=device)
+    weights[indptr[:-1]] = constant + slope * adjacency.connected.to(weights.dtype)
+    indices[place] = adjacency.col
+    weights[place] = -slope * adjacency.weight
+    return GraphFilter.of(indptr, indices, weights)

@@ -1,7 +1,7 @@
-"""Entity graphs: top-K co-occurrence, normalised, and filters of them as sparse matrices."""
+"""Entity graphs: top-K co-occurrence, normalised, and what edge dropout leaves of them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Optional, Union
 
@@ -12,10 +12,10 @@ from sparse_dot_topn import sp_matmul_topn
 from tqdm import tqdm
 
 from recbole_freqd.errors import ConfigError
-from recbole_freqd.rows import WeightedSums, empty_rows, is_mapped
+from recbole_freqd.rows import single_precision
 
 SIDES = ("user", "item")
-_BLOCK = 65_536  # rows of H x made at once
+_DRAWS = 2**31  # different random numbers; beside them in 64 bits is room for as many rows
 _PAIRS_PER_BLOCK = 50_000_000  # counted between two steps of the progress bar
 
 logger = logging.getLogger(__name__)
@@ -188,12 +188,33 @@ class Adjacency:
     weight: torch.Tensor
     connected: torch.Tensor
 
+    def bounded(self, max_degree: int, generator: torch.Generator) -> "Adjacency":
+        """The same with ``max_degree`` entries a row at most, see :meth:`EntityGraph.dropped`.
+
+        Args:
+            max_degree: At least 1.
+            generator: Of the CPU, so that the draw is the same on every device.
+        """
+        counts = torch.bincount(self.row, minlength=len(self.connected))
+        (entry,) = (counts > max_degree).index_select(0, self.row).nonzero(as_tuple=True)
+        drawn = torch.randint(_DRAWS, (len(entry),), generator=generator).to(entry.device)
+        owner = self.row[entry]  # ascending, as it is after the sort by row and then by draw
+        order = (owner * _DRAWS + drawn).argsort(stable=True)
+        start = torch.searchsorted(owner, owner)
+        place = torch.arange(len(entry), device=entry.device) - start
+        kept = torch.ones_like(self.row, dtype=torch.bool)
+        kept[entry[order[place >= max_degree]]] = False
+        scale = (counts.to(self.weight.dtype) / max_degree).clamp(min=1.0)
+        row = self.row[kept]
+        weight = self.weight[kept] * scale[row]
+        return Adjacency(row, self.col[kept], weight, self.connected)
+
     def laplacian(self, x: torch.Tensor) -> torch.Tensor:
         """L x = J x - Â x. ``x`` is (n, d); returns (n, d) in its dtype, at least float32."""
         if x.dtype in (torch.float16, torch.bfloat16):
             x = x.float()
         size = (len(self.connected), len(self.connected))
-        with torch.autocast(device_type=x.device.type, enabled=False):  # no half sparse products
+        with single_precision(x.device):  # no half sparse products
             # Not coalesced on purpose: entries are distinct already, and checking would sort them.
             matrix = torch.sparse_coo_tensor(
                 torch.stack([self.row, self.col]),
@@ -202,59 +223,6 @@ class Adjacency:
                 check_invariants=False,
             )
             return x * self.connected.to(x.dtype)[:, None] - torch.sparse.mm(matrix, x)
-
-
-@dataclass(frozen=True)
-class GraphFilter:
-    """H = h(L) of a graph, or of what edge dropout leaves of it, as a sparse matrix in CSR form.
-
-    Attributes:
-        indptr: (n + 1,) int64. indices: (n_entries,) int64. weights: (n_entries,) float.
-        totals: (n,) float, the row sums H 1.
-        is_identity: Whether H = I.
-    """
-
-    indptr: torch.Tensor
-    indices: torch.Tensor
-    weights: torch.Tensor
-    totals: torch.Tensor
-    is_identity: bool = False
-
-    @classmethod
-    def of(
-        cls, indptr: torch.Tensor, indices: torch.Tensor, weights: torch.Tensor
-    ) -> "GraphFilter":
-        """From the arrays of a CSR matrix; the row sums are taken here."""
-        n = len(indptr) - 1
-        rows = torch.repeat_interleave(torch.arange(n, device=indptr.device), indptr.diff())
-        return cls(indptr, indices, weights, weights.new_zeros(n).index_add_(0, rows, weights))
-
-    @classmethod
-    def identity(cls, n: int, like: torch.Tensor) -> "GraphFilter":
-        """H = I for n entities, weights of the dtype and device of ``like``."""
-        ones, every = like.new_ones(n), torch.arange(n + 1, device=like.device)
-        return cls(every, every[:-1], ones, ones, is_identity=True)
-
-    def rows(self, ids: torch.Tensor) -> WeightedSums:
-        """The rows of H at ids (b,) int64, each as the weighted sum that it is."""
-        start = self.indptr.index_select(0, ids)
-        count = self.indptr.index_select(0, ids + 1) - start
-        offsets = count.cumsum(0) - count
-        owner = torch.repeat_interleave(count)  # 0 for each entry of the first row, then 1, ...
-        entry = torch.arange(len(owner), device=ids.device)
-        entry += (start - offsets).index_select(0, owner)
-        columns, weights = (part.index_select(0, entry) for part in (self.indices, self.weights))
-        return WeightedSums(owner, offsets, columns, weights)
-
-    def apply(self, x: torch.Tensor, out: Optional[torch.Tensor] = None) -> torch.Tensor:
-        """H x for x (n, d), block by block; without ``out`` and for H = I, ``x`` itself."""
-        if self.is_identity and out is None:
-            return x
-        if out is None:
-            out = empty_rows(len(x), x.shape[1], x.dtype, x.device, mapped=is_mapped(x))
-        for ids in torch.arange(len(x), device=self.indptr.device).split(_BLOCK):
-            out[ids[0] : ids[-1] + 1] = self.rows(ids).of(x)
-        return out
 
 
 class EntityGraph(torch.nn.Module):
@@ -291,71 +259,25 @@ class EntityGraph(torch.nn.Module):
         row = torch.repeat_interleave(everyone, self.indptr.diff())
         return Adjacency(row, self.indices, self.weights, self.indptr.diff() > 0)
 
-    def dropped(self, keep_prob: float, seed: int) -> Adjacency:
+    def dropped(self, keep_prob: float, seed: int, max_degree: Optional[int] = None) -> Adjacency:
         """What edge dropout leaves: each stored entry stays with ``keep_prob``, divided by it.
 
-        Each direction of an edge falls by itself. J stays that of the whole graph.
+        Each direction of an edge falls by itself. J stays that of the whole graph. A row with more
+        than ``max_degree`` entries left, say n, keeps that many of them, each set of them as likely
+        as any other, times n / ``max_degree``: its mean over the masks is that of the whole graph.
 
         Args:
             keep_prob: In (0, 1].
             seed: Of the mask; the same on every device.
+            max_degree: At least 1; None: no bound.
         """
         whole = self.adjacency()
-        if keep_prob == 1.0:
+        if keep_prob == 1.0 and max_degree is None:
             return whole
-        generator = torch.Generator().manual_seed(seed)
-        kept = (torch.rand(len(self.weights), generator=generator) < keep_prob).to(whole.row.device)
-        return Adjacency(
-            whole.row[kept], whole.col[kept], whole.weight[kept] / keep_prob, whole.connected
-        )
-
-
-def graph_filter(adjacency: Adjacency, coefficients: Sequence[float]) -> GraphFilter:
-    """H = Σ_j c_j L^j with L = J - Â, as a sparse matrix.
-
-    Args:
-        adjacency: Â, whose entries are sorted by row.
-        coefficients: c_0, c_1, ...; with m + 1 of them the rows of H reach m hops, and are as wide.
-    """
-    n = len(adjacency.connected)
-    if len(coefficients) == 1:
-        return _scaled(GraphFilter.identity(n, adjacency.weight), coefficients[0])
-    if len(coefficients) == 2:
-        return _linear(adjacency, *coefficients)
-    # Higher powers fill up: SciPy's sparse products, on the CPU.
-    edges = (adjacency.row.cpu().numpy(), adjacency.col.cpu().numpy())
-    links = sp.csr_array((adjacency.weight.cpu().numpy(), edges), shape=(n, n))
-    laplacian = sp.diags_array(adjacency.connected.cpu().numpy().astype(links.dtype)) - links
-    unit = sp.eye_array(n, dtype=links.dtype)
-    matrix = coefficients[-1] * unit
-    for coefficient in reversed(coefficients[:-1]):
-        matrix = matrix @ laplacian + coefficient * unit
-    csr = sp.csr_array(matrix)
-    device = adjacency.weight.device
-    return GraphFilter.of(
-        torch.from_numpy(csr.indptr).to(device, torch.int64),
-        torch.from_numpy(csr.indices).to(device, torch.int64),
-        torch.from_numpy(csr.data).to(device, adjacency.weight.dtype),
-    )
-
-
-def _scaled(identity: GraphFilter, factor: float) -> GraphFilter:
-    if factor == 1.0:
-        return identity
-    return GraphFilter.of(identity.indptr, identity.indices, identity.weights * factor)
-
-
-def _linear(adjacency: Adjacency, constant: float, slope: float) -> GraphFilter:
-    """c_0 + c_1 L: the diagonal before the edges of each row."""
-    n, edges, device = len(adjacency.connected), len(adjacency.row), adjacency.row.device
-    counts = torch.bincount(adjacency.row, minlength=n) + 1
-    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    # Edges are sorted by row, so before edge e lie e edges and the diagonals of its row and above.
-    place = torch.arange(edges, device=device) + adjacency.row + 1
-    indices = torch.empty(n + edges, dtype=torch.int64, device=device)
-    weights = adjacency.weight.new_empty(n + edges)
-    indices[indptr[:-1]] = torch.arange(n, device=device)
-    weights[indptr[:-1]] = constant + slope * adjacency.connected.to(weights.dtype)
-    indices[place] = adjacency.col
-    weights[place] = -slope * adjacency.weight
-    return GraphFilter.of(indptr, indices, weights)
+        generator, left = torch.Generator().manual_seed(seed), whole
+        if keep_prob < 1.0:
+            kept = torch.rand(len(self.weights), generator=generator) < keep_prob
+            kept = kept.to(whole.row.device)
+            weight = whole.weight[kept] / keep_prob
+            left = Adjacency(whole.row[kept], whole.col[kept], weight, whole.connected)
+        return left if max_degree is None else left.bounded(max_degree, generator)

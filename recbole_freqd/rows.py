@@ -19,6 +19,11 @@ Features = tuple[torch.Tensor, torch.Tensor]
 """User features (n_users, d) and item features (n_items, d'), row 0 being RecBole's padding."""
 
 
+def single_precision(device: torch.device) -> torch.autocast:
+    """Inside, autocast is off."""
+    return torch.autocast(device_type=device.type, enabled=False)
+
+
 def empty_rows(
     n_rows: int, width: int, dtype: torch.dtype, device: Any, *, mapped: bool = False
 ) -> torch.Tensor:
@@ -183,7 +188,7 @@ class FeatureRows:
             return _at_least_single(self.scorer(user_ids, item_ids))
         users = _at_least_single(self.of("user", user_ids))
         items = _at_least_single(self._items(item_ids.reshape(-1)))
-        with torch.autocast(device_type=users.device.type, enabled=False):
+        with single_precision(users.device):
             items = items.view(*item_ids.shape, items.shape[-1])
             return self.with_biases(torch.einsum("bd,bkd->bk", users, items), user_ids, item_ids)
 

@@ -155,6 +155,24 @@ def test_no_array_of_users_times_items_is_made(kind):
     assert not any(shape and np.prod(shape) >= n_users * n_items for shape in shapes)
 
 
+@pytest.mark.parametrize("n_users", [2, 3, 9, 100])
+def test_an_item_is_known_unless_all_of_some_users_have_minus_infinity(n_users, caplog):
+    class Masking(FeatureRanker):
+        """-inf for what a user has seen, which is all but three items, and for item 4."""
+
+        def block(self, user_ids):
+            scores = super().block(user_ids)
+            items = torch.arange(10)
+            seen = (items - user_ids[:, None]) % 10 >= 3
+            return scores.masked_fill(seen | (items == 4), -torch.inf)
+
+    ranker = Masking(*tables(0, n_users=n_users, n_items=10))
+    known = {(user + step) % 10 for user in range(1, n_users) for step in range(3)} - {0, 4}
+    with caplog.at_level("INFO"):
+        assert set(ranker.known_items().nonzero().flatten().tolist()) == known
+    assert f"cannot score {9 - len(known)} of 9 items" in caplog.text
+
+
 def test_blocks_hold_every_user_once_and_their_lists(monkeypatch):
     monkeypatch.setattr(catalogue, "_MOST_USERS", 4)
     ranker = FeatureRanker(*tables())

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_freqd.errors import ConfigError
-from recbole_freqd.filters import PolynomialFilter
-from recbole_freqd.graph import EntityGraph, cooccurrence_graph, graph_filter
+from recbole_freqd.filters import PolynomialFilter, graph_filter
+from recbole_freqd.graph import EntityGraph, cooccurrence_graph
 from recbole_freqd.rng import RandomStream
 from recbole_freqd.rows import csc_matvecs
 from tests.oracles import dense_graph, random_interactions
@@ -96,7 +96,7 @@ def test_a_filter_is_applied_to_all_rows_in_blocks_and_into_given_memory(monkeyp
     graph = EntityGraph(cooccurrence_graph(random_interactions(5), side="item", k=3))
     made, x = graph_filter(graph.adjacency(), [1.0, -0.5]), torch.randn(10, 4)
     whole, out = made.apply(x), torch.empty(10, 4)
-    monkeypatch.setattr("recbole_freqd.graph._BLOCK", 3)
+    monkeypatch.setattr("recbole_freqd.filters._BLOCK", 3)
     assert made.apply(x, out) is out and torch.equal(out, whole)
     identity = graph_filter(graph.adjacency(), [1.0])
     assert identity.apply(x) is x and torch.equal(identity.apply(x, out), x)
@@ -122,6 +122,48 @@ def test_edge_dropout_keeps_each_direction_with_its_probability_and_rescales():
     assert kept / (200 * adjacency.nnz) == pytest.approx(0.3, abs=0.01)
     assert total.sum() / 200 == pytest.approx(adjacency.sum(), rel=0.02)
     assert one_way / kept == pytest.approx(0.7, abs=0.02)  # directions fall independently
+
+
+def one_liked_by_all(n=40, seed=0):
+    """n users, n items; item 1 is everybody's, so all others have it as a neighbour."""
+    dense = np.maximum(np.eye(n), np.random.default_rng(seed).random((n, n)) < 0.05)
+    dense[:, 1], dense[0], dense[:, 0] = 1.0, 0.0, 0.0
+    return dense
+
+
+def test_over_the_masks_a_bounded_graph_is_on_average_the_whole_one():
+    dense = dense_graph(one_liked_by_all(12), "item", 2)
+    graph, total = EntityGraph(sp.csr_array(dense), dtype=torch.float64), np.zeros((12, 12))
+    for seed in range(2000):
+        part = graph.dropped(0.8, seed, max_degree=3)
+        np.add.at(total, (part.row.numpy(), part.col.numpy()), part.weight.numpy())
+    assert (dense > 0).sum(axis=1).max() == 10  # a row that is bounded to a third
+    # An entry is there with a chance of 0.3 and then 1 / 0.3 as large: 0.25 are seven deviations.
+    np.testing.assert_allclose(total / 2000, dense, rtol=0.25, atol=0)
+
+
+@pytest.mark.parametrize("keep_prob", [1.0, 0.5])
+def test_a_bound_on_the_degree_holds_and_leaves_shorter_rows_to_the_bit(keep_prob):
+    graph = EntityGraph(cooccurrence_graph(sp.csr_array(one_liked_by_all()), side="item", k=2))
+    before, after = graph.dropped(keep_prob, 7), graph.dropped(keep_prob, 7, max_degree=3)
+    counts, left = (torch.bincount(part.row, minlength=40) for part in (before, after))
+    assert counts.max() > 12 and torch.equal(left, counts.clamp(max=3))
+    assert torch.equal(after.row, after.row.sort().values)
+    assert torch.equal(after.connected, before.connected)
+    weights = torch.zeros(40, 40).index_put((before.row, before.col), before.weight)
+    times = torch.where(counts > 3, counts / 3, 1.0)[after.row]
+    assert torch.equal(after.weight, weights[after.row, after.col] * times)
+    other = graph.dropped(keep_prob, 8, max_degree=3)
+    assert not torch.equal(after.col[after.row == 1], other.col[other.row == 1])
+
+
+def test_without_a_bound_the_mask_is_what_it_was_before_there_was_one():
+    graph = EntityGraph(cooccurrence_graph(sp.csr_array(one_liked_by_all()), side="item", k=2))
+    kept = torch.rand(len(graph.weights), generator=torch.Generator().manual_seed(7)) < 0.3
+    for bound in (None, 40):
+        part = graph.dropped(0.3, 7, bound)
+        assert torch.equal(part.weight, graph.weights[kept] / 0.3)
+        assert torch.equal(part.col, graph.indices[kept])
 
 
 def test_edge_dropout_of_a_step_keeps_the_diagonal_and_rescales_the_edges():

@@ -191,15 +191,19 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_distinct_users():
     assert value_of(loss, student, EVERYONE.repeat(2)) == value_of(loss, student)
 
 
-def test_earlier_checkpoints_are_taken_at_even_distances_and_the_converged_one_is_last():
+@pytest.mark.parametrize(
+    ("earlier", "taken"),
+    [(1, [0]), (2, [0, 4]), (3, [0, 2, 5]), (7, [*range(7)]), (9, [*range(7)])],
+)
+def test_earlier_checkpoints_are_at_even_distances_up_to_the_converged_one(earlier, taken):
     made = []
 
     def maker(number, ranker):
         return lambda: made.append(number) or ranker()
 
     trajectory = [maker(number, ranker) for number, ranker in enumerate(earlier_teachers(7))]
-    loss = make(trajectory, earlier=3)
-    assert made == [0, 3, 6] and len(loss._lists) == 4
+    loss = make(trajectory, earlier=earlier)
+    assert made == taken and len(loss._lists) == len(taken) + 1
     for user in range(1, N_USERS):
         assert [i for i in loss._lists[-1, user].tolist() if i] == lists_by_hand(tables(1, 5), user)
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import FeatureRanker, Ranker, top_items
+from recbole_freqd.catalogue import FeatureRanker, Ranker, RowsRanker, top_items
 from recbole_freqd.listwise_sampling import UniformOutside, distinct_below, weighted_draw
 from recbole_freqd.losses import LOSSES, listwise
 from recbole_freqd.losses.listwise import masked_logsumexp, relaxed_ranking
@@ -155,6 +155,19 @@ def test_the_relaxed_ranking_passes_gradcheck():
     assert torch.autograd.gradcheck(lambda s, r: relaxed_ranking(s, there, r), (scores, rest))
 
 
+def test_the_gradient_of_the_relaxed_ranking_of_large_scores_is_good_to_a_thousandth():
+    drawn = 1e4 * torch.randn(1000, 300, generator=torch.Generator().manual_seed(0))
+    there, gradients = torch.ones(1000, 300, dtype=torch.bool), []
+    for dtype in (torch.float32, torch.float64):
+        scores = drawn.to(dtype).clone().requires_grad_()
+        rest = masked_logsumexp(scores[:, 100:], there[:, 100:])
+        relaxed_ranking(scores[:, :100], there[:, :100], rest).sum().backward()
+        gradients.append(scores.grad.double())
+    error = (gradients[0] - gradients[1]).abs().max(dim=1).values
+    largest = gradients[1].abs().max(dim=1).values
+    assert (error <= 1e-3 * largest).all() and largest.max() > 90
+
+
 @pytest.mark.parametrize(("size", "precision"), [(1e4, 1e-3), (1e8, None)])
 def test_the_relaxed_ranking_of_huge_scores_is_exact_with_a_finite_gradient(size, precision):
     scores = size * torch.tensor([[1.0, -1.0, 0.5], [-1.0, -1.0, -1.0]]).requires_grad_()
@@ -267,7 +280,34 @@ def test_without_products_of_features_dcd_says_that_it_has_no_item_side(caplog):
     value = make("DCD", item_side=False)((user_emb, item_emb), EVERYONE, items, None)
     assert loss(scored, EVERYONE, items, None) == value
     assert other((user_emb, item_emb), EVERYONE, items, None) == value
-    assert "the student's scores are no products" in caplog.text
+    assert caplog.text.count("the student's scores are no products of the rows of tables") == 1
+
+
+def test_dcd_never_computes_users_beyond_the_batch(caplog):
+    rows, asked = FeatureRows.of_tables(*tables(2)), []
+    computed = FeatureRows(lambda ids: asked.append(ids) or rows.user(ids), rows.item)
+    loss, items = make("DCD"), torch.tensor([1, 3])
+    for epoch in range(2):
+        loss.start_epoch(
+            epoch, RowsRanker(FeatureRows(rows.user, rows.item), (N_USERS, N_ITEMS), "cpu")
+        )
+        value = loss(computed, EVERYONE[:2], items, None)
+    assert [ids.tolist() for ids in asked] == [EVERYONE[:2].tolist()] * 2
+    assert caplog.text.count("no item side") == 1
+    user_side = make("DCD", item_side=False)
+    for epoch in range(2):
+        user_side.start_epoch(epoch, FeatureRanker(*tables(2)))
+    assert value == user_side(tables(2), EVERYONE[:2], items, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "looked_up"), [("BPR", True), ("LightGCN", True), ("SimpleX", False)]
+)
+def test_a_student_has_users_of_an_item_where_they_are_rows_of_a_table(built, name, looked_up):
+    from recbole_freqd.features import StudentRanker, adapter_of
+
+    model, _ = built(name)
+    assert (StudentRanker(model, adapter_of(model)).exchanged() is not None) == looked_up
 
 
 def test_dcd_draws_what_is_misjudged_most_more_often(monkeypatch):
@@ -506,10 +546,10 @@ def test_a_student_with_a_scorer_is_taught_by_its_scores(name):
 
 @every_method
 def test_under_autocast_scores_are_those_of_single_precision(name):
-    loss, student = make(name), tables(2)
-    exact = value_of(loss, student)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = value_of(loss, student)
+    student = tables(2)
+    exact = value_of(make(name), student)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # lists are made in it too
+        value = value_of(make(name), student)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, exact)
 

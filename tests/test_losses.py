@@ -299,6 +299,29 @@ def test_a_mask_per_step_needs_a_filter_of_one_hop():
         make(filter="quadratic", mask="step", keep_prob=0.5)
 
 
+def test_a_bound_on_the_degree_needs_a_mask_per_epoch():
+    with pytest.raises(ConfigError, match="freqd_max_degree: got 3 together with freqd_mask: step"):
+        make(max_degree=3, mask="step")
+
+
+def test_a_bound_on_the_degree_is_drawn_per_epoch_in_training_for_student_and_teacher_alike():
+    teacher = features(D_T, D_T, 1)
+    for kind in ("linear", "quadratic"):
+        options = {**PLAIN, "max_degree": 1, "k": 4, "filter": kind}
+        loss = identity_projectors(make(teacher=teacher, dims=(D_T, D_T), **options))
+        assert loss(teacher, *batch()) < 1e-10
+        values = []
+        for epoch in (0, 1, 0):
+            loss.start_epoch(epoch)
+            values.append(loss(features(D_T, D_T, 2), *batch()).item())
+        assert values[0] == values[2] != values[1]
+        loss.eval()
+        whole = identity_projectors(
+            make(teacher=teacher, dims=(D_T, D_T), **{**options, "max_degree": None})
+        )
+        assert loss(features(D_T, D_T, 2), *batch()) == whole(features(D_T, D_T, 2), *batch())
+
+
 def test_masks_and_dropout_are_of_training_only():
     loss, student = make(keep_prob=0.3, mask="step"), features(D_S, D_S, 2)
     loss.eval()
@@ -324,6 +347,12 @@ def test_coefficients_and_alpha_together_are_refused():
     assert make(filter=[1.0, -0.5]).filter.coefficients == (1.0, -0.5)
 
 
+@pytest.mark.parametrize("zeros", [[0], [0.0, -0.0, 0]])
+def test_a_filter_of_zeros_is_refused_since_it_teaches_nothing(zeros):
+    with pytest.raises(ConfigError, match="freqd_filter: got .* at least one coefficient"):
+        make(filter=zeros)
+
+
 def test_fd_builds_no_graph(monkeypatch):
     def never(*_args, **_kwargs):
         raise RuntimeError("a graph was built")
@@ -340,7 +369,16 @@ def test_freqd_and_fd_are_related_but_differ_in_keys_by_the_graph_only():
         {key.split("_", 1)[1]: spec.default for key, spec in method_keys(name).items()}
         for name in ("FreqD", "FD")
     )
-    of_the_graph = {"alpha", "k", "max_pairs", "keep_prob", "mask", "filter", "log_bands"}
+    of_the_graph = {
+        "alpha",
+        "k",
+        "max_pairs",
+        "keep_prob",
+        "mask",
+        "max_degree",
+        "filter",
+        "log_bands",
+    }
     assert set(freqd) - set(fd) == of_the_graph
     assert {key: freqd[key] for key in fd} == fd
     assert issubclass(FDLoss, FreqDLoss)

@@ -150,10 +150,9 @@ def test_cd_is_the_binary_cross_entropy_with_the_teachers_soft_labels(guide):
     for user in USERS:
         drawn = [item for item in loss.drawn_ids[user].tolist() if item]
         items = free_items(user)
-        if guide != "random":  # distinct, and of the first five
-            best = ranked(T if guide == "teacher" else S, user, items)[:5]
-            assert len(set(drawn)) == len(drawn) == min(3, len(best)) and set(drawn) <= set(best)
-        assert set(drawn) <= set(items)
+        best = ranked(T if guide == "teacher" else S, user, items)[:5]
+        best = items if guide == "random" else best
+        assert len(set(drawn)) == len(drawn) == min(3, len(best)) and set(drawn) <= set(best)
         for item in drawn:
             q = 1 / (1 + math.exp(-(T[user, item] + 0.4) / 1.5))
             expected += q * softplus(-S[user, item]) + (1 - q) * softplus(S[user, item])
@@ -227,6 +226,12 @@ def test_shares_are_equal_or_more_for_the_unpopular_and_at_least_as_many_as_aske
 def test_unkd_refuses_what_no_pair_can_be_made_of():
     with pytest.raises(ConfigError, match="unkd_depth: got 1"):
         make("UnKD", depth=1)
+    popular = sp.csr_array(np.array([[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 1, 1]]))
+    teacher = features(1)[0][:3], features(1)[1][:4]
+    for many in (3, 2**40):
+        with pytest.raises(ConfigError, match=f"unkd_groups: got {many}, which makes 3 groups of"):
+            make("UnKD", user_items=popular, teacher=teacher, groups=many)
+    assert make("UnKD", user_items=popular, teacher=teacher, groups=1).shares
     with pytest.raises(ConfigError, match="no training interaction"):
         make("UnKD", user_items=sp.csr_array((N_USERS, N_ITEMS)))
 
@@ -268,6 +273,16 @@ def make_fresh(loss):
     """The loss with its stream back at the start: the same is drawn again."""
     loss.stream._generators.clear()
     return loss
+
+
+@with_guides
+def test_under_autocast_lists_and_scores_are_those_of_single_precision(name, guide):
+    student = features(2)
+    exact = loss_of(make(name, guide=guide), student, [1, 2, 5])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss_of(make(name, guide=guide), student, [1, 2, 5])
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, exact)
 
 
 @with_guides

@@ -1,6 +1,8 @@
 """Features by rows: the losses cannot tell them from tables, and read no more than they need."""
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from recbole_freqd.losses import LOSSES
@@ -94,7 +96,10 @@ def test_a_gradient_goes_through_rows_to_whatever_computes_them(name):
         read = FeatureRows.of_tables(item_emb, item_emb).item
         rows = FeatureRows(lambda ids, encoder=encoder: torch.tanh(encoder(histories[ids])), read)
         everyone = rows.user(torch.arange(N_USERS))
-        loss_of(name).eval()(rows if by_rows else (everyone, item_emb), *BATCH).backward()
+        options = {"item_side": False} if name == "DCD" else {}  # it has none of computed users
+        loss_of(name, **options).eval()(
+            rows if by_rows else (everyone, item_emb), *BATCH
+        ).backward()
         gradients.append(encoder.weight.grad)
     assert gradients[0].abs().sum() > 0
     torch.testing.assert_close(*gradients)
@@ -141,6 +146,22 @@ def test_with_edge_dropout_no_row_is_asked_for_that_the_mask_has_cut_off():
         assert {1, 3} <= set(asked.tolist()) <= everyone
         sizes.add(len(asked))
     assert min(sizes) < len(everyone)
+
+
+@pytest.mark.parametrize("bound", [None, 3])
+def test_with_a_bound_on_the_degree_a_step_on_heavy_tails_reads_a_bounded_number_of_rows(bound):
+    n, read = 300, []
+    liked = np.eye(n)
+    liked[:, 1], liked[0] = 1.0, 0.0  # item 1 is everybody's, and so the neighbour of every other
+    rows = FeatureRows(
+        lambda ids: torch.ones(len(ids), WIDTH),
+        lambda ids: read.append(ids) or torch.ones(len(ids), WIDTH),
+    )
+    teacher = torch.ones(n, TEACHER_WIDTH), torch.ones(n, TEACHER_WIDTH)
+    options = {"k": 1, "keep_prob": 0.5, "max_degree": bound}
+    loss = LOSSES.get("FreqD")(sp.csr_array(liked), (WIDTH, WIDTH), teacher, **options)
+    loss(rows, torch.tensor([1, 2]), torch.tensor([1, 2]))
+    assert len(read[0]) > 100 if bound is None else len(read[0]) <= 2 * (1 + bound)
 
 
 @every_loss

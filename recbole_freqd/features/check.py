@@ -4,14 +4,13 @@ from typing import Any, Callable, Optional
 
 import torch
 
-from recbole_freqd.catalogue import user_blocks
+from recbole_freqd.catalogue import spread_users, user_blocks
 from recbole_freqd.features.base import FeatureAdapter
 from recbole_freqd.features.own import OwnMethod
 from recbole_freqd.ranking import score_users, undisturbed
 from recbole_freqd.rows import Features, empty_rows
 
 ORDER_TOLERANCE = 1e-3  # of a user's range of scores
-_SAMPLED_USERS = 8
 
 
 def ranks_alike(model: Any, adapter: FeatureAdapter) -> bool:
@@ -44,7 +43,7 @@ def are_exact(model: Any, adapter: FeatureAdapter) -> bool:
 
 
 def some_users(model: Any) -> torch.Tensor:
-    return torch.linspace(1, model.n_users - 1, _SAMPLED_USERS, device=model.device).long()
+    return spread_users(model.n_users, model.device)
 
 
 def whole_table(

@@ -130,26 +130,29 @@ class StudentRanker(Ranker):
         self.shape, self.device = (model.n_users, model.n_items), torch.device(model.device)
 
     @cached_property
-    def _now(self) -> Ranker:
+    def _now(self) -> tuple[Ranker, bool]:
+        """What ranks, and whether by the rows of tables."""
         model, adapter = self.model, self.adapter
         if not adapter.exact(model):
-            return ModelRanker(model, adapter.caches, adapter.pairs_by)
+            return ModelRanker(model, adapter.caches, adapter.pairs_by), False
         with undisturbed(model, adapter.caches):
             rows = adapter.rows(model)
             tables = (
                 whole_table(rows.user, model.n_users, model),
                 whole_table(rows.item, model.n_items, model),
             )
-            return FeatureRanker(*with_bias_columns(tables, adapter.biases(model)))
+            ranker = FeatureRanker(*with_bias_columns(tables, adapter.biases(model)))
+            return ranker, rows.tables is not None
 
     def exchanged(self) -> Optional[Ranker]:
-        return self._now.exchanged()
+        ranker, looked_up = self._now
+        return ranker.exchanged() if looked_up else None
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
-        return self._now.block(user_ids)
+        return self._now[0].block(user_ids)
 
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
-        return self._now.at(user_ids, item_ids)
+        return self._now[0].at(user_ids, item_ids)
 
 
 def _read_in_eval_mode(model: nn.Module, adapter: FeatureAdapter) -> FeatureRows:

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from recbole_freqd.catalogue import Ranker, top_blocks, user_blocks
+from recbole_freqd.listwise_sampling import distinct_below
 from recbole_freqd.losses.base import LOSSES
 from recbole_freqd.losses.response import RowwiseResponseLoss
 from recbole_freqd.rows import FeatureRows
@@ -25,7 +26,7 @@ class CDLoss(RowwiseResponseLoss):
     has not interacted with are drawn independently, p_r proportional to exp(-r / (N · flatness)),
     and the better one is taken; a winner that is there already is replaced by a new one. The guide
     is the student (its lists, and so I_u, are of every epoch), the teacher (I_u is drawn once), or
-    random (I_u uniform, once).
+    random (I_u uniform without replacement, once).
 
     Args and errors are those of :class:`DistillationLoss`; the options:
         beta: weight, applied by the trainer; equal to the public code's λ (its sums over rows are
@@ -68,7 +69,8 @@ class CDLoss(RowwiseResponseLoss):
         elif self.options["guide"] == "random":
             free = FreeItems(user_items, device, among=self.known_items)
             for users in user_blocks(*self.teacher_scores.shape, device):
-                self._note(users, free.draw(users, count, self.stream))
+                ranks = distinct_below(free.counts[users], count, self.stream)
+                self._note(users, free.items(users, ranks))
 
     def refresh(self, student: Ranker) -> None:
         """Draws items from the lists of a guide, and asks the teacher for them."""

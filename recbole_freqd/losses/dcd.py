@@ -113,8 +113,10 @@ class DCDLoss(RelaxedRankingLoss):
     positive items that have. Lists are drawn per epoch, from the student as it ranks when the epoch
     starts: one pass over the catalogue for each side.
 
-    The item side is of scores that are products of features: for a teacher or a student of other
-    scores it is left out, which the log says.
+    The item side is of scores that are products of features, the student's features being rows of
+    tables: for a teacher or a student of other scores it is left out, and for a student that
+    computes its users from their histories too, since the lists of a batch's items hold nearly all
+    users. The log says so.
 
     Args and errors are those of :class:`recbole_freqd.losses.base.DistillationLoss`; the options:
         beta: weight, applied by the trainer; public code sums over distinct users, so its λ is
@@ -172,7 +174,10 @@ class DCDLoss(RelaxedRankingLoss):
             return
         exchanged = student.exchanged()
         if exchanged is None:
-            logger.warning("DCD: the student's scores are no products: no item side.")
+            logger.warning(
+                "DCD: no item side, since the student's scores are no products of the rows of "
+                "tables: every step would compute nearly all of its users."
+            )
             self.of_item_side = None
         else:
             self.of_item_side.refresh(exchanged)

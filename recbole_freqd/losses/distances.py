@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from recbole_freqd.errors import ConfigError
+from recbole_freqd.rows import single_precision
 
 
 def row_distance(student: torch.Tensor, teacher: torch.Tensor, distance: str) -> torch.Tensor:
@@ -53,7 +54,7 @@ def projected_distance(
     Returns:
         (b,).
     """
-    with torch.autocast(device_type=rows.device.type, enabled=False):
+    with single_precision(rows.device):
         products = F.linear(teacher.to(rows.dtype), weight)
         dots = (rows * products).sum(dim=1)
         squares = ((rows @ (weight @ weight.T)) * rows).sum(dim=1)
@@ -106,11 +107,6 @@ def mean_over_batch(
     items = distances("item", torch.cat(kinds))
     means = [mean_or_zero(part) for part in items.split([len(kind) for kind in kinds])]
     return mean_or_zero(distances("user", torch.unique(user_ids))) + sum(means) / len(means)
-
-
-def single_precision(device: torch.device) -> torch.autocast:
-    """Inside, autocast is off."""
-    return torch.autocast(device_type=device.type, enabled=False)
 
 
 def refuse_one_dimension(width: int, side: str, key: str, way_out: str) -> None:

@@ -9,10 +9,10 @@ from torch import nn
 from recbole_freqd.catalogue import Ranker
 from recbole_freqd.graph import SIDES
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
-from recbole_freqd.losses.distances import mean_over_batch, row_distance, single_precision
+from recbole_freqd.losses.distances import mean_over_batch, row_distance
 from recbole_freqd.projectors import uniform_parameter
 from recbole_freqd.rng import RandomStream
-from recbole_freqd.rows import FeatureRows, Features, as_rows
+from recbole_freqd.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.sampling import gumbel
 
 _COLDEST = 1e-10
@@ -152,8 +152,8 @@ class DELoss(ExpertLoss):
         System", CIKM 2020.
     Deviations from the public code: means for sums; log-softmax for log(a + 1e-10); h not halved
         where d_S = d_T; the temperature of an epoch is that of its number, not of the one before;
-        final instead of layer-0 features; 5 experts by default for the cost (as later public
-        configs for Gowalla and Yelp).
+        no weight decay of experts and gates by default (there, the student's); 5 experts by
+        default for the cost (as later public configs for Gowalla and Yelp).
 
     Example, of a config::
 

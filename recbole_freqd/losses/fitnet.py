@@ -14,12 +14,11 @@ from recbole_freqd.losses.distances import (
     mean_or_zero,
     projected_distance,
     refuse_one_dimension,
-    single_precision,
 )
 from recbole_freqd.losses.freqd import FDLoss
 from recbole_freqd.projectors import uniform_parameter
 from recbole_freqd.rng import RandomStream
-from recbole_freqd.rows import FeatureRows, Features, as_rows
+from recbole_freqd.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.sampling import distinct
 
 
@@ -85,8 +84,9 @@ class FitNetLoss(CatalogueLoss, FDLoss):
         recommenders that the public code of FreqD (KDD 2025) has as ``Fit``.
     Deviations from that code: means for sums; ids from a stream of their own, without work that
         grows with the catalogue; smaller catalogues than batches are taken whole instead of an
-        error; padding, and what the teacher does not know, is never drawn; by default 5 experts of
-        hidden width d_T, as for FD, where CiteULike's official setting is 1 of 5 d_T.
+        error; padding, and what the teacher does not know, is never drawn; no weight decay of the
+        projectors by default (there, the student's); by default 5 experts of hidden width d_T, as
+        for FD, where CiteULike's official setting is 1 of 5 d_T.
 
     Example, of a config::
 

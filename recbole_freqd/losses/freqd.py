@@ -12,14 +12,8 @@ from torch import nn
 
 from recbole_freqd.catalogue import Ranker
 from recbole_freqd.errors import ConfigError
-from recbole_freqd.filters import PolynomialFilter
-from recbole_freqd.graph import (
-    SIDES,
-    EntityGraph,
-    GraphFilter,
-    cooccurrence_graph,
-    graph_filter,
-)
+from recbole_freqd.filters import GraphFilter, PolynomialFilter, graph_filter
+from recbole_freqd.graph import SIDES, EntityGraph, cooccurrence_graph
 from recbole_freqd.losses.bands import BandWatch
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.distances import (
@@ -27,10 +21,9 @@ from recbole_freqd.losses.distances import (
     projected_distance,
     refuse_one_dimension,
     row_distance,
-    single_precision,
 )
 from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
-from recbole_freqd.rows import FeatureRows, Features, as_rows
+from recbole_freqd.rows import FeatureRows, Features, as_rows, single_precision
 
 logger = logging.getLogger(__name__)
 
@@ -49,27 +42,30 @@ class FreqDLoss(DistillationLoss):
     the number of rows, per side (Theorem 1 with weights). Cosine distance, dropout and batches are
     heuristics built on it.
 
-    A batch costs the rows B and their kept neighbours, never all N entities; with the linear
-    projector all but one product with the teacher's rows is in the student's width. The edge mask
-    is drawn anew for every epoch (:meth:`start_epoch`), and H T made once for it, or, with
-    ``mask="step"``, for every batch.
+    A batch costs the rows B and their kept neighbours; with the linear projector all but one
+    product with the teacher's rows is in the student's width. ``k`` bounds the neighbours that an
+    entity chooses, not by how many it is chosen: the row of a popular one has thousands of entries,
+    and on data with heavy tails a batch reaches most of the catalogue unless ``max_degree`` bounds
+    the rows. The edge mask is drawn anew for every epoch (:meth:`start_epoch`), and H T made once
+    for it, or, with ``mask="step"``, for every batch.
 
     Args and errors are those of :class:`DistillationLoss`; the options:
         alpha: [0, 1], strength of the filter. beta: weight, applied by the trainer.
         k: neighbours per entity. max_pairs: budget of co-occurrences, see
         :func:`recbole_freqd.graph.cooccurrence_graph`. keep_prob: (0, 1], edge dropout. mask:
-        ``"epoch"`` or ``"step"``, how often the mask is drawn. filter: ``"linear"``,
-        ``"quadratic"`` or coefficients c_j (then without ``alpha``). distance: ``"cosine"`` or
-        ``"squared"``. projector: ``"mlp"`` or ``"linear"``. experts, hidden, dropout: of the mlp.
-        weight_decay: of the projectors, applied by the trainer. log_bands: bands that the trainer
-        logs the loss of, 0 for none.
+        ``"epoch"`` or ``"step"``, how often the mask is drawn. max_degree: edges that a mask per
+        epoch leaves to an entity at most (:meth:`recbole_freqd.graph.EntityGraph.dropped`), None
+        for all. filter: ``"linear"``, ``"quadratic"`` or coefficients c_j (then without
+        ``alpha``). distance: ``"cosine"`` or ``"squared"``. projector: ``"mlp"`` or ``"linear"``.
+        experts, hidden, dropout: of the mlp. weight_decay: of the projectors, applied by the
+        trainer. log_bands: bands that the trainer logs the loss of, 0 for none.
 
     Source: Zhu & Zhang, "Exploring Feature-based Knowledge Distillation for Recommender System:
         A Frequency Perspective", KDD 2025, arXiv 2411.10676.
     Deviations from the authors' public code: means over entities instead of sums; one edge mask per
         side and epoch (or step) instead of one per call; no edges between entities that share
         nothing; the number of experts and their hidden width are separate options; final instead of
-        layer-0 embeddings.
+        layer-0 embeddings; no weight decay of the projectors by default (there, the student's).
 
     Example:
         >>> import numpy as np
@@ -92,6 +88,18 @@ class FreqDLoss(DistillationLoss):
                 f"{cls.prefix}_filter: got coefficients {options['filter']!r} together with "
                 f"{cls.prefix}_alpha={options['alpha']!r}; allowed: one of the two, since "
                 "coefficients say all of h. Remove one from the config."
+            )
+        kind = options.get("filter")
+        if isinstance(kind, (list, tuple)) and kind and all(value == 0 for value in kind):
+            raise ConfigError(
+                f"{cls.prefix}_filter: got {kind!r}; allowed: at least one coefficient that is not "
+                "0, since H = 0 makes everything alike and teaches nothing."
+            )
+        if options.get("mask") == "step" and options.get("max_degree") is not None:
+            raise ConfigError(
+                f"{cls.prefix}_max_degree: got {options['max_degree']!r} together with "
+                f"{cls.prefix}_mask: step; allowed: {cls.prefix}_mask: epoch with it, or null, "
+                "since a bound is drawn once per epoch."
             )
         idle = [key for key in ("experts", "hidden", "dropout") if key in options]
         if options.get("projector") == "linear" and idle:
@@ -258,18 +266,19 @@ class FreqDLoss(DistillationLoss):
 
     def _filter_teacher(self, side: str) -> "_Filtered":
         """The filter of now and what it makes of the teacher; made when mask or mode change."""
-        masked = self.training and self.options.get("keep_prob", 1.0) < 1.0
-        per_step = masked and self._masks_per_step()
+        most = self.options.get("max_degree") if self.training else None
+        dropout = self.training and self.options.get("keep_prob", 1.0) < 1.0
+        masked, per_step = dropout or most is not None, dropout and self._masks_per_step()
         key = "step" if per_step else self._epoch if masked else "whole"
         graph, before = cast(EntityGraph, self.graphs[side]), self._filtered.get(side)
         if before is not None and before.filter.weights.device != graph.weights.device:
             before = None  # the loss was moved
         if before is not None and before.key == key:
             return before
-        keep_prob = self.options["keep_prob"] if masked and not per_step else 1.0
+        keep_prob = self.options["keep_prob"] if dropout and not per_step else 1.0
         # Sides and epochs have masks of their own, whatever else was drawn before.
         seed = hash((self.stream.seed, self._epoch, SIDES.index(side))) % 2**63
-        kept = graph.dropped(keep_prob, seed)
+        kept = graph.dropped(keep_prob, seed, most)
         now = _Filtered(key, graph_filter(kept, self.filter.coefficients))
         if not per_step:
             now = now.with_teacher(self._teacher(side), before.memory if before else None)
@@ -313,6 +322,8 @@ class FDLoss(FreqDLoss):
     Options: those of FreqD but alpha, k, keep_prob, mask and filter.
 
     Source: Zhu & Zhang, KDD 2025 (arXiv 2411.10676), §3; the idea is that of FitNets (ICLR 2015).
+    Deviations from the authors' public code: those of FreqD but for the graph, so no weight decay
+        of the projectors by default either.
     """
 
     method = "FD"

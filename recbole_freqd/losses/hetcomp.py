@@ -19,7 +19,7 @@ from recbole_freqd.losses.listwise import (
     nothing_like,
     relaxed_ranking,
 )
-from recbole_freqd.rows import FeatureRows
+from recbole_freqd.rows import FeatureRows, single_precision
 
 _EVERY, _MOVES = 10, 30  # the authors' p, and how often it is to fit into a shorter training
 
@@ -58,12 +58,12 @@ class HetCompLoss(ListwiseLoss):
     Args and errors are those of :class:`recbole_freqd.losses.base.DistillationLoss`, with
     ``teacher_trajectory``: a recipe with ``teacher.keep_every`` makes one. The options:
         beta: weight, applied by the trainer: the authors' λ · (users) / B beside a base loss that
-        is a mean over B rows. k: K. earlier: V - 1, taken at even distances from the checkpoints
-        that were kept before the best epoch. positives: P. every: epochs between moves;
-        null is a 30th of ``epochs``, from 1 to the authors' 10 (by hand, 10). alpha: see above. At
-        1.05 the factor of D falls below 1 after ten times ``every`` epochs: from then on whoever is
-        not at the end moves each time, so that three checkpoints are through after 11 times
-        ``every``. The first move is after twice ``every``.
+        is a mean over B rows. k: K. earlier: V - 1, taken at even distances, from the first of the
+        checkpoints that were kept before the best epoch to the converged one. positives: P. every:
+        epochs between moves; null is a 30th of ``epochs``, from 1 to the authors' 10 (by hand, 10).
+        alpha: see above. At 1.05 the factor of D falls below 1 after ten times ``every`` epochs:
+        from then on whoever is not at the end moves each time, so that three checkpoints are
+        through after 11 times ``every``. The first move is after twice ``every``.
 
     Raises:
         ConfigError: There is no trajectory; K is not below the number of items that any user has
@@ -156,7 +156,7 @@ class HetCompLoss(ListwiseLoss):
                 "epochs between them, below the number of its best epoch."
             )
         wanted = min(self.options["earlier"], len(found))
-        places = torch.linspace(0, len(found) - 1, wanted).round().long().tolist()
+        places = torch.linspace(0, len(found), wanted + 1)[:-1].round().long().tolist()
         return [found[place] for place in places]
 
     def _list_of(self, ranker: Ranker) -> torch.Tensor:
@@ -268,7 +268,7 @@ class HetCompLoss(ListwiseLoss):
         def of_block(
             some: torch.Tensor, ids: torch.Tensor, listed: torch.Tensor, all_items: torch.Tensor
         ) -> torch.Tensor:
-            with torch.autocast(device_type=some.device.type, enabled=False):
+            with single_precision(some.device):
                 scores = student.with_biases(some @ all_items.T, ids, everything)
                 return self._masked_sum(scores, ids, listed)
 

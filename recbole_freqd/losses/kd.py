@@ -21,7 +21,8 @@ class KDLoss(RowwiseResponseLoss):
             - Σ_{i in Q_u} softmax(r^T_u / τ)_i log softmax(r^S_u / τ)_i.
 
     The guide is the student (lists of every epoch, from one pass over the catalogue) or the teacher
-    (lists once). There is no factor τ², so gradients shrink as 1/τ.
+    (lists once). There is no factor τ², so gradients shrink as 1/τ² once τ is above the spread of
+    the scores in a list.
 
     Args and errors are those of :class:`DistillationLoss`; the options:
         beta: weight, applied by the trainer; equal to the public code's λ (its sums over rows are

@@ -10,11 +10,10 @@ from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.distances import (
     mean_or_zero,
     refuse_one_dimension,
-    single_precision,
     unit_rows,
 )
 from recbole_freqd.losses.experts import ExpertLoss
-from recbole_freqd.rows import FeatureRows, Features, as_rows
+from recbole_freqd.rows import FeatureRows, Features, as_rows, single_precision
 
 
 def topology_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -149,7 +148,7 @@ class FTDLoss(DistillationLoss):
 
     Source: Kang, Hwang, Kweon & Yu, "Topology Distillation for Recommender System", KDD 2021.
     Deviations from the public code: a mean over pairs for the sum; no n x n arrays; zero rows give
-        no NaN; final instead of layer-0 features.
+        no NaN.
 
     Raises:
         ConfigError: Features of the teacher have one dimension.
@@ -219,16 +218,17 @@ class HTDLoss(ExpertLoss):
     Weight: the public code has sums for all of it. Its lambda and alpha are here those beta and
     alpha for which beta·alpha = lambda·alpha'·N / B and beta·(1 - alpha) = lambda·(1 - alpha')·n /
     B, alpha' its alpha, n the entities of a side of the batch and N the pairs, of which an entity
-    has some 50 in each of the two terms with 30 groups. So its alpha' = .5 is an alpha of about .98
-    (the default here), and lambda = .001 with B = 1024 a beta of about .1; later public configs
-    have lambda .5 and alpha' .9.
+    has some 50 in each of the two terms with 30 groups, so that N / n is about 100. So its
+    alpha' = .5 is an alpha of about .99 (the default here), and lambda = .001 with B = 1024 a beta
+    of about .07; later public configs have lambda .5 and alpha' .9.
 
     Source: Kang, Hwang, Kweon & Yu, "Topology Distillation for Recommender System", KDD 2021.
     Deviations from the public code: means for sums; the student's prototypes have a gradient, as
         the formula has it (there they are constants: its variant ``first``, Group(P, P), has no
         gradient at all and is not offered); prototypes go by group, not by place among those
-        present; zero rows give no NaN; no n x n array but a block per group. The restriction to
-        positive cosines of the teacher is the public code's.
+        present; zero rows give no NaN; no n x n array but a block per group; no weight decay of
+        experts and gates by default (there, the student's). The restriction to positive cosines of
+        the teacher is the public code's.
 
     Raises:
         ConfigError: Features of the teacher have one dimension.

@@ -78,6 +78,14 @@ class UnKDLoss(RowwiseResponseLoss):
             raise ConfigError("UnKD: there is no training interaction to group the items by.")
         means = np.array([popularity[items].mean() for items in groups])
         self.shares = pair_shares(means, self.options["pairs"], self.options["balance"])
+        pairs = [share for share, items in zip(self.shares, groups) if len(items) > 1]
+        if not any(pairs):
+            raise ConfigError(
+                f"unkd_groups: got {self.options['groups']}, which makes {len(groups)} groups of "
+                f"one item each or without a share of unkd_pairs = {self.options['pairs']}: no "
+                "pair could be drawn; allowed: fewer groups, so that one has two items, or more "
+                "pairs."
+            )
         logger.info("UnKD: groups of %s items", ", ".join(str(len(items)) for items in groups))
         depth, n_users = self.options["depth"], user_items.shape[0]
         depth = min(depth, max(len(items) for items in groups))
