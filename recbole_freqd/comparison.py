@@ -3,31 +3,27 @@
 (Not ``compare.py``: a module of that name would hide the function ``recbole_freqd.compare``.)
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Callable, Optional
 
-from recbole_freqd import __version__, comparison_report, runs
+from recbole_freqd import runs
 from recbole_freqd.cells import Cell, CellStore, check_shared_teacher, say_other_commits
-from recbole_freqd.checkpoint import fingerprint, write_json
+from recbole_freqd.checkpoint import fingerprint
+from recbole_freqd.comparison_results import results_of, write_results
 from recbole_freqd.config import CHECKPOINT, TEACHER, trainer_names
-from recbole_freqd.errors import CompatibilityError, ConfigError, TrainingError
+from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.identity import planned_identity
 from recbole_freqd.locks import each_when_free
 from recbole_freqd.measure import parameter_count, size_mb
 from recbole_freqd.per_user import by_token, recording
-from recbole_freqd.plots import comparison_plot
 from recbole_freqd.progress import Countdown
-from recbole_freqd.search import equal_for_all
 from recbole_freqd.significance import PerUser
 from recbole_freqd.teacher import find_teacher
 from recbole_freqd.teacher.recipe import recipe_config
-from recbole_freqd.writing import write_text
 
 METRIC = "ndcg@10"
-_TUNING = ("trials", "seeds", "epochs", "eval_step", "stopping_step", "metric", "tuned", "failed")
 Outcome = tuple[dict[str, Any], Optional[PerUser]]
 
 
@@ -79,10 +75,10 @@ def compare_runs(
     taught = [record for what, each in records.items() if what != "alone" for record in each]
     check_shared_teacher(taught)
     per_user = {what: [store.users(cell) for cell in cells] for what, cells in by_what.items()}
-    configs = {cell.what: _plain(cell.config) for cell in reversed(plan)}
-    results = _results(base, records, per_user, configs, failures, seeds, metric, frozen)
+    configs = {cell.what: cell.config for cell in reversed(plan)}
+    results = results_of(base, records, per_user, configs, failures, seeds, metric, frozen)
     results["cells_folder"] = str(store.folder)
-    _write(results, folder / f"results-{fingerprint([cell.name for cell in plan])[:8]}", say)
+    write_results(results, folder / f"results-{fingerprint([cell.name for cell in plan])[:8]}", say)
     return results
 
 
@@ -292,72 +288,3 @@ def _run_teacher(config: Any, metric: str) -> Outcome:
         "teacher_weights": teacher.weights(),
     }
     return row, by_token(data[2], users[metric]) if metric in test else None
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    """All keys of a Config, as they are read again from a file."""
-    return json.loads(json.dumps(config.final_config_dict, default=str))
-
-
-def _results(
-    base: Any,
-    records: dict[str, list[dict[str, Any]]],
-    users: dict[str, list[Optional[PerUser]]],
-    configs: dict[str, dict[str, Any]],
-    failures: list[dict[str, Any]],
-    seeds: Sequence[int],
-    metric: str,
-    frozen: Optional[dict[str, Any]],
-) -> dict[str, Any]:
-    """All that is known of a comparison, as plain values."""
-    methods = [what for what in records if what not in ("teacher", "alone")]
-    failed = {failure["what"] for failure in failures}
-    whole = [what for what in methods if what not in failed] or methods
-    reference = "FreqD" if "FreqD" in whole else whole[0]
-    common, configs = comparison_report.apart(configs, equal_for_all(base.model_class))
-    tuned = (frozen or {}).get("tuned")
-    spec = {**base[TEACHER], **(frozen or {}).get("teacher", {})}
-    every = [record for found in records.values() for record in found]
-    return {
-        "dataset": base["dataset"],
-        "model": base["model"],
-        "teacher_model": records["teacher"][0]["model"]
-        if records["teacher"]
-        else spec.get("model") or spec[CHECKPOINT],
-        "version": __version__,
-        "metric": metric,
-        "reference": reference,
-        "methods": methods,
-        "seeds": list(seeds),
-        "failed": failures,
-        "commits": sorted({str(record["made_with"]["commit"]) for record in every}),
-        "made_with": every[-1]["made_with"],
-        "tuning": tuned and {key: tuned[key] for key in _TUNING if key in tuned},
-        "teacher": spec,
-        "common": common,
-        "configs": configs,
-        "table": comparison_report.summarise(records, users, reference, metric, failed),
-        "cells": {
-            what: [
-                {key: record[key] for key in record if key not in ("config", "identity")}
-                for record in found
-            ]
-            for what, found in records.items()
-        },
-    }
-
-
-def _write(results: dict[str, Any], stem: Path, say: Callable[[str], None]) -> None:
-    """Writes and says the results; a picture only where matplotlib is."""
-    write_json(stem.with_suffix(".json"), results)
-    text = comparison_report.markdown(results)
-    write_text(stem.with_suffix(".md"), text)
-    say(f"\n{results['dataset']}, seeds {', '.join(map(str, results['seeds']))}")
-    say(f"{comparison_report.text_table(results)}\n\n{comparison_report.in_words(results)}")
-    made = ".json, .md"
-    try:
-        comparison_plot(results, stem.with_suffix(".png"))
-        made += ", .png"
-    except CompatibilityError as error:
-        say(str(error))
-    say(f"Results: {stem}{made}")

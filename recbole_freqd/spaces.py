@@ -18,6 +18,7 @@ import yaml
 
 from recbole_freqd.config import (
     asking_recbole,
+    fold_dotted,
     keys_known_to,
     no_command_line,
     trainer_names,
@@ -98,13 +99,15 @@ class Space:
         """
         known = keys_known_to(config)
         known.update(*(method_keys(name) for name in trainer_names(config["trainer"])))
+        fixed = fold_dotted(config.cmd_config_dict)
         for key in self.nodes:
             if key in _SAME_FOR_ALL:
                 raise ConfigError(
                     f"--hyper: {key} cannot be searched: it is the same for all trials, or their "
                     "scores could not be compared. Set it in the config."
                 )
-            if key in config.cmd_config_dict:
+            section, _, own = key.rpartition(".")
+            if own in ((fixed.get(section) or {}) if section else fixed):
                 raise ConfigError(f"--{key}=... fixes what --hyper searches. Remove one of them.")
             if key not in known and not key.startswith("teacher."):
                 raise ConfigError(f"--hyper: unknown key {key!r}. {did_you_mean(key, known)}")

@@ -272,6 +272,16 @@ def test_a_space_that_cannot_be_searched_is_refused_before_the_first_trial(
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("given", ["--teacher.embedding_size=4", "--teacher={'embedding_size':4}"])
+def test_a_key_of_the_teacher_on_the_command_line_is_not_searched(
+    config, tmp_path, monkeypatch, given
+):
+    monkeypatch.setattr(sys, "argv", ["x", given])
+    with pytest.raises(ConfigError, match="--teacher.embedding_size=... fixes what --hyper"):
+        wanted = space(tmp_path, "teacher.embedding_size choice [4, 8]")
+        hyper.search(config(), wanted, Path("runs"), objective=score_of)
+
+
 def test_a_key_that_is_fixed_on_the_command_line_is_not_searched(config, grid, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x", "--freqd_alpha=0.2"])
     with pytest.raises(ConfigError, match="--freqd_alpha=... fixes what --hyper searches"):
