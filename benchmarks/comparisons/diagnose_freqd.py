@@ -2,12 +2,13 @@
 
     python benchmarks/comparisons/diagnose_freqd.py CONFIG.yaml FROZEN.yaml --out FILE.jsonl
 
-CONFIG.yaml and FROZEN.yaml are those of a comparison that was tuned. Finished runs are kept.
-RecBole writes log/ and saved/ into the working directory.
+CONFIG.yaml and FROZEN.yaml are those of a comparison that was tuned. Finished runs are kept: a file
+is of one CONFIG and one FROZEN. RecBole writes log/ and saved/ into the working directory.
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from recbole_freqd import runs
@@ -26,6 +27,8 @@ def variants(weight: float) -> dict[str, dict[str, object]]:
         "alpha 0": {"freqd_alpha": 0.0},
         "alpha 1": {"freqd_alpha": 1.0},
         "quadratic": {"freqd_filter": "quadratic"},
+        "alpha 0.3": {"freqd_alpha": 0.3},
+        "k 20": {"freqd_k": 20},
         "k 50": {"freqd_k": 50},
         "no edge dropout": {"freqd_keep_prob": 1.0},
         "mlp, weight x 3": {**mlp, "freqd_beta": 3 * weight},
@@ -40,15 +43,21 @@ def main() -> None:
     parser.add_argument("frozen")
     parser.add_argument("--out", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020])
+    parser.add_argument("--variants", nargs="+", choices=variants(1.0), help="these only")
+    parser.add_argument("--data_path", help="where RecBole finds the dataset")
     options = parser.parse_args()
+    sys.argv = sys.argv[:1]  # RecBole's Config would read it too
     register()
     out = Path(options.out)
     done = [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
     frozen = read_yaml(options.frozen, "FROZEN.yaml")
-    base = make_config(None, None, [options.config], {"trainer": ["FreqD"]})
-    teacher = {**base["teacher"], **frozen["teacher"]}
+    place = {"data_path": options.data_path} if options.data_path else {}
+    base = make_config(None, None, [options.config], {"trainer": ["FreqD"], **place})
+    teacher = {**base["teacher"], **frozen.get("teacher", {})}
     for seed in options.seeds:
         for name, change in variants(frozen["FreqD"]["freqd_beta"]).items():
+            if options.variants and name not in options.variants:
+                continue
             if any((row["name"], row["seed"]) == (name, seed) for row in done):
                 continue
             keys = {**frozen["FreqD"], **change, "teacher": teacher, "seed": seed}
