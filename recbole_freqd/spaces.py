@@ -18,12 +18,12 @@ import yaml
 
 from recbole_freqd.config import (
     asking_recbole,
-    fold_dotted,
     keys_known_to,
     no_command_line,
     trainer_names,
 )
 from recbole_freqd.errors import ConfigError, did_you_mean
+from recbole_freqd.frozen import refuse_fixed
 from recbole_freqd.literals import literal, strings_as_they_are
 from recbole_freqd.search import read_rule
 from recbole_freqd.settings import method_keys, properties_folder
@@ -99,16 +99,14 @@ class Space:
         """
         known = keys_known_to(config)
         known.update(*(method_keys(name) for name in trainer_names(config["trainer"])))
-        fixed = fold_dotted(config.cmd_config_dict)
         for key in self.nodes:
             if key in _SAME_FOR_ALL:
                 raise ConfigError(
                     f"--hyper: {key} cannot be searched: it is the same for all trials, or their "
                     "scores could not be compared. Set it in the config."
                 )
-            section, _, own = key.rpartition(".")
-            if own in ((fixed.get(section) or {}) if section else fixed):
-                raise ConfigError(f"--{key}=... fixes what --hyper searches. Remove one of them.")
+            whose = "teacher" if key.startswith("teacher.") else "student"
+            refuse_fixed(config, whose, [key.removeprefix("teacher.")], "--hyper searches")
             if key not in known and not key.startswith("teacher."):
                 raise ConfigError(f"--hyper: unknown key {key!r}. {did_you_mean(key, known)}")
         ranges = sorted(set(self.nodes) - set(self.choices))
