@@ -14,6 +14,7 @@ from recbole_freqd.checkpoint import fingerprint, read_json, write_json
 from recbole_freqd.config import trainer_names
 from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.identity import planned_identity
+from recbole_freqd.locks import each_when_free, working_on
 from recbole_freqd.writing import write_text
 
 _SYMBOLS = {"alpha": "α", "beta": "β"}
@@ -73,8 +74,9 @@ def sweep(
 
     Nothing is tested: a parameter that is chosen by such a picture must not have seen the test
     split. What is finished is kept, one file a run, under a hash of its config and the version; so
-    a sweep that was cut off, or gets more values or seeds, goes on. A run that fails stops none of
-    the others; its value is left out of the figure, and the next sweep tries it again.
+    a sweep that was cut off, or gets more values or seeds, goes on, and several processes may
+    share it. A run that fails stops none of the others; its value is left out of the figure, and
+    the next sweep tries it again.
 
     Args:
         key: A config key. values: As the command line gives them. seeds: For each value.
@@ -98,18 +100,20 @@ def sweep(
     }
     some = next(iter(configs.values()))
     home = folder / f"sweep-{some['dataset']}-{key}"
-    cells = [
-        {**_cell(config, home, runs, f"{key}={value}"), "value": _value(config, key, value)}
-        for (value, _), config in configs.items()
-    ]
     alone = []
     if trainer_names(some["trainer"]):
         without = {place: runs.alone_config(config) for place, config in configs.items()}
         # A line beside the sweep, unless the key is one of the student's own: then it is no line.
         identities = (planned_identity(config) for config in without.values())
         if len({fingerprint(identity) for identity in identities}) == len(seeds):
-            alone = [_cell(without[values[0], seed], home, runs, "alone") for seed in seeds]
-    found = _summary(key, some, seeds, cells, alone)
+            alone = [("alone", without[values[0], seed]) for seed in seeds]
+    taught = [(f"{key}={value}", config) for (value, _), config in configs.items()]
+    done = _cells([*taught, *alone], home)
+    cells = [
+        {**cell, "value": _value(config, key, value)}
+        for cell, ((value, _), config) in zip(done, configs.items())
+    ]
+    found = _summary(key, some, seeds, cells, done[len(cells) :])
     write_json(home / "sweep.json", found)
     text = _csv(found)
     write_text(home / "sweep.csv", text)
@@ -122,26 +126,48 @@ def sweep(
     return figure, found["failed"]
 
 
-def _cell(config: Any, home: Path, runs: Any, what: str) -> dict[str, Any]:
-    """The validation metrics of a run, from its file where it was done before, or its error."""
+def _cells(todo: list[tuple[str, Any]], home: Path) -> list[dict[str, Any]]:
+    """The runs of what each is called and its Config; what other processes are at comes last."""
+    found: dict[int, dict[str, Any]] = {}
+
+    def attempt(place: int, wait: bool) -> bool:
+        cell = _cell(*todo[place], home, wait)
+        if cell is not None:
+            found[place] = cell
+        return cell is not None
+
+    each_when_free(list(range(len(todo))), attempt)
+    return [found[place] for place in range(len(todo))]
+
+
+def _cell(what: str, config: Any, home: Path, wait: bool) -> Optional[dict[str, Any]]:
+    """The validation metrics of a run, from its file where it was done before, or its error.
+
+    None: another process is at it.
+    """
     identity = planned_identity(config)  # with hashes of the data: changed files are run anew
     path = home / "cells" / f"{fingerprint(identity)}.json"
     which = {"what": what, "seed": config["seed"]}
-    if path.is_file():
-        logger.info("Done before: %s", path)
-        return {**read_json(path), **which}
-    try:
-        cell = {**_run(config, runs), "config": identity["config"]}
-    except Exception as error:  # whatever it is, the other runs are not to wait for it
-        why = note_failure(path.with_suffix(".failed"), error)
-        logger.warning("%s, seed %s, failed: %s", what, config["seed"], why)
-        return {**which, "error": why}
-    write_json(path, cell)
-    path.with_suffix(".failed").unlink(missing_ok=True)
-    return {**cell, **which}
+    with working_on(path, "--output_dir", wait=wait) as mine:
+        if not mine:
+            return None
+        if path.is_file():
+            logger.info("Done before: %s", path)
+            return {**read_json(path), **which}
+        try:
+            cell = {**_run(config), "config": identity["config"]}
+        except Exception as error:  # whatever it is, the other runs are not to wait for it
+            why = note_failure(path.with_suffix(".failed"), error)
+            logger.warning("%s, seed %s, failed: %s", what, config["seed"], why)
+            return {**which, "error": why}
+        write_json(path, cell)
+        path.with_suffix(".failed").unlink(missing_ok=True)
+        return {**cell, **which}
 
 
-def _run(config: Any, runs: Any) -> dict[str, Any]:
+def _run(config: Any) -> dict[str, Any]:
+    from recbole_freqd import runs
+
     run = runs.run(config, saved=False, test=False)
     teacher: dict[str, float] = {}
     if trainer_names(config["trainer"]):

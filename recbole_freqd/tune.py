@@ -1,7 +1,7 @@
 """Search with the same budget for everything, on validation data only."""
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Callable, Optional
@@ -64,8 +64,6 @@ def tune(
     spaces = _spaces(base, methods, own or {}, keep_teacher)
     _check_draws(base, methods, spaces, trials)
     kinds = [what for what in spaces for _ in range(trials * len(seeds))]
-    count, log = Countdown(kinds, say), TrialLog(folder / "trials.jsonl", "id")
-    taken: list[dict[str, Any]] = []
     frozen: dict[str, Any] = {
         "tuned": {
             "trials": trials,
@@ -78,9 +76,10 @@ def tune(
             },
         }
     }
+    log = TrialLog(folder / "trials.jsonl", "id")
+    shared = _Search(base, methods, log, Countdown(kinds, say), frozen)
     for what, space in spaces.items():
-        trial_of = partial(_trial, base, what, methods, space, frozen, log, count, taken)
-        every = _every(trials, seeds, trial_of)
+        every = shared.every(what, space, trials, seeds)
         best, failed = _best(every, base["valid_metric_bigger"]), _failed(every)
         if best is not None:
             frozen[what] = search.draw(space, best)
@@ -90,7 +89,7 @@ def tune(
             raise _nothing("the teacher", every, folder)
     if not set(spaces) & set(frozen) - {"teacher"}:
         raise _nothing("anything", every, folder)
-    say_other_commits(taken, say)
+    say_other_commits(shared.taken, say)
     _freeze(frozen, folder, say)
     return frozen
 
@@ -191,95 +190,103 @@ def _check_draws(
                 ) from error
 
 
-def _every(
-    trials: int,
-    seeds: Sequence[int],
-    trial_of: Callable[[int, int, bool], Optional[dict[str, Any]]],
-) -> list[list[dict[str, Any]]]:
-    """The outcomes of each trial, one for each seed; ``trial_of`` is :func:`_trial` of a kind."""
-    found: dict[tuple[int, int], dict[str, Any]] = {}
+@dataclass
+class _Search:
+    """What all trials of a search share.
 
-    def attempt(one: tuple[int, int], wait: bool) -> bool:
-        outcome = trial_of(*one, wait)
-        if outcome is not None:
-            found[one] = outcome
-        return outcome is not None
-
-    each_when_free([(trial, seed) for trial in range(trials) for seed in seeds], attempt)
-    return [[found[trial, seed] for seed in seeds] for trial in range(trials)]
-
-
-def _trial(
-    base: Any,
-    what: str,
-    methods: dict[str, list[str]],
-    space: Space,
-    frozen: dict[str, Any],
-    log: TrialLog,
-    count: Countdown,
-    taken: list[dict[str, Any]],
-    trial: int,
-    seed: int,
-    wait: bool,
-) -> Optional[dict[str, Any]]:
-    """A trial on one seed: run, or taken where it is finished; None: another process is at it."""
-    keys, metric = search.draw(space, trial), str(base["valid_metric"]).lower()
-    found = {"what": what, "trial": trial, "seed": seed, "keys": keys, "failed": False}
-    start = perf_counter()
-    try:
-        config = _config(base, what, methods, keys, seed, frozen)
-        found["id"] = fingerprint(planned_identity(config, metrics=False))
-    except Exception as error:  # whatever it is, the other trials are not to wait for it
-        found.update(_failed_by(error, log, f"{what}-{trial}-{seed}"))
-        found.update(seconds=perf_counter() - start)
-    else:
-        known = log.get(found["id"]) or _run_alone(config, found, log, wait)
-        if known is None:
-            return None
-        if known is not found:
-            count.skip(what)
-            taken.append(known)
-            return {"failed": False, **known}
-    drawn = ", ".join(f"{key} {value}" for key, value in keys.items())
-    score, seconds = found["score"], found["seconds"]
-    words = f"failed: {found['error']}" if score is None else f"valid {metric} {score:.4f}"
-    count.done(what, f"{what}, trial {trial}, seed {seed}: {words} with {drawn}", seconds)
-    return found
-
-
-def _failure(log: TrialLog, name: str) -> Path:
-    """Where the traceback of a trial is, as long as it has failed."""
-    return log.path.parent / _FAILED / f"{name}.failed"
-
-
-def _failed_by(error: Exception, log: TrialLog, name: str) -> dict[str, Any]:
-    """What is kept of a trial that failed; the traceback lies beside the trials."""
-    return {"score": None, "error": note_failure(_failure(log, name), error), "failed": True}
-
-
-def _run_alone(
-    config: Any, found: dict[str, Any], log: TrialLog, wait: bool
-) -> Optional[dict[str, Any]]:
-    """Runs a trial unless another process is at it (None), or has just finished it (its record).
-
-    Args:
-        config: Its Config. log: Where its record goes. wait: For the other process.
-        found: What is known of it; filled in and given back where it is run.
+    Attributes:
+        base: A Config with the keys of all methods and the teacher.
+        methods: Their losses, by name.
+        log: Where trials are kept.
+        count: What is still to be run.
+        frozen: The chosen keys so far; the teacher's are those by which the methods are taught.
+        taken: Trials that were finished before.
     """
-    with log.working_on(found["id"], wait=wait) as mine:
-        known = log.get(found["id"])
-        if mine and known is None:
-            start = perf_counter()
-            try:
-                found.update(_run(config))
-            except Exception as error:  # whatever it is, the other trials are not to wait for it
-                found.update(_failed_by(error, log, found["id"]))
-            else:
-                _failure(log, found["id"]).unlink(missing_ok=True)
-            found.update(seconds=perf_counter() - start, made_with=made_with(config["device"]))
-            log.add(found)
-            return found
-    return known
+
+    base: Any
+    methods: dict[str, list[str]]
+    log: TrialLog
+    count: Countdown
+    frozen: dict[str, Any]
+    taken: list[dict[str, Any]] = field(default_factory=list)
+
+    def every(
+        self, what: str, space: Space, trials: int, seeds: Sequence[int]
+    ) -> list[list[dict[str, Any]]]:
+        """The outcomes of each trial of a kind, one for each seed."""
+        found: dict[tuple[int, int], dict[str, Any]] = {}
+
+        def attempt(one: tuple[int, int], wait: bool) -> bool:
+            trial, seed = one
+            keys = search.draw(space, trial)
+            outcome = self._trial({"what": what, "trial": trial, "seed": seed, "keys": keys}, wait)
+            if outcome is not None:
+                found[one] = outcome
+            return outcome is not None
+
+        each_when_free([(trial, seed) for trial in range(trials) for seed in seeds], attempt)
+        return [[found[trial, seed] for seed in seeds] for trial in range(trials)]
+
+    def _trial(self, trial: dict[str, Any], wait: bool) -> Optional[dict[str, Any]]:
+        """A trial: run, or taken where it is finished; None: another process is at it."""
+        found, start = {**trial, "failed": False}, perf_counter()
+        what, seed, keys = found["what"], found["seed"], found["keys"]
+        try:
+            config = _config(self.base, what, self.methods, keys, seed, self.frozen)
+            found["id"] = fingerprint(planned_identity(config, metrics=False))
+        except Exception as error:  # whatever it is, the other trials are not to wait for it
+            found.update(self._failed_by(error, f"{what}-{found['trial']}-{seed}"))
+            found.update(seconds=perf_counter() - start)
+        else:
+            known = self.log.get(found["id"]) or self._run_alone(config, found, wait)
+            if known is None:
+                return None
+            if known is not found:
+                self.count.skip(what)
+                self.taken.append(known)
+                return {"failed": False, **known}
+        self._say_done(found)
+        return found
+
+    def _say_done(self, found: dict[str, Any]) -> None:
+        metric = str(self.base["valid_metric"]).lower()
+        drawn = ", ".join(f"{key} {value}" for key, value in found["keys"].items())
+        score, what = found["score"], found["what"]
+        words = f"failed: {found['error']}" if score is None else f"valid {metric} {score:.4f}"
+        text = f"{what}, trial {found['trial']}, seed {found['seed']}: {words} with {drawn}"
+        self.count.done(what, text, found["seconds"])
+
+    def _run_alone(
+        self, config: Any, found: dict[str, Any], wait: bool
+    ) -> Optional[dict[str, Any]]:
+        """Runs a trial, unless another process is at it (None) or has just finished it (that).
+
+        Args:
+            config: Its Config. wait: For the other process.
+            found: What is known of it; filled in and given back where it is run.
+        """
+        with self.log.working_on(found["id"], wait=wait) as mine:
+            known = self.log.get(found["id"])
+            if mine and known is None:
+                start = perf_counter()
+                try:
+                    found.update(_run(config))
+                except Exception as error:  # whatever it is, the others are not to wait for it
+                    found.update(self._failed_by(error, found["id"]))
+                else:
+                    self._failure(found["id"]).unlink(missing_ok=True)
+                found.update(seconds=perf_counter() - start, made_with=made_with(config["device"]))
+                self.log.add(found)
+                return found
+        return known
+
+    def _failure(self, name: str) -> Path:
+        """Where the traceback of a trial is, as long as it has failed."""
+        return self.log.path.parent / _FAILED / f"{name}.failed"
+
+    def _failed_by(self, error: Exception, name: str) -> dict[str, Any]:
+        """What is kept of a trial that failed; the traceback lies beside the trials."""
+        return {"score": None, "error": note_failure(self._failure(name), error), "failed": True}
 
 
 def _config(

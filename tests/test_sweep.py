@@ -1,12 +1,14 @@
 """--sweep: which values, what is run once only, and what is plotted."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from recbole_freqd import runs, spectrum_plots, sweep
 from recbole_freqd.errors import ConfigError, TrainingError
+from recbole_freqd.locks import working_on
 from recbole_freqd.quick_start import main
 from tests.test_quick_start import tiny_file  # noqa: F401
 
@@ -112,6 +114,40 @@ def test_a_value_whose_run_fails_stops_no_other_and_is_left_out_and_tried_again(
     before = len(asked)
     assert main([*arguments, "--sweep", "freqd_beta=1,10,2"]) == 0
     assert asked[before:] == [(10.0, 2)] and not traceback.exists()
+
+
+def test_what_another_process_is_at_is_left_for_the_end_and_taken_from_it(
+    tiny_file,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    """The other process is at freqd_beta 10, and ends while we run freqd_beta 2."""
+    pytest.importorskip("matplotlib")
+    ran, other = [], ExitStack()
+    arguments = ["-m", "BPR", "-d", "tiny", "--config_files", tiny_file, "--output_dir", "out"]
+    arguments += ["--seeds", "1", "--sweep", "freqd_beta=1,10,2"]
+    home = Path(tmp_path, "out", "sweep-tiny-freqd_beta")
+
+    def run(config):
+        ran.append(config["freqd_beta"])
+        if ran[3:] == [1]:
+            assert other.enter_context(working_on(theirs, "", wait=False))
+        if ran[3:] == [1, 2]:
+            theirs.write_text(text)
+            other.close()
+        return {"valid": {"ndcg@10": 0.5}, "teacher": {}, "seconds_per_epoch": 1.0}
+
+    monkeypatch.setattr(sweep, "_run", run)
+    monkeypatch.setattr(runs, "alone_config", lambda config: config)  # so that there is no line
+    assert main(arguments) == 0 and ran == [1, 10, 2]
+    whole = (home / "sweep.json").read_text()
+    for path in (home / "cells").glob("*.json"):
+        if float(json.loads(path.read_text())["config"]["freqd_beta"]) == 10:
+            theirs, text = path, path.read_text()
+        path.unlink()
+    assert main(arguments) == 0 and ran[3:] == [1, 2]
+    assert (home / "sweep.json").read_text() == whole
+    assert len(list((home / "cells").iterdir())) == 3
 
 
 def test_lines_of_teacher_and_student_alone_are_drawn_only_where_the_key_leaves_them_alone(
