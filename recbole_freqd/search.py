@@ -27,6 +27,8 @@ EQUAL_FOR_ALL = frozenset(
     | {"train_batch_size"}
 )
 OF_THE_TEACHER = frozenset({"embedding_size", "train_batch_size"})  # which are its own affair
+# Numbers of any kind that RecBole has a whole one for: of SimpleX, AsymKNN, NNCF and DiffRec.
+_REAL = frozenset({"negative_weight", "q", "resolution", "w_max"})
 _BLOCK = 8  # trials that share out the range of a key
 _NUMBERS = {"loguniform": 2, "uniform": 2, "quniform": 3}  # low, high, step
 
@@ -175,14 +177,24 @@ def refuse_fractions(space: Space, defaults: dict[str, Any], what: str) -> None:
         defaults: RecBole's, for its model.
         what: Is searched.
     """
-    ours = {key for name in LOSSES.names() for key in method_keys(name)}  # these are checked
     for key, rule in space.items():
-        if rule.kind != "choice" and key not in ours and type(defaults.get(key)) is int:
+        if rule.kind != "choice" and is_whole(key, defaults):
             raise ConfigError(
                 f"Search space of {what}: {key}: got {rule.as_yaml()}, but it is a whole number "
                 f"(default {defaults[key]}). Allowed: {key}: {{choice: [a, b, ...]}}, in the file "
                 "that --search names."
             )
+
+
+def is_whole(key: str, defaults: dict[str, Any]) -> bool:
+    """Whether a key of RecBole's takes whole numbers only, going by its default.
+
+    Args:
+        key: Ours are never: their values are checked as they are.
+        defaults: RecBole's, for a model.
+    """
+    ours = {own for name in LOSSES.names() for own in method_keys(name)}
+    return key not in ours | _REAL and type(defaults.get(key)) is int
 
 
 def read_own(file: Optional[str]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from recbole_freqd.config import (
 from recbole_freqd.errors import ConfigError, did_you_mean
 from recbole_freqd.frozen import refuse_fixed
 from recbole_freqd.literals import literal, strings_as_they_are
-from recbole_freqd.search import read_rule
+from recbole_freqd.search import is_whole, read_rule
 from recbole_freqd.settings import method_keys, properties_folder
 from recbole_freqd.yaml_files import parse_yaml
 
@@ -117,7 +117,14 @@ class Space:
             )
         for key, values in self._examples():
             for value in values:
-                with_keys(config, self.plain({key: value}, config))
+                drawn = self.plain({key: value}, config)
+                fraction = key in ranges and isinstance(drawn[key], float)
+                if fraction and is_whole(key, config.internal_config_dict):
+                    raise ConfigError(
+                        f"--hyper: {key}: its range has fractions, e.g. {drawn[key]:.3g}, but it "
+                        "is a whole number. Allowed: `quniform` in whole steps, or `choice`."
+                    )
+                with_keys(config, drawn)
 
     def plain(self, drawn: dict[str, Any], config: Any) -> dict[str, Any]:
         """What hyperopt has drawn, as a config holds it.

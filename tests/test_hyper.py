@@ -272,6 +272,27 @@ def test_a_space_that_cannot_be_searched_is_refused_before_the_first_trial(
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "text", "message"),
+    [
+        ("LightGCN", "n_layers uniform 1,3", r"n_layers: its range has fractions, e.g. \d.* whole"),
+        ("LightGCN", "n_layers quniform 1,3,0.7", "n_layers: its range has fractions"),
+        ("LightGCN", "n_layers quniform 1,3,1", None),
+        ("SimpleX", "negative_weight uniform 1,50", None),  # RecBole's default is 10
+    ],
+)
+def test_fractions_of_a_whole_number_of_recboles_are_refused_before_the_first_trial(
+    config, tmp_path, model, text, message
+):
+    searched, options = space(tmp_path, text), {"algo": "random", "max_evals": 1}
+    options["objective"] = lambda config: {"score": 1.0}
+    if message is None:
+        assert hyper.search(config(model=model), searched, Path("runs"), **options)
+    else:
+        with pytest.raises(ConfigError, match=message):
+            hyper.search(config(model=model), searched, Path("runs"), **options)
+
+
 @pytest.mark.parametrize("given", ["--teacher.embedding_size=4", "--teacher={'embedding_size':4}"])
 def test_a_key_of_the_teacher_on_the_command_line_is_not_searched(
     config, tmp_path, monkeypatch, given
