@@ -41,6 +41,7 @@ def load_checkpoint(
     map_location: Union[str, torch.device] = "cpu",
     trust: bool = False,
     model_class: Optional[type] = None,
+    named_by: Optional[str] = None,
 ) -> dict[str, Any]:
     """Reads a checkpoint of RecBole or of this package without running code stored in it.
 
@@ -50,6 +51,7 @@ def load_checkpoint(
         trust: Load whatever is pickled inside. Only for files you made yourself.
         model_class: A class of your own that the file may mention as its model's; it is not looked
             up and not called.
+        named_by: The config key that has the path, for the message when there is no such file.
 
     Returns:
         RecBole's dict: ``config``, ``epoch``, ``state_dict``, ``other_parameter``, ...
@@ -62,7 +64,8 @@ def load_checkpoint(
     if not path.is_file():
         near = sorted(str(file) for file in path.parent.glob("*.pth"))[:8]
         there = f" There: {', '.join(near)}." if near else ""
-        raise CheckpointError(f"Checkpoint {path} does not exist.{there}")
+        change = f" Change {named_by}." if named_by else ""
+        raise CheckpointError(f"Checkpoint {path} does not exist.{there}{change}")
     try:
         whole = is_zip(path)
     except OSError as error:

@@ -29,7 +29,8 @@ def made_for(base: Any) -> dict[str, Any]:
     spec = base[TEACHER]
     teacher = spec.get("model")
     if spec.get(CHECKPOINT) is not None:
-        payload = load_checkpoint(spec[CHECKPOINT], trust=bool(spec.get("trust_checkpoint")))
+        trust, named_by = bool(spec.get("trust_checkpoint")), f"{TEACHER}.{CHECKPOINT}"
+        payload = load_checkpoint(spec[CHECKPOINT], trust=trust, named_by=named_by)
         teacher = payload["config"]["model"]
     return {
         "dataset": base["dataset"],

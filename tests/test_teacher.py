@@ -170,7 +170,9 @@ def test_other_metrics_do_not_train_a_recipe_again(find, teacher_recipe):
 
 def test_a_missing_checkpoint_names_those_that_are_there(find, trained):
     path = trained()
-    with pytest.raises(CheckpointError, match=r"nowhere.pth does not exist.*BPR-"):
+    with pytest.raises(
+        CheckpointError, match=r"nowhere.pth does not exist.*BPR-.* Change teacher\.checkpoint\.$"
+    ):
         find({"checkpoint": path.replace("BPR-", "nowhere.pth#").split("#")[0]})
 
 

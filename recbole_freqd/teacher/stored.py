@@ -6,7 +6,7 @@ from typing import Any, Optional
 import numpy as np
 
 from recbole_freqd.checkpoint import load_checkpoint
-from recbole_freqd.config import CHECKPOINT, adopt_world
+from recbole_freqd.config import CHECKPOINT, TEACHER, adopt_world
 from recbole_freqd.features import registered_adapter
 from recbole_freqd.identity import data_fingerprint, pairs, read_fingerprint, same_data
 from recbole_freqd.model_classes import check_model_name
@@ -44,7 +44,9 @@ def from_checkpoint(
             has seen what the student is tested on.
     """
     path, trust = str(spec[CHECKPOINT]), bool(spec.get("trust_checkpoint"))
-    payload = load_checkpoint(path, map_location=config["device"], trust=trust)
+    payload = load_checkpoint(
+        path, map_location=config["device"], trust=trust, named_by=f"{TEACHER}.{CHECKPOINT}"
+    )
     stored, student = payload["config"], train_data._dataset
     if not holds_class(stored):
         check_model_name(stored["model"], f"model of {path}", only_general=True)
