@@ -10,7 +10,7 @@ from recbole_freqd.errors import ConfigError, TrainingError
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of figures."""
-    group = parser.add_argument_group("figures (pip install recbole_freqd[plot])")
+    group = parser.add_argument_group("figures (extra [plot]: see docs/install.md)")
     group.add_argument(
         "--analyze", action="store_true", help="what students know of a teacher, by frequency"
     )

@@ -15,6 +15,7 @@ from recbole_freqd.checkpoint import load_checkpoint, load_plain, new_checkpoint
 from recbole_freqd.config import trainer_names
 from recbole_freqd.distiller import training_matrix
 from recbole_freqd.errors import TeacherError
+from recbole_freqd.extras import require
 from recbole_freqd.features import extract_features
 from recbole_freqd.graph import SIDES, cooccurrence_graph
 from recbole_freqd.identity import data_fingerprint, read_fingerprint
@@ -79,9 +80,9 @@ def analyze(
         ConfigError: matplotlib is missing. CheckpointError, TeacherError: A checkpoint cannot be
             read, or is of other data than the teacher.
     """
-    from recbole_freqd import spectrum_plots, spectrum_report
+    from recbole_freqd import spectrum_report
 
-    spectrum_plots.check_matplotlib()  # before the work, not after it
+    require("matplotlib", "plot", "--analyze")  # before the work, not after it
     taught, learnt = loaded(teacher, environment), []
     for path in students:
         learnt.append(loaded(path, environment))

@@ -151,7 +151,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("comparing methods")
     group.add_argument("--compare", metavar="FreqD,FD,...", help="trainers to run side by side")
     group.add_argument(
-        "--seeds", type=_seeds, help="2020,2021 or 2020-2024 (the default); also of --sweep"
+        "--seeds", type=_seeds, help="2020,2021 or 2020-2024 (the default; with --sweep: 2020)"
     )
     group.add_argument("--tune", type=int, metavar="N", help="trials for everything compared")
     group.add_argument("--tune_seeds", type=_seeds, help="default: the first two of --seeds")

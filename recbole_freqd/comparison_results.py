@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional
 from recbole_freqd import __version__, comparison_report
 from recbole_freqd.checkpoint import write_json
 from recbole_freqd.config import CHECKPOINT, TEACHER
-from recbole_freqd.errors import CompatibilityError
+from recbole_freqd.errors import ConfigError
 from recbole_freqd.plots import comparison_plot
 from recbole_freqd.search import equal_for_all
 from recbole_freqd.significance import PerUser
@@ -88,7 +88,7 @@ def write_results(results: dict[str, Any], stem: Path, say: Callable[[str], None
     try:
         comparison_plot(results, stem.with_suffix(".png"))
         made += ", .png"
-    except CompatibilityError as error:
+    except ConfigError as error:
         say(str(error))
     say(f"Results: {stem}{made}")
 

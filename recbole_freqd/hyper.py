@@ -4,7 +4,6 @@ What a trial draws depends on the search and on the trials before it alone, so a
 stopped ends with the trials of one that was not.
 """
 
-import importlib.util
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +15,7 @@ from filelock import FileLock, Timeout
 from recbole_freqd.checkpoint import fingerprint
 from recbole_freqd.config import TEACHER, trainer_names
 from recbole_freqd.errors import ConfigError, TrainingError
+from recbole_freqd.extras import require
 from recbole_freqd.identity import (
     WHERE_IT_RUNS,
     data_fingerprint,
@@ -69,11 +69,7 @@ def search(
             process is at it, or the data has changed since the search began.
         TrainingError: No trial has come to an end.
     """
-    if importlib.util.find_spec("hyperopt") is None:
-        raise ConfigError(
-            "--hyper needs the package hyperopt, which is not installed: "
-            'pip install "recbole_freqd[tune]"'
-        )
+    require("hyperopt", "tune", "--hyper")
     if tool not in TOOLS:
         raise ConfigError(f"--tool: got {tool!r}; allowed: {', '.join(TOOLS)}.")
     run_trials = Search.one_by_one

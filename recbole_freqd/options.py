@@ -25,7 +25,9 @@ def add_launch(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--world_size", type=int, default=-1, help="processes on all machines")
     group.add_argument("--ip", default="localhost", help="address of the first machine")
     group.add_argument("--port", default="5678", help="port of the first machine")
-    group.add_argument("--group_offset", type=int, default=0, help="rank of this machine's first")
+    group.add_argument(
+        "--group_offset", type=int, default=0, help="rank of this machine's first process"
+    )
 
 
 def launch_of(options: argparse.Namespace) -> Launch:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from recbole_freqd.errors import CompatibilityError
+from recbole_freqd.extras import require
 from recbole_freqd.writing import write_atomically
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; markers differ as well.
@@ -18,7 +18,7 @@ def comparison_plot(results: dict[str, Any], path: Path) -> None:
         path: Of the picture; its suffix says what kind (``.png``, ``.svg``, ``.pdf``).
 
     Raises:
-        CompatibilityError: matplotlib is not installed.
+        ConfigError: matplotlib is not installed.
         CheckpointError: The picture cannot be written.
     """
     figure = comparison_figure(results)
@@ -28,11 +28,13 @@ def comparison_plot(results: dict[str, Any], path: Path) -> None:
 
 def comparison_figure(results: dict[str, Any]) -> Any:
     """The figure of :func:`comparison_plot`, best method on top, for a notebook or further work."""
-    figure_class = _matplotlib().figure.Figure  # without pyplot: no window, nothing global
+    require("matplotlib", "plot", "A plot")
+    from matplotlib.figure import Figure  # without pyplot: no window, nothing global
+
     metric = results["metric"]
     rows = [row for row in results["table"] if metric in row["test"] and not row["failed"]]
     rows.sort(key=lambda row: row["test"][metric]["mean"])
-    figure = figure_class(figsize=(6.4, 1.3 + 0.32 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(6.4, 1.3 + 0.32 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for height, row in enumerate(rows):
         colour, marker = _look(row["what"], results["reference"])
@@ -70,15 +72,3 @@ def _metric(name: str) -> str:
     short = ("ndcg", "mrr", "map")
     head, _, tail = name.partition("@")
     return f"{head.upper() if head in short else head.capitalize()}@{tail}"
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib
-        import matplotlib.figure
-    except ImportError as error:
-        raise CompatibilityError(
-            f"A plot needs matplotlib, which cannot be imported: {error}. Install it with "
-            "`pip install 'recbole_freqd[plot]'` (from a checkout: pip install -e '.[plot]')."
-        ) from error
-    return matplotlib

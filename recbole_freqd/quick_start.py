@@ -150,7 +150,9 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("-m", "--model", help="the student's model (default: BPR)")
     parser.add_argument("-d", "--dataset", help="name of the dataset (default: ml-100k)")
     parser.add_argument("--config_files", help="YAML files, separated by spaces")
-    parser.add_argument("--output_dir", default="freqd_runs", help="where results are saved")
+    parser.add_argument(
+        "--output_dir", default="freqd_runs", help="where results are saved (default: %(default)s)"
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on where the same command was cut off"
     )

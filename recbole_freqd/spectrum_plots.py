@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from recbole_freqd.errors import ConfigError
 from recbole_freqd.writing import write_atomically
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -28,17 +27,6 @@ _STYLE = {
     "svg.hashsalt": "recbole_freqd",
 }
 FREQUENCY = "graph frequency λ (0: smooth, 2: rough)"
-
-
-def check_matplotlib() -> None:
-    """Raises ConfigError, with what to do, where matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "Figures need matplotlib, which is not installed: "
-            'pip install "recbole_freqd[plot]" (or: pip install matplotlib).'
-        ) from error
 
 
 def save(figure: Any, folder: Path, stem: str) -> list[Path]:

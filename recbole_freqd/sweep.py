@@ -13,6 +13,7 @@ from recbole_freqd.cells import note_failure
 from recbole_freqd.checkpoint import fingerprint, read_json, write_json
 from recbole_freqd.config import trainer_names
 from recbole_freqd.errors import ConfigError, TrainingError
+from recbole_freqd.extras import require
 from recbole_freqd.identity import planned_identity
 from recbole_freqd.locks import each_when_free, working_on
 from recbole_freqd.writing import write_text
@@ -92,7 +93,7 @@ def sweep(
     """
     from recbole_freqd import runs, spectrum_plots
 
-    spectrum_plots.check_matplotlib()
+    require("matplotlib", "plot", "--sweep")
     configs = {  # all of them first: a value that is not allowed ends it before the work
         (value, seed): make_config({key: value, "seed": str(seed)})
         for value in values

@@ -1,7 +1,6 @@
 """Tables of vectors with their names, written block by block: NumPy's .npz, and Parquet."""
 
 import hashlib
-import importlib.util
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from recbole_freqd.errors import ConfigError
+from recbole_freqd.extras import require
 from recbole_freqd.writing import PathLike, replacing
 
 FORMATS = ("npz", "parquet")
@@ -34,11 +34,8 @@ def check_formats(formats: Any) -> tuple[str, ...]:
         raise ConfigError(
             f"--format: got {formats!r}; allowed: {', '.join(FORMATS)}, or both with a comma."
         )
-    if "parquet" in names and importlib.util.find_spec("pyarrow") is None:
-        raise ConfigError(
-            "--format parquet needs the package pyarrow, which is not installed: "
-            'pip install "recbole_freqd[parquet]"'
-        )
+    if "parquet" in names:
+        require("pyarrow", "parquet", "--format parquet")
     return tuple(names)
 
 

@@ -1,6 +1,7 @@
 """Exported vectors rank as RecBole does, under the original tokens, and never half-written."""
 
 import hashlib
+import importlib.util
 import json
 import shutil
 import sys
@@ -12,7 +13,7 @@ import scipy.sparse as sp
 import torch
 
 import recbole_freqd
-from recbole_freqd import exporting, runs, vector_files
+from recbole_freqd import exporting, runs
 from recbole_freqd.errors import CheckpointError, ConfigError
 from recbole_freqd.identity import tokens
 from recbole_freqd.quick_start import main
@@ -172,7 +173,7 @@ def test_parquet_holds_the_same(student):
 
 
 def test_without_pyarrow_parquet_is_an_error_that_gives_the_command(monkeypatch):
-    monkeypatch.setattr(vector_files.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r'pip install "recbole_freqd\[parquet\]"'):
         recbole_freqd.export("student.pth", "out", formats="parquet")
 

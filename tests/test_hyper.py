@@ -1,5 +1,6 @@
 """Searches by RecBole's HyperTuning: distinct trials, one teacher, validation only, resumable."""
 
+import importlib.util
 import json
 import os
 import sys
@@ -459,6 +460,6 @@ def test_without_a_ray_that_works_the_error_gives_the_command(config, grid, monk
 
 def test_without_hyperopt_the_error_gives_the_command(config, grid, monkeypatch):
     made = config()
-    monkeypatch.setattr(hyper.importlib.util, "find_spec", lambda name, package=None: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
     with pytest.raises(ConfigError, match=r'pip install "recbole_freqd\[tune\]"'):
         hyper.search(made, grid, Path("runs"))

@@ -1,12 +1,11 @@
 """Which adapter reads a model: its own method, a registered one, or RecBole's conventions."""
 
 import copy
-import importlib.util
 from typing import Optional
 
 from torch import nn
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.extras import require
 from recbole_freqd.features.base import ADAPTERS, FeatureAdapter
 from recbole_freqd.features.closed_form import OnlyScores
 from recbole_freqd.features.own import OwnMethod, by_convention
@@ -42,12 +41,8 @@ def registered_adapter(model_class: type) -> Optional[FeatureAdapter]:
     for ancestor in model_class.__mro__:
         if is_registered(ancestor):
             adapter = ADAPTERS.get(ancestor.__name__)
-            if adapter.extra and importlib.util.find_spec(adapter.extra[0]) is None:
-                package, extra = adapter.extra
-                raise ConfigError(
-                    f"{model_class.__name__} needs the package {package}, which is not installed: "
-                    f'pip install "recbole_freqd[{extra}]"'
-                )
+            if adapter.extra:
+                require(*adapter.extra, model_class.__name__)
             return adapter
     return None
 

@@ -1,0 +1,20 @@
+"""Packages that only some things need, and the extras of setup.py that bring them."""
+
+import importlib.util
+
+from recbole_freqd.errors import ConfigError
+
+
+def require(package: str, extra: str, what: str) -> None:
+    """Raises ConfigError, with how to install it, where a package is not there.
+
+    Args:
+        package: As it is imported.
+        extra: Of setup.py, which brings it.
+        what: What is to be done with it, as the message begins.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"{what} needs the package {package}, which is not installed: "
+            f'pip install "recbole_freqd[{extra}]", or in a checkout pip install -e ".[{extra}]".'
+        )
