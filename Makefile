@@ -30,8 +30,9 @@ bench:  ## every benchmarks/bench_*.py, one after the other
 	done; \
 	[ -n "$$found" ] || echo "no benchmarks/bench_*.py here: nothing to run"
 
-docs:  ## docs/config.md, and the table of docs/models.md from what the tests of all models find
+docs:  ## docs/config.md, README's results, and the table of docs/models.md from the tests of all models
 	PYTHONPATH=. $(PYTHON) docs/make_config.py
+	$(PYTHON) docs/make_results.py
 	$(PYTHON) -m pytest tests/test_models.py -o junit_family=xunit1 --junitxml=build/models.xml
 	PYTHONPATH=. $(PYTHON) docs/make_models.py build/models.xml
 

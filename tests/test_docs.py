@@ -197,11 +197,17 @@ def test_every_test_that_a_page_names_is_there():
 # --- pages that say what the code says -------------------------------------------------------
 
 
-def test_the_reference_of_keys_is_what_properties_say():
-    spec = importlib.util.spec_from_file_location("make_config", ROOT / "docs" / "make_config.py")
+@pytest.mark.parametrize(
+    ("script", "page"), [("make_config", "docs/config.md"), ("make_results", "README.md")]
+)
+def test_what_a_script_makes_of_a_page_is_what_it_makes_now(script, page):
+    spec = importlib.util.spec_from_file_location(script, ROOT / "docs" / f"{script}.py")
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
-    assert TEXT["docs/config.md"] == made.page(), "stale: run `python docs/make_config.py`"
+    assert TEXT[page] == made.page(), f"stale: run `python docs/{script}.py`"
+
+
+def test_every_key_of_properties_is_in_the_reference_of_keys():
     for file in (ROOT / "properties").rglob("*.yaml"):
         for key in yaml.safe_load(file.read_text(encoding="utf-8")):
             assert f"`{key}`" in TEXT["docs/config.md"], f"{file.name}: {key}"
