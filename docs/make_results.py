@@ -9,7 +9,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, FOLDER = ROOT / "README.md", ROOT / "results" / "comparisons"
-BEGIN = "<!-- Made by docs/make_results.py from results/comparisons; `make docs` writes it again. -->"
+BEGIN = (
+    "<!-- Made by docs/make_results.py from results/comparisons: `make docs` makes it again. -->"
+)
 END = "<!-- the end of what docs/make_results.py makes -->"
 # The columns: a file of results, its section of the page beside it, and what else is to be said.
 COLUMNS = (

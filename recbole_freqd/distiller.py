@@ -261,11 +261,16 @@ def _widths(model: Any, adapter: FeatureAdapter) -> tuple[int, int]:
 def training_matrix(dataset: Any) -> sp.csr_array:
     """(n_users, n_items) binary, the training interactions; row and column 0 are empty.
 
+    Where interactions have labels (RecBole's ``threshold``), those of 0 are none, as in a batch.
+
     Raises:
         ConfigError: There is no interaction.
     """
-    matrix = sp.csr_array(dataset.inter_matrix(form="csr"))
+    label = dataset.config["LABEL_FIELD"]
+    labelled = label in dataset.inter_feat.columns
+    matrix = sp.csr_array(dataset.inter_matrix(form="csr", value_field=label if labelled else None))
     matrix.sum_duplicates()
+    matrix.eliminate_zeros()
     matrix.data = np.ones_like(matrix.data)
     if matrix.nnz == 0:
         raise ConfigError("The training data is empty. Check the dataset and its filters.")

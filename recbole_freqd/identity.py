@@ -109,6 +109,7 @@ def _values(config: Any, metrics: bool) -> dict[str, str]:
     values = {key: config[key] for key in sorted(config.final_config_dict) if key not in ignored}
     if isinstance(values.get(TEACHER), dict):
         values[TEACHER] = teacher_of(values[TEACHER])
+    values.update({key: _content(value) for key, value in values.items() if key.endswith("_path")})
     return {
         key: json.dumps(value, sort_keys=True, default=str)
         if isinstance(value, dict)
@@ -124,6 +125,12 @@ def teacher_of(spec: dict[str, Any]) -> dict[str, Any]:
     if checkpoint is not None and Path(checkpoint).is_file():
         kept[CHECKPOINT] = file_hash(Path(checkpoint))
     return kept
+
+
+def _content(path: Any) -> Any:
+    """A file that a model starts from (ConvNCF's ``pre_model_path``) goes by its content."""
+    named = isinstance(path, str) and Path(path).is_file()
+    return file_hash(Path(path)) if named else path
 
 
 def versions_of(config: Any) -> dict[str, str]:

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, Union
 
 from recbole_freqd.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.own_code import code_of
 
 _KEY_READ = re.compile(r"""config\[\s*["']([^"']+)["']\s*\]""")
 _own: dict[str, type] = {}
@@ -95,9 +96,9 @@ def class_or_name(name: Union[str, type]) -> Union[str, type]:
 
 
 def class_fingerprint(model_class: type) -> str:
-    """What a class of your own is called and says; changes with its source, or its parents'."""
-    sources = [source for source in map(_source, _own_ancestors(model_class)) if source]
-    digest = hashlib.blake2b("".join(sources).encode(), digest_size=8).hexdigest()
+    """What a class of your own is called and does; changes with its module, or its parents'."""
+    code = "".join(map(code_of, _own_ancestors(model_class)))
+    digest = hashlib.blake2b(code.encode(), digest_size=8).hexdigest()
     return f"{model_class.__module__}.{model_class.__qualname__} {digest}"
 
 

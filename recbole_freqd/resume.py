@@ -283,7 +283,7 @@ class ResumableTrainer(DistributedTrainer):
 @cache
 def over(mixin: type, found: type) -> type:
     """``mixin`` over a RecBole trainer class (or over the host of a dispatching one)."""
-    host = getattr(found, "fit_host", found)
+    host = vars(found).get("fit_host", found)  # of a class that inherits from one: itself
     return type(f"{mixin.__name__}Over{host.__name__}", (mixin, host), {"fit_host": host})
 
 

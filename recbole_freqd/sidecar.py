@@ -97,9 +97,14 @@ class SidecarTrainer(ResumableTrainer):
         """As RecBole's; the projectors follow from the sidecar when ``fit`` has built them.
 
         Raises:
-            CheckpointError: The sidecar is missing; from ``fit``: it is one of other losses or
-                widths, or damaged.
+            CheckpointError: The trainer has been fitted already; the sidecar is missing; from
+                ``fit``: it is one of other losses or widths, or damaged.
         """
+        if self.distiller is not None:
+            raise CheckpointError(
+                f"resume_checkpoint({str(resume_file)!r}) comes after fit, when the projectors are "
+                "built already. Make a new trainer, and call it before fit."
+            )
         if not Path(sidecar_path(resume_file)).is_file():
             raise CheckpointError(
                 f"{sidecar_path(resume_file)} is missing: the projectors of {resume_file} are in "
@@ -108,10 +113,13 @@ class SidecarTrainer(ResumableTrainer):
         try:
             super().resume_checkpoint(resume_file)  # type: ignore[misc]
         except ValueError as error:
-            raise CheckpointError(
-                f"RecBole cannot resume {self.config['model']} from {resume_file}: {error}. A "
-                "model with several optimizers (RecVAE) is saved with one of them only; train it "
+            several = (
+                "A model with several optimizers (RecVAE) is saved with one of them only; train it "
                 "anew."
+            )
+            raise CheckpointError(
+                f"RecBole cannot resume {self.config['model']} from {resume_file}: {error}. "
+                f"{several if len(self._optimizers) > 1 else 'Train it anew.'}"
             ) from error
         self._resume_from = sidecar_path(resume_file)
 
@@ -137,6 +145,8 @@ class SidecarTrainer(ResumableTrainer):
         for optimizer, stored in zip(self._optimizers, state["optimizers"]):
             own = optimizer.state_dict()
             own["state"].update(stored["state"])
+            for group in own["param_groups"][1:]:  # RecBole has taken the checkpoint's, too
+                group["lr"] = own["param_groups"][0]["lr"]
             optimizer.load_state_dict(own)
 
 

@@ -151,7 +151,8 @@ class DistillationTrainer(SidecarTrainer):
         def calculate_loss(*args: Any, **kwargs: Any) -> Any:
             with shared_features(model, self.adapter) as features:
                 base = base_loss(*args, **kwargs)
-                return self._fold(base, self.distiller(self._readable(features()), args[0]))
+                interaction = args[0] if args else kwargs["interaction"]
+                return self._fold(base, self.distiller(self._readable(features()), interaction))
 
         # RecBole clips model.parameters() only, and before a GradScaler has unscaled them: clip
         # here instead, where the optimizer is about to step with everything that it trains.
@@ -286,6 +287,13 @@ def dispatching(host: type) -> type:
 
     def __new__(cls: type, config: Any, model: torch.nn.Module) -> Any:
         if cls is not stand_in:  # somebody's own subclass of what get_trainer returned
+            if trainer_names(config["trainer"]):
+                raise ConfigError(
+                    f"{cls.__name__} inherits from what RecBole's get_trainer returned, and would "
+                    f"train without the teacher of trainer={config['trainer']}. Make it by "
+                    f"recbole_freqd.trainer.dispatching({cls.__name__})(config, model), or leave "
+                    "trainer out."
+                )
             return object.__new__(cls)
         chosen = over(DistillationTrainer, host) if trainer_names(config["trainer"]) else host
         return chosen(config, model)

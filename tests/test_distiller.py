@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from recbole.config import Config
 
 from recbole_freqd.distiller import BatchReader, Distiller, training_matrix
 from recbole_freqd.features import EmbeddingTables
@@ -111,6 +112,22 @@ def test_the_training_matrix_is_binary_with_an_empty_padding_row_and_column(dist
     assert matrix.shape == (dataset.user_num, dataset.item_num)
     assert set(matrix.data) == {1.0} and matrix.nnz == dataset.inter_num
     assert matrix[[0]].nnz == 0 and matrix[:, [0]].nnz == 0
+
+
+def test_pairs_of_label_0_are_no_interactions(tiny_config, host, tmp_path):
+    from recbole.data import create_dataset, data_preparation
+
+    pairs = [(user, item) for user in range(9) for item in range(12) if (user + item) % 3]
+    rows = [f"u{user}\ti{item}\t{user % 2 + 4}" for user, item in pairs]
+    (tmp_path / "rated").mkdir()
+    head = "user_id:token\titem_id:token\trating:float"
+    (tmp_path / "rated" / "rated.inter").write_text("\n".join([head, *rows]) + "\n")
+    keys = {"data_path": str(tmp_path), "load_col": {"inter": ["user_id", "item_id", "rating"]}}
+    config = Config("BPR", "rated", config_dict={**keys, "threshold": {"rating": 5}})
+    train_data = data_preparation(config, create_dataset(config))[0]
+    inter, matrix = train_data._dataset.inter_feat, training_matrix(train_data._dataset)
+    assert 0 < matrix.nnz == int((inter["label"] > 0).sum()) < len(inter)
+    assert set(matrix.data) == {1.0}
 
 
 def test_a_linear_projector_is_made_without_a_word_about_keys_nobody_set(distiller, caplog):

@@ -4,15 +4,18 @@ import importlib
 import os
 import shutil
 import sys
+import types
 
 import numpy as np
 import pytest
 import torch
+from recbole.model.general_recommender import BPR
 from scipy import sparse
 
 from recbole_freqd.checkpoint import fingerprint
 from recbole_freqd.identity import planned_identity, weights_hash
 from recbole_freqd.losses import LOSSES
+from recbole_freqd.model_classes import class_fingerprint
 
 FORMS = ("table", "counts", "sparse", "dense", "lists", "coo", "name")
 
@@ -65,6 +68,46 @@ def test_a_teacher_class_of_your_own_that_was_edited_makes_another_run(name_of, 
     first = with_teacher("x = 1")
     assert first == with_teacher("x = 1")
     assert with_teacher("x = 22") != first
+
+
+PROMPT = """
+class Tower:
+    width = {width}
+
+def helper(x):
+    return x * SCALE + {added}
+
+SCALE = {scale}
+
+class Mine(BPR):
+    def calculate_loss(self, interaction):
+        return helper(super().calculate_loss(interaction))
+"""
+
+
+def test_a_class_that_was_typed_in_goes_by_what_it_was_compiled_to(monkeypatch):
+    module = types.ModuleType("prompt")
+    monkeypatch.setitem(sys.modules, "prompt", module)
+    module.BPR = BPR
+
+    def typed(width=1, added=2, scale=3):
+        exec(PROMPT.format(width=width, added=added, scale=scale), vars(module))
+        return class_fingerprint(module.Mine)
+
+    first = typed()
+    assert first == typed()
+    others = {typed(width=10), typed(added=20), typed(scale=30)}
+    assert len(others) == 3 and first not in others
+
+
+def test_a_file_that_a_model_starts_from_goes_by_its_content(name_of, tmp_path):
+    file = tmp_path / "pre.pth"
+    names = []
+    for content in ("one", "one", "another"):
+        file.write_text(content)
+        names.append(name_of(pre_model_path=str(file)))
+    assert names[0] == names[1] != names[2]
+    assert name_of(pre_model_path="nowhere.pth") != names[2]
 
 
 def test_the_order_of_the_teachers_keys_is_no_difference_and_their_values_are(

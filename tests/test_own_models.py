@@ -32,6 +32,7 @@ from recbole_freqd.features.closed_form import OnlyScores
 from recbole_freqd.features.own import OwnMethod
 from recbole_freqd.ranking import ScoredUsers, score_users, undisturbed
 from recbole_freqd.rows import FeatureRows
+from recbole_freqd.teacher.recipe import recipe_config
 
 # RecBole knows the defaults of its own models only: a subclass has to be told.
 KEYS = {"own_width": 4, "n_layers": 2, "reg_weight": 1e-4, "require_pow": False}
@@ -392,6 +393,47 @@ def test_a_model_of_which_only_scores_are_known_teaches_by_their_svd(distil, tra
     assert "does not rank by" not in caplog.text  # nothing was promised, so nothing to warn of
 
 
+def test_a_trained_model_whose_adapter_is_for_teachers_only_is_trained_as_long_as_is_said(
+    tiny_config, teacher_recipe
+):
+    class ForTeachers(FeatureAdapter):
+        def rows(self, model):
+            return FeatureRows.of_tables(model.user_embedding.weight, model.item_embedding.weight)
+
+    ADAPTERS.register("Distance")(ForTeachers())
+    config = tiny_config(trainer="FreqD", teacher={**teacher_recipe, "model": Distance})
+    assert recipe_config(config, {**config["teacher"], "epochs": 50})["epochs"] == 50
+
+
+class Biased(ByTables):
+    """Its tables rank as it does until the bias, which begins at zero, is trained."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.bias = nn.Parameter(torch.zeros(self.n_items))
+
+    def score(self, users, items):
+        return super().forward(users, items) + self.bias[items]
+
+
+def test_a_student_whose_tables_rank_as_it_does_only_before_it_is_trained_is_refused(built):
+    model, _ = built(Biased, **KEYS)
+    with pytest.raises(ConfigError, match="Biased cannot be a student yet: .*its tables alone do"):
+        student_adapter(model)
+    assert not model.bias.any()
+    assert student_adapter(built(ByTables, **KEYS)[0]).student
+
+
+def test_a_student_whose_method_does_not_rank_as_it_does_is_warned_of(built, caplog):
+    class Other(ByMethod):
+        def user_item_features(self):
+            users, items = self.all_features()
+            return users, items.flip(0)
+
+    student_adapter(built(Other, **KEYS)[0])
+    assert "user_item_features() of Other returns does not rank as the model does" in caplog.text
+
+
 def test_a_model_of_which_only_scores_are_known_is_no_student(distil, tmp_path):
     message = r"OnlyScored cannot be a student yet: its features are not known. Give OnlyScored"
     with pytest.raises(ConfigError, match=message):
@@ -646,9 +688,15 @@ def mine(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     written = set()
 
-    def write(module, own=0, inherited=0):
+    def write(module, own=0, inherited=0, helped=0):
         code = f"""
             from recbole.model.general_recommender import BPR
+
+            print("something that a script does is no part of the class")
+
+
+            def helper():
+                return {helped}
 
 
             class Parent(BPR):
@@ -660,7 +708,7 @@ def mine(tmp_path, monkeypatch):
             class Mine(Parent):
                 def __init__(self, config, dataset):
                     super().__init__(config, dataset)
-                    self.user_embedding.weight.data += {own}
+                    self.user_embedding.weight.data += {own} + helper()
         """
         (tmp_path / f"{module}.py").write_text(textwrap.dedent(code))
         importlib.invalidate_caches()
@@ -677,6 +725,7 @@ OTHERS = {
     "of the same name": (("mine_one", {"own": 1}), ("mine_two", {"own": 10})),
     "edited since": (("mine", {"own": 1}), ("mine", {"own": 10})),
     "whose parent was edited since": (("mine", {"inherited": 1}), ("mine", {"inherited": 10})),
+    "whose helper was edited since": (("mine", {"helped": 1}), ("mine", {"helped": 10})),
 }
 
 

@@ -168,6 +168,14 @@ def test_other_metrics_do_not_train_a_recipe_again(find, teacher_recipe):
     assert find(teacher_recipe, topk=[5, 10], eval_batch_size=77).origin == "reused"
 
 
+def test_keys_of_the_other_form_of_teacher_are_mentioned(find, teacher_recipe, trained, caplog):
+    find({**teacher_recipe, "min_overlap": 0.9, "allow_leakage": True, "trust_checkpoint": False})
+    idle = "teacher.allow_leakage, teacher.min_overlap: no effect, since the teacher is a recipe."
+    assert idle in caplog.text
+    find({"checkpoint": trained(), "keep_every": 3})
+    assert "teacher.keep_every: no effect, since the teacher is a checkpoint." in caplog.text
+
+
 def test_a_missing_checkpoint_names_those_that_are_there(find, trained):
     path = trained()
     with pytest.raises(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_freqd import runs
 from recbole_freqd.checkpoint import sidecar_path
 from recbole_freqd.errors import TeacherError
 from recbole_freqd.features import extract_features
@@ -535,6 +536,21 @@ def test_any_leak_is_refused_with_its_exact_figure_unless_allowed(
         assert teacher.origin == "checkpoint" and "metrics are too good" in caplog.text
 
 
+def test_a_leak_is_inherited_by_the_students_of_a_teacher_that_had_one(
+    world, trained, make_config, find, tmp_path, caplog
+):
+    path = trained(write(tmp_path / "teacher", leaking(world, 0, 6)))
+    student = write(tmp_path / "student", world)
+    lax = {"checkpoint": path, "allow_leakage": True}
+    run = runs.run(make_config(student, trainer="FreqD", teacher=lax), test=False)
+    taught = run.trainer.saved_model_file
+    with pytest.raises(TeacherError, match="was itself taught with teacher.allow_leakage: true"):
+        find(student, {"checkpoint": taught})
+    caplog.clear()
+    assert find(student, {**lax, "checkpoint": taught})[0].origin == "checkpoint"
+    assert "was itself taught" in caplog.text and "metrics are too good" in caplog.text
+
+
 def test_pairs_that_the_student_is_trained_on_are_no_leak(world, trained, find, tmp_path):
     twice = (world[0] + world[2][:5], world[1], world[2])  # tested, but the student knows them too
     path = trained(write(tmp_path / "teacher", (permuted(twice)[0], world[1], world[2])))
@@ -702,6 +718,22 @@ def test_data_that_changed_since_recbole_trained_is_told_by_the_validation_score
     write(tmp_path / "teacher", permuted(world))  # the same sizes: nothing else would tell
     with pytest.raises(TeacherError, match="had a validation NDCG@10 of .*teacher.model"):
         find(student, {"checkpoint": path})
+
+
+@pytest.mark.parametrize(("score", "told"), [(0.0005, "cannot be checked"), (0.0030, "had a val")])
+def test_a_score_so_low_that_other_data_would_have_it_is_no_proof(
+    world, trained, find, tmp_path, monkeypatch, caplog, score, told
+):
+    path = trained(write(tmp_path / "teacher", world))
+    student = write(tmp_path / "student", permuted(world))
+    monkeypatch.setattr("recbole_freqd.teacher.home._score_of_old", lambda stored: score)
+    monkeypatch.setattr("recbole_freqd.teacher.home._validation_score", lambda home, model: 0.0012)
+    if score == 0.0005:
+        find(student, {"checkpoint": path})  # its files are where they were: a warning
+        assert "cannot be checked, since its checkpoint has a validation NDCG@10 of" in caplog.text
+    else:
+        with pytest.raises(TeacherError, match=told):
+            find(student, {"checkpoint": path})
 
 
 def test_a_split_that_is_not_that_of_the_seed_is_told_by_the_validation_score(tiny_config, host):

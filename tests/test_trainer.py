@@ -9,7 +9,7 @@ import torch
 
 from recbole_freqd.checkpoint import load_plain, sidecar_path
 from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
-from recbole_freqd.trainer import DistillationTrainer, FreqDTrainer, over
+from recbole_freqd.trainer import DistillationTrainer, FreqDTrainer, dispatching, over
 from tests.oracles import dense_filter, dense_graph
 
 PLAIN = {
@@ -276,6 +276,11 @@ def test_a_subclass_of_what_get_trainer_returns_is_itself(started, host):
 
     stock = started(trainer=None)[0]
     assert type(Mine(stock.config, stock.model)) is Mine
+    ours = started(trainer="FreqD")[0]
+    with pytest.raises(ConfigError, match=r"Mine inherits from .*dispatching\(Mine\)\(config"):
+        Mine(ours.config, ours.model)  # it would train without a teacher
+    made = dispatching(Mine)(ours.config, ours.model)
+    assert isinstance(made, DistillationTrainer) and isinstance(made, Mine)
 
 
 # --- checkpoints -----------------------------------------------------------------------------
@@ -321,6 +326,23 @@ def test_resuming_without_the_sidecar_or_with_other_losses_is_refused(started, t
     (tmp_path / sidecar_path(first.saved_model_file)).unlink()
     with pytest.raises(CheckpointError, match="is missing: the projectors of"):
         started()[0].resume_checkpoint(first.saved_model_file)
+
+
+def test_resuming_after_fit_is_refused_and_changes_nothing(started):
+    first, _ = fit(started, epochs=1)
+    before = copy.deepcopy(first.model.state_dict())
+    with pytest.raises(CheckpointError, match=r"comes after fit.*Make a new trainer"):
+        first.resume_checkpoint(first.saved_model_file)
+    assert_equal_states(before, first.model.state_dict())
+    assert first.start_epoch == 0
+
+
+def test_resuming_takes_the_checkpoints_learning_rate_for_the_projectors_too(started):
+    first, _ = fit(started, epochs=1, learning_rate=0.01)
+    resumed, train_data, valid_data, _ = started(epochs=3, learning_rate=0.5)
+    resumed.resume_checkpoint(first.saved_model_file)
+    resumed._prepare(train_data, valid_data)
+    assert [group["lr"] for group in resumed.optimizer.param_groups] == [0.01, 0.01]
 
 
 def test_two_trainers_made_at_once_never_share_a_file(started):

@@ -23,6 +23,7 @@ class FeatureAdapter:
 
     Attributes:
         student: What a student's features are, in words; None: it cannot be a student.
+        closed_form: Whether the model is computed when it is built, so that one epoch is all.
         capacity: RecBole's keys that set the width of a student's features.
         caches: Attributes that keep scores of earlier weights.
         learned: Attributes that are learned but are not in the ``state_dict``.
@@ -38,6 +39,7 @@ class FeatureAdapter:
     """
 
     student: Optional[str] = None
+    closed_form: bool = False
     capacity: tuple[str, ...] = ()
     caches: tuple[str, ...] = ("restore_user_e", "restore_item_e")
     learned: tuple[str, ...] = ()

@@ -1,5 +1,7 @@
 """Whether features are what a model ranks by; reading whole tables of them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Callable, Optional
 
 import torch
@@ -35,6 +37,26 @@ def ranks_alike(model: Any, adapter: FeatureAdapter) -> bool:
     fall = (ordered.cummax(1).values - ordered).max(1).values
     span = ordered.max(1).values - ordered.min(1).values
     return bool((fall <= ORDER_TOLERANCE * span).all())
+
+
+@contextmanager
+def as_if_trained(model: Any) -> Iterator[None]:
+    """While open, parameters of one value (a bias of zeros, a scale of ones) are random.
+
+    So that it is seen what they do to the scores, before any training has moved them.
+    """
+    stirred: list[tuple[torch.Tensor, torch.Tensor]] = []
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for values in model.parameters():
+            if values.numel() and bool((values == values.flatten()[0]).all()):
+                stirred.append((values, values.detach().clone()))
+                values.add_(torch.randn(values.shape, generator=generator).to(values))
+        try:
+            yield
+        finally:
+            for values, before in stirred:
+                values.copy_(before)
 
 
 def are_exact(model: Any, adapter: FeatureAdapter) -> bool:

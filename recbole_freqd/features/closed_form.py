@@ -13,6 +13,7 @@ from recbole_freqd.svd import FactoredScores, Scores
 class NCEPLRecFactors(FeatureAdapter):
     """NCEPLRec: its two factors."""
 
+    closed_form = True  # RecBole calls it a general model; the others are "traditional" ones
     learned = ("user_embeddings", "item_embeddings")
 
     def rows(self, model: nn.Module) -> FeatureRows:

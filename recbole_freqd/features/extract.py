@@ -17,7 +17,7 @@ from recbole_freqd.features.check import (
     whole_table,
 )
 from recbole_freqd.features.find import adapter_of
-from recbole_freqd.features.own import OwnMethod
+from recbole_freqd.features.own import OwnMethod, warn_of_other_order
 from recbole_freqd.ranking import ScoredUsers, score_users, undisturbed
 from recbole_freqd.rows import Features, empty_rows
 from recbole_freqd.settings import read_keys
@@ -69,11 +69,7 @@ def extract_features(
     promised, own = adapter.exact(model), isinstance(adapter, OwnMethod)
     alike = promised and ranks_alike(model, adapter)
     if own and not alike:
-        logger.warning(
-            "What user_item_features() of %s returns does not rank as the model does. It is taken "
-            "as it is: make sure that row i is user (item) i.",
-            type(model).__name__,
-        )
+        warn_of_other_order(model)
     if alike or own:
         with undisturbed(model, adapter.caches):
             rows = adapter.rows(model)

@@ -1,5 +1,6 @@
 """Models of your own: by a method that they have, or by RecBole's conventions."""
 
+import logging
 from typing import Any, Optional
 
 import torch
@@ -11,6 +12,8 @@ from recbole_freqd.features.propagated import PropagatedEmbeddings
 from recbole_freqd.features.tables import EmbeddingTables
 from recbole_freqd.ranking import undisturbed
 from recbole_freqd.rows import FeatureRows
+
+logger = logging.getLogger(__name__)
 
 
 class OwnMethod(FeatureAdapter):
@@ -31,6 +34,15 @@ class OwnMethod(FeatureAdapter):
                 "all items, padding included)."
             )
         return FeatureRows.of_tables(*returned)
+
+
+def warn_of_other_order(model: nn.Module) -> None:
+    """Says that ``user_item_features()`` gives something else than what the model ranks by."""
+    logger.warning(
+        "What user_item_features() of %s returns does not rank as the model does. It is taken "
+        "as it is: make sure that row i is user (item) i.",
+        type(model).__name__,
+    )
 
 
 def by_convention(model: nn.Module) -> Optional[FeatureAdapter]:

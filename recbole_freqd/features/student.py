@@ -12,8 +12,9 @@ from torch import nn
 from recbole_freqd.catalogue import FeatureRanker, Ranker
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
-from recbole_freqd.features.check import are_exact, whole_table
-from recbole_freqd.features.find import adapter_of, registered_adapter
+from recbole_freqd.features.check import as_if_trained, ranks_alike, whole_table
+from recbole_freqd.features.find import adapter_of, is_registered
+from recbole_freqd.features.own import OwnMethod, warn_of_other_order
 from recbole_freqd.ranking import ModelRanker, evaluating, score_pairs, undisturbed
 from recbole_freqd.rng import rng_untouched
 from recbole_freqd.rows import FeatureRows
@@ -37,9 +38,9 @@ def student_adapter(model: nn.Module) -> FeatureAdapter:
     """
     adapter, name = adapter_of(model), type(model).__name__
     adapter.check(model)
-    if adapter.student is None and registered_adapter(type(model)):
+    if adapter.closed_form:
         raise closed_form_error(name)
-    if adapter.student is None or (adapter.exact(model) and not are_exact(model, adapter)):
+    if adapter.student is None or not _ranks_by_features(model, adapter):
         raise ConfigError(
             f"{name} cannot be a student yet: its features are not known"
             + (", and its tables alone do not rank as it does. " if adapter.student else ". ")
@@ -53,6 +54,19 @@ def student_adapter(model: nn.Module) -> FeatureAdapter:
             "Distil a stage that trains it."
         )
     return adapter
+
+
+def _ranks_by_features(model: Any, adapter: FeatureAdapter) -> bool:
+    """Whether features are what a student ranks by, where they are said to be; own ones are."""
+    if not adapter.exact(model):
+        return True
+    known = is_registered(type(model))  # then what it does with its weights was looked at
+    with nullcontext() if known else as_if_trained(model):
+        alike = ranks_alike(model, adapter)
+    if isinstance(adapter, OwnMethod) and not alike:
+        warn_of_other_order(model)
+        return True
+    return alike
 
 
 def _is_trained(model: Any, adapter: FeatureAdapter) -> bool:

@@ -1,5 +1,6 @@
 """Which teacher a config asks for."""
 
+import logging
 from typing import Any, Optional
 
 from recbole_freqd.checks import check_data
@@ -9,6 +10,11 @@ from recbole_freqd.teacher.base import Teacher
 from recbole_freqd.teacher.recipe import from_recipe
 from recbole_freqd.teacher.stored import from_checkpoint
 from recbole_freqd.teacher.values import check_features
+
+logger = logging.getLogger(__name__)
+
+_OF_A_CHECKPOINT = ("allow_leakage", "min_overlap", "trust_checkpoint")
+_OF_A_RECIPE = ("keep_every",)
 
 
 def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Teacher:
@@ -26,8 +32,19 @@ def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Tea
     generators = [loader.generator for loader in (train_data, valid_data) if loader is not None]
     check_data(config, train_data._dataset)
     spec = config[TEACHER]
+    _say_idle(spec)
     find = from_recipe if spec.get(CHECKPOINT) is None else from_checkpoint
     with rng_untouched(*generators):
         teacher = find(config, spec, train_data, valid_data)
     check_features(teacher.features, teacher.known, train_data._dataset, teacher.checkpoint)
     return teacher
+
+
+def _say_idle(spec: dict[str, Any]) -> None:
+    """Warns of keys that are of the other form of teacher."""
+    form, others = "a checkpoint", _OF_A_RECIPE
+    if spec.get(CHECKPOINT) is None:
+        form, others = "a recipe", _OF_A_CHECKPOINT
+    idle = [f"{TEACHER}.{key}" for key in others if spec.get(key)]
+    if idle:
+        logger.warning("%s: no effect, since the teacher is %s.", ", ".join(idle), form)

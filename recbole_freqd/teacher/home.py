@@ -143,14 +143,17 @@ def compare_with_score(
         TeacherError: The score is another; or it cannot be had, and the data is in another place.
     """
     then, now = _score_of_old(stored), _validation_score(home, model)
-    metric = home.config["valid_metric"]
-    if then is None or now is None:
+    metric, unit = home.config["valid_metric"], 10.0 ** -int(home.config["metric_decimal_place"])
+    if then is None or now is None or abs(then) < 10 * unit:
+        why = "no validation score over the full catalogue"
+        if then is not None and now is not None:
+            why = f"a validation {metric} of {then:g}, as other data would have"
         words = (
             f"Teacher {path}: whether its data is still what it was trained on cannot be checked, "
-            "since its checkpoint has no validation score over the full catalogue"
+            f"since its checkpoint has {why}"
         )
         _doubt(words, allow or not home.moved)
-    elif abs(now - then) > 0.002 + 0.02 * abs(then):  # devices round differently
+    elif abs(now - then) > unit + 0.03 * abs(then):  # devices round differently
         raise TeacherError(
             f"Teacher {path} had a validation {metric} of {then:.4f} when it was saved, and has "
             f"{now:.4f} on what its config reads from {home.config['data_path']} today: files or "

@@ -7,6 +7,7 @@ import numpy as np
 
 from recbole_freqd.errors import TeacherError
 from recbole_freqd.identity import pairs, splitting
+from recbole_freqd.key_names import TEACHER
 from recbole_freqd.teacher.alignment import Alignment
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,28 @@ def check_leakage(
         f"{_other_split(home.config, train_data._dataset.config)}Use a teacher of the same split "
         "(a recipe: teacher.model), or set teacher.allow_leakage: true if you know what you do."
     )
+
+
+def check_lessons(stored: Any, *, allow: bool, path: str) -> None:
+    """Refuses a teacher that is a student of one which was allowed to have seen too much.
+
+    Args:
+        stored: The teacher's Config, from its checkpoint.
+        allow, path: As of :func:`check_leakage`.
+
+    Raises:
+        TeacherError: It is.
+    """
+    own_teacher = stored[TEACHER] if stored["trainer"] else None
+    if not isinstance(own_teacher, dict) or not own_teacher.get("allow_leakage"):
+        return
+    words = (
+        f"Teacher {path} was itself taught with teacher.allow_leakage: true: what it has learnt "
+        "may come from pairs that the student is judged by"
+    )
+    if not allow:
+        raise TeacherError(f"{words}. Use another teacher, or set it here, too.")
+    logger.warning("%s. teacher.allow_leakage: metrics are too good by that.", words)
 
 
 def shared_training(home: Any, alignment: Alignment, train_data: Any) -> float:

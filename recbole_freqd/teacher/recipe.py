@@ -113,7 +113,7 @@ def recipe_config(config: Any, spec: dict[str, Any]) -> Any:
     own_config = teacher_config(config, recipe)
     if is_closed_form(own_config):
         if recipe.get("epochs", 1) != 1:
-            logger.info("%s is computed in one pass: teacher.epochs is 1.", own_config["model"])
+            logger.warning("%s is computed in one pass: teacher.epochs is 1.", own_config["model"])
         own_config["epochs"] = own_config["eval_step"] = 1  # a validation is what saves it
     if spec.get("keep_every"):
         own_config["keep_every"] = spec["keep_every"]  # so it is one of its own, also to resume
@@ -130,7 +130,7 @@ def is_closed_form(config: Any) -> bool:
 
     adapter = registered_adapter(config.model_class)
     traditional = config["MODEL_TYPE"] == ModelType.TRADITIONAL
-    return traditional or (adapter is not None and adapter.student is None)
+    return traditional or (adapter is not None and adapter.closed_form)
 
 
 def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from recbole_freqd.teacher.base import (
     model_class,
 )
 from recbole_freqd.teacher.home import compare_with_record, compare_with_score, rebuild
-from recbole_freqd.teacher.leakage import check_leakage, shared_training
+from recbole_freqd.teacher.leakage import check_leakage, check_lessons, shared_training
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ def from_checkpoint(
         check_model_name(stored["model"], f"model of {path}", only_general=True)
     registered_adapter(model_class(stored))
     stored["trust_checkpoint"] = trust
+    check_lessons(stored, allow=bool(spec.get("allow_leakage")), path=path)
     record = read_fingerprint(path)
     if record is None or not same_data(record, data_fingerprint(student)):
         teacher = _of_other_data(config, spec, payload, record, train_data, valid_data)
