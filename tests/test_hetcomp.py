@@ -1,6 +1,7 @@
 """HetComp: the curriculum and both phases against plain loops, and the checkpoints a recipe keeps."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -295,7 +296,9 @@ def test_a_recipe_keeps_checkpoints_up_to_its_best_epoch_and_leaves_nothing_else
     torch.testing.assert_close(ranker.block(users), expected)
 
 
-def test_the_trajectory_is_reused_with_its_teacher_and_made_again_when_a_part_is_gone(started):
+def test_the_trajectory_is_reused_with_its_teacher_and_made_again_when_a_part_is_gone_or_another(
+    started,
+):
     trainer, *data = started()
     trainer.fit(*data)
     again, *data = started()
@@ -306,6 +309,10 @@ def test_the_trajectory_is_reused_with_its_teacher_and_made_again_when_a_part_is
     third, *data = started()
     third.fit(*data)
     assert third.teacher.origin == "trained" and Path(third.teacher.trajectory[0]).is_file()
+    shutil.copyfile(third.teacher.checkpoint, third.teacher.trajectory[0])
+    fourth, *data = started()
+    fourth.fit(*data)
+    assert fourth.teacher.origin == "trained"
 
 
 def test_the_teacher_with_a_trajectory_is_the_one_without_under_another_name(started):

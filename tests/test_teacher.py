@@ -267,7 +267,7 @@ def test_a_teacher_whose_file_was_replaced_or_damaged_is_trained_again(
     for content in (Path(other.checkpoint).read_bytes(), whole[:-100]):
         Path(first.checkpoint).write_bytes(content)
         again = find(teacher_recipe)
-        assert again.origin == "trained" and "is not the file that was trained" in caplog.text
+        assert again.origin == "trained" and "is not the one that was trained" in caplog.text
         for one, two in zip(first.features, again.features):
             assert torch.equal(one, two)
     assert find(teacher_recipe).origin == "reused"

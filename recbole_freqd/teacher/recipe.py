@@ -88,10 +88,12 @@ def _is_whole(path: Path, facts_file: Path) -> bool:
         return False
     try:
         content = json.loads(facts_file.read_text(encoding="utf-8"))
-        kept = content["facts"].get("trajectory", ())
-        if content["checkpoint"] == file_hash(path):
-            return all(facts_file.with_name(file).is_file() for file in kept)
-        words = "it is not the file that was trained, or has been damaged"
+        kept = {path.name: content["checkpoint"], **content["facts"].get("trajectory", {})}
+        if not all(path.with_name(name).is_file() for name in kept):
+            return False
+        if all(file_hash(path.with_name(name)) == kept[name] for name in kept):
+            return True
+        words = "a file of it is not the one that was trained, or has been damaged"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         words = f"{facts_file.name} cannot be read ({type(error).__name__}: {error})"
     logger.warning("Teacher %s is not reused: %s.", path, words)
@@ -204,19 +206,23 @@ class _TeacherTrainer(ResumableTrainer):
             self._save_checkpoint(epoch_idx, verbose=False, saved_model_file=str(path))
         return result
 
-    def keep_trajectory(self, teacher: Path) -> dict[str, list[str]]:
-        """Copies what was kept before the best epoch beside the teacher, ``….epoch<k>.pth``."""
+    def keep_trajectory(self, teacher: Path) -> dict[str, dict[str, str]]:
+        """Copies what was kept before the best epoch beside the teacher, ``….epoch<k>.pth``.
+
+        Returns:
+            ``trajectory``: hashes of these files by their names, earliest first.
+        """
         if not self.config["keep_every"]:
             return {}
         best = load_checkpoint(teacher, model_class=self.config.model_class)["epoch"] + 1
-        names = []
+        kept = {}
         for epoch, file in sorted(self._kept()):
             if epoch < best:
                 path = teacher.with_suffix(f".epoch{epoch}.pth")
                 write_atomically(path, partial(shutil.copyfile, file))
-                names.append(path.name)
-        logger.info("Kept from before its best epoch %d: %s", best, ", ".join(names) or "nothing")
-        return {"trajectory": names}
+                kept[path.name] = file_hash(path)
+        logger.info("Kept from before its best epoch %d: %s", best, ", ".join(kept) or "nothing")
+        return {"trajectory": kept}
 
     def _kept(self) -> list[tuple[int, Path]]:
         run = Path(self._run_file)
