@@ -96,7 +96,8 @@ def write_recipes(file: Path, output: Path, note: str = "") -> list[Path]:
         make_config(None, None, None, keys)
         name = f"{results['teacher_model']}-{results['model']}-{method}.yaml"
         path = output / results["dataset"] / name
-        text = _comment(results, rows[method], file.name, note) + yaml.safe_dump(
+        origin = f"{file.parent.name}/{file.name}"
+        text = _comment(results, rows[method], origin, note) + yaml.safe_dump(
             keys, sort_keys=False, allow_unicode=True, default_flow_style=None
         )
         _say_what_is_replaced(path, text)

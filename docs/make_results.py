@@ -18,6 +18,7 @@ COLUMNS = (
     ("citeulike/results.json", "citeulike", ""),
     ("ml-100k/results.json", "ml-100k-first-round", "linear projectors"),
     ("ml-100k/results-mlp.json", "ml-100k-second-round", "MLPs, after test"),
+    ("ml-100k-lightgcn-bpr/results.json", "ml-100k-lightgcn-teaches-bpr", "MLPs"),
 )
 METRIC = "ndcg@10"
 WHO = {"teacher": "teacher", "alone": "student alone", "FreqD": "**FreqD**"}
