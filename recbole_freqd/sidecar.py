@@ -166,13 +166,16 @@ class _StudentPart:
 
     def state_dict(self) -> dict[str, Any]:
         first = self._state["param_groups"][:1]
-        own = {index for group in first for index in group["params"]}
-        state = {index: value for index, value in self._state["state"].items() if index in own}
-        return {"state": state, "param_groups": first}
+        return {"state": _state_of(first, self._state), "param_groups": first}
 
 
 def _distiller_part(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The rest of :class:`_StudentPart`: state of the parameters in the added groups."""
-    state = optimizer.state_dict()
-    own = {index for group in state["param_groups"][1:] for index in group["params"]}
-    return {"state": {index: value for index, value in state["state"].items() if index in own}}
+    whole = optimizer.state_dict()
+    return {"state": _state_of(whole["param_groups"][1:], whole)}
+
+
+def _state_of(groups: list[dict[str, Any]], whole: dict[str, Any]) -> dict[int, Any]:
+    """What an optimizer's state holds of the parameters of some of its groups."""
+    own = {index for group in groups for index in group["params"]}
+    return {index: value for index, value in whole["state"].items() if index in own}

@@ -89,9 +89,12 @@ class StateFile:
 
         Raises:
             CheckpointError: The file is damaged.
+            MemoryError, torch.cuda.OutOfMemoryError: As they come: the file is none the worse.
         """
         try:
             yield
+        except (MemoryError, torch.cuda.OutOfMemoryError):
+            raise
         except Exception as error:  # torch raises a dozen kinds for a damaged file
             raise CheckpointError(
                 f"The run cannot be resumed from {self.path}: {error or type(error).__name__}. "

@@ -22,6 +22,7 @@ from recbole_freqd.identity import file_hash
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.rng import set_streams, streams
+from recbole_freqd.state_file import StateFile
 from recbole_freqd.trainer import DistillationTrainer
 
 LINEAR = {"freqd_projector": "linear", "freqd_k": 3}
@@ -590,6 +591,12 @@ def test_a_run_whose_best_model_is_gone_starts_anew_and_says_so(started, caplog)
     trainer.fit(*loaders[:2])
     os.unlink(trainer.saved_model_file)
     assert first_epoch(started, trainer=None) == 0
+
+
+@pytest.mark.parametrize("error", [MemoryError, torch.cuda.OutOfMemoryError])
+def test_a_state_that_memory_does_not_hold_is_not_called_damaged(tmp_path, error):
+    with pytest.raises(error), StateFile(tmp_path / "a.last.pt").in_use():
+        raise error
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "other", "values", "weights", "optimizer"])
