@@ -85,6 +85,8 @@ def load_checkpoint(
             f"Checkpoint {path} is refused: {error}. If you made it yourself and know what is in "
             "it, set teacher.trust_checkpoint: true."
         ) from None
+    except torch.cuda.OutOfMemoryError:  # the file is none the worse
+        raise
     except Exception as error:  # zipfile, pickle and torch raise a dozen kinds for a damaged file
         raise _damaged(path, error) from error
     if not isinstance(payload, dict) or not {"config", "state_dict"} <= set(payload):
@@ -121,6 +123,8 @@ def load_plain(path: PathLike, map_location: Union[str, torch.device, None] = No
     path = Path(path)
     try:
         return _read(path, map_location or "cpu", ("", ""))
+    except torch.cuda.OutOfMemoryError:
+        raise
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be read: {error or type(error).__name__}. Allowed: a whole file of "

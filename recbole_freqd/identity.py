@@ -109,7 +109,7 @@ def _values(config: Any, metrics: bool) -> dict[str, str]:
     values = {key: config[key] for key in sorted(config.final_config_dict) if key not in ignored}
     if isinstance(values.get(TEACHER), dict):
         values[TEACHER] = teacher_of(values[TEACHER])
-    values.update({key: _content(value) for key, value in values.items() if key.endswith("_path")})
+    values = _by_content(values)
     return {
         key: json.dumps(value, sort_keys=True, default=str)
         if isinstance(value, dict)
@@ -124,13 +124,17 @@ def teacher_of(spec: dict[str, Any]) -> dict[str, Any]:
     checkpoint = kept.get(CHECKPOINT)
     if checkpoint is not None and Path(checkpoint).is_file():
         kept[CHECKPOINT] = file_hash(Path(checkpoint))
-    return kept
+    return _by_content(kept)
 
 
-def _content(path: Any) -> Any:
-    """A file that a model starts from (ConvNCF's ``pre_model_path``) goes by its content."""
-    named = isinstance(path, str) and Path(path).is_file()
-    return file_hash(Path(path)) if named else path
+def _by_content(keys: dict[str, Any]) -> dict[str, Any]:
+    """The same, with files that a model starts from (``pre_model_path``) by their content."""
+    named = {
+        key: file_hash(Path(value))
+        for key, value in keys.items()
+        if key.endswith("_path") and isinstance(value, str) and Path(value).is_file()
+    }
+    return {**keys, **named}
 
 
 def versions_of(config: Any) -> dict[str, str]:

@@ -126,7 +126,7 @@ class SidecarTrainer(ResumableTrainer):
     def _load_sidecar(self, path: str) -> None:
         try:
             self._apply_sidecar(load_plain(path, self.device), path)
-        except CheckpointError:
+        except (CheckpointError, torch.cuda.OutOfMemoryError):
             raise
         except Exception as error:  # damaged, or of other widths: torch raises a dozen kinds
             raise CheckpointError(

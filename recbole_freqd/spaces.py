@@ -11,12 +11,13 @@ search is exhaustive, else the ranges of ``properties/search/FreqD.yaml``.
 import copy
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import yaml
 
 from recbole_freqd.config import (
+    TEACHER,
     asking_recbole,
     keys_known_to,
     no_command_line,
@@ -27,8 +28,11 @@ from recbole_freqd.frozen import refuse_fixed
 from recbole_freqd.literals import literal, strings_as_they_are
 from recbole_freqd.search import is_whole, read_rule
 from recbole_freqd.settings import method_keys, properties_folder
+from recbole_freqd.teacher.recipe import recipe_config
 from recbole_freqd.yaml_files import parse_yaml
 
+_TEACHERS = f"{TEACHER}."  # begins the keys of its recipe
+_SAMPLES = 32  # of a range that are looked at
 _SHIPPED = (("search", ".yaml"), ("hyper", ".hyper"))
 # Scores of other data, metrics or models say nothing about each other.
 _SAME_FOR_ALL = frozenset(
@@ -56,6 +60,7 @@ class Space:
         from recbole.trainer import HyperTuning
 
         self.nodes: dict[str, Any] = {}
+        self._of_teacher: Optional[dict[str, Any]] = None
         self.text = ""
         self.algo = algo
         for file in (_find(name, algo) for name in files):
@@ -116,15 +121,31 @@ class Space:
                 "`choice`. Take --algo random or bayes."
             )
         for key, values in self._examples():
-            for value in values:
-                drawn = self.plain({key: value}, config)
-                fraction = key in ranges and isinstance(drawn[key], float)
-                if fraction and is_whole(key, config.internal_config_dict):
-                    raise ConfigError(
-                        f"--hyper: {key}: its range has fractions, e.g. {drawn[key]:.3g}, but it "
-                        "is a whole number. Allowed: `quniform` in whole steps, or `choice`."
-                    )
-                with_keys(config, drawn)
+            if key in ranges:
+                self._refuse_fractions(key, values, config)
+            for value in values if key in self.choices else values[:1]:
+                with_keys(config, self.plain({key: value}, config))
+
+    def _refuse_fractions(self, key: str, values: list[Any], config: Any) -> None:
+        """Raises ConfigError where a range has fractions of what RecBole has whole numbers of."""
+        drawn = (self.plain({key: value}, config)[key] for value in values)
+        fraction = next((value for value in drawn if isinstance(value, float)), None)
+        name = key.removeprefix(_TEACHERS)
+        if fraction is not None and is_whole(name, self._defaults(key, config)):
+            raise ConfigError(
+                f"--hyper: {key}: its range has fractions, e.g. {fraction:.3g}, but it is a whole "
+                "number. Allowed: `quniform` in whole steps, or `choice`."
+            )
+
+    def _defaults(self, key: str, config: Any) -> dict[str, Any]:
+        """RecBole's defaults of the model that a key is of."""
+        if not key.startswith(_TEACHERS):
+            return config.internal_config_dict
+        if self._of_teacher is None:
+            spec = config[TEACHER] or {}
+            recipe = recipe_config(config, spec) if spec.get("model") else None
+            self._of_teacher = recipe.internal_config_dict if recipe is not None else {}
+        return self._of_teacher
 
     def plain(self, drawn: dict[str, Any], config: Any) -> dict[str, Any]:
         """What hyperopt has drawn, as a config holds it.
@@ -140,20 +161,26 @@ class Space:
                     value = literal(value)
                 except NameError:
                     value = {"true": True, "false": False}.get(value.lower(), value)
-            if isinstance(value, float) and value.is_integer() and _is_whole(config[key]):
+            if isinstance(value, float) and value.is_integer() and self._holds_whole(key, config):
                 value = int(value)
             keys[key] = value
         return keys
 
+    def _holds_whole(self, key: str, config: Any) -> bool:
+        """Whether the config, or the recipe of the teacher, has a whole number there."""
+        name, own = key.removeprefix(_TEACHERS), config[key]
+        held = own if name == key else self._defaults(key, config).get(name)
+        return isinstance(held, int) and not isinstance(held, bool)
+
     def _examples(self) -> list[tuple[str, list[Any]]]:
-        """Every value of a choice, one value of a range."""
+        """Every value of a choice, some of a range."""
         from hyperopt import space_eval
         from hyperopt.pyll.stochastic import sample
 
         return [
             (key, [space_eval(node, {key: place}) for place in range(self.choices[key])])
             if key in self.choices
-            else (key, [sample(node, np.random.default_rng(0))])
+            else (key, [sample(node, np.random.default_rng(draw)) for draw in range(_SAMPLES)])
             for key, node in self.nodes.items()
         ]
 
@@ -222,7 +249,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

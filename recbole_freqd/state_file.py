@@ -89,11 +89,11 @@ class StateFile:
 
         Raises:
             CheckpointError: The file is damaged.
-            MemoryError, torch.cuda.OutOfMemoryError: As they come: the file is none the worse.
+            torch.cuda.OutOfMemoryError: As it comes: the file is none the worse.
         """
         try:
             yield
-        except (MemoryError, torch.cuda.OutOfMemoryError):
+        except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:  # torch raises a dozen kinds for a damaged file
             raise CheckpointError(

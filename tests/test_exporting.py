@@ -1,7 +1,6 @@
 """Exported vectors rank as RecBole does, under the original tokens, and never half-written."""
 
 import hashlib
-import importlib.util
 import json
 import shutil
 import sys
@@ -173,7 +172,7 @@ def test_parquet_holds_the_same(student):
 
 
 def test_without_pyarrow_parquet_is_an_error_that_gives_the_command(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match=r'pip install "recbole_freqd\[parquet\]"'):
         recbole_freqd.export("student.pth", "out", formats="parquet")
 

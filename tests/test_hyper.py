@@ -1,6 +1,5 @@
 """Searches by RecBole's HyperTuning: distinct trials, one teacher, validation only, resumable."""
 
-import importlib.util
 import json
 import os
 import sys
@@ -277,21 +276,36 @@ def test_a_space_that_cannot_be_searched_is_refused_before_the_first_trial(
     ("model", "text", "message"),
     [
         ("LightGCN", "n_layers uniform 1,3", r"n_layers: its range has fractions, e.g. \d.* whole"),
-        ("LightGCN", "n_layers quniform 1,3,0.7", "n_layers: its range has fractions"),
+        ("LightGCN", "n_layers quniform 1,4,0.5", "n_layers: its range has fractions"),
+        ("BPR", "teacher.n_layers uniform 1,3", "teacher.n_layers: its range has fractions"),
         ("LightGCN", "n_layers quniform 1,3,1", None),
         ("SimpleX", "negative_weight uniform 1,50", None),  # RecBole's default is 10
     ],
 )
 def test_fractions_of_a_whole_number_of_recboles_are_refused_before_the_first_trial(
-    config, tmp_path, model, text, message
+    config, tmp_path, teacher_recipe, model, text, message
 ):
     searched, options = space(tmp_path, text), {"algo": "random", "max_evals": 1}
     options["objective"] = lambda config: {"score": 1.0}
+    teacher = {"teacher": {**teacher_recipe, "model": "LightGCN"}}
     if message is None:
-        assert hyper.search(config(model=model), searched, Path("runs"), **options)
+        assert hyper.search(config(model=model, **teacher), searched, Path("runs"), **options)
     else:
         with pytest.raises(ConfigError, match=message):
-            hyper.search(config(model=model), searched, Path("runs"), **options)
+            hyper.search(config(model=model, **teacher), searched, Path("runs"), **options)
+
+
+def test_whole_numbers_of_a_teacher_are_drawn_as_such(config, tmp_path, teacher_recipe):
+    searched = space(tmp_path, "teacher.n_layers quniform 1,3,1")
+    made = config(teacher={**teacher_recipe, "model": "LightGCN"})
+    drawn = []
+
+    def objective(config):
+        drawn.append(config["teacher"]["n_layers"])
+        return {"score": 1.0}
+
+    hyper.search(made, searched, Path("runs"), algo="random", max_evals=2, objective=objective)
+    assert {type(layers) for layers in drawn} == {int}
 
 
 @pytest.mark.parametrize("given", ["--teacher.embedding_size=4", "--teacher={'embedding_size':4}"])
@@ -460,6 +474,6 @@ def test_without_a_ray_that_works_the_error_gives_the_command(config, grid, monk
 
 def test_without_hyperopt_the_error_gives_the_command(config, grid, monkeypatch):
     made = config()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None)
+    monkeypatch.setitem(sys.modules, "hyperopt", None)
     with pytest.raises(ConfigError, match=r'pip install "recbole_freqd\[tune\]"'):
         hyper.search(made, grid, Path("runs"))

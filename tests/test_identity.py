@@ -3,13 +3,14 @@
 import importlib
 import os
 import shutil
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from recbole.model.general_recommender import BPR
 from scipy import sparse
 
 from recbole_freqd.checkpoint import fingerprint
@@ -17,6 +18,7 @@ from recbole_freqd.identity import planned_identity, weights_hash
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.model_classes import class_fingerprint
 
+ROOT = Path(__file__).resolve().parent.parent
 FORMS = ("table", "counts", "sparse", "dense", "lists", "coo", "name")
 
 
@@ -70,34 +72,105 @@ def test_a_teacher_class_of_your_own_that_was_edited_makes_another_run(name_of, 
     assert with_teacher("x = 22") != first
 
 
-PROMPT = """
-class Tower:
-    width = {width}
+CODE = """
+import contextlib, functools
+import torch
+from recbole.model.general_recommender import BPR
 
+SCALE, SIZES = 3, (64, 32)
+unused = 0
+
+try:
+    def added(x, least=1):
+        return x + 2
+except ImportError:
+    pass
+
+def noted(function):
+    def inner(*arguments):
+        return function(*arguments) + 4
+    return inner
+
+@noted
+@torch.no_grad()
 def helper(x):
-    return x * SCALE + {added}
+    return added(x) * SCALE
 
-SCALE = {scale}
+class Tower:
+    kinds = {"a", "b", "c"}
+    width = SIZES[0]
+
+    def knows(self, kind):
+        return kind in {"d", "e", "f"}
 
 class Mine(BPR):
+    class Inner:
+        depth = 5
+
+    @functools.cached_property
+    def part(self):
+        return Tower.width
+
     def calculate_loss(self, interaction):
         return helper(super().calculate_loss(interaction))
 """
+EDITS = {
+    "a constant": ("SIZES = 3,", "SIZES = 30,"),
+    "a tuple": ("(64, 32)", "(65, 32)"),
+    "a default": ("least=1", "least=9"),
+    "a helper": ("x + 2", "x + 20"),
+    "a decorator": ("+ 4", "+ 40"),
+    "what is decorated": ("* SCALE", "- SCALE"),
+    "a class beside it": ("SIZES[0]", "SIZES[1]"),
+    "a class in it": ("depth = 5", "depth = 50"),
+    "a property": ("return Tower.width", "return -Tower.width"),
+}
 
 
-def test_a_class_that_was_typed_in_goes_by_what_it_was_compiled_to(monkeypatch):
-    module = types.ModuleType("prompt")
-    monkeypatch.setitem(sys.modules, "prompt", module)
-    module.BPR = BPR
+@pytest.fixture(params=["in a file", "typed in"])
+def fingerprint_of(request, tmp_path, monkeypatch):
+    """The fingerprint of Mine, as some code says it."""
 
-    def typed(width=1, added=2, scale=3):
-        exec(PROMPT.format(width=width, added=added, scale=scale), vars(module))
+    def of(code):
+        module = types.ModuleType("mine_of_now")
+        monkeypatch.setitem(sys.modules, "mine_of_now", module)
+        if request.param == "in a file":
+            module.__file__ = str(tmp_path / f"{abs(hash(code))}.py")
+            Path(module.__file__).write_text(code)
+        exec(compile(code, getattr(module, "__file__", "<typed>"), "exec"), vars(module))
         return class_fingerprint(module.Mine)
 
-    first = typed()
-    assert first == typed()
-    others = {typed(width=10), typed(added=20), typed(scale=30)}
-    assert len(others) == 3 and first not in others
+    return of
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_a_class_goes_by_all_that_it_names_in_its_module(fingerprint_of, edit):
+    assert edit[0] in CODE
+    assert fingerprint_of(CODE.replace(*edit)) != fingerprint_of(CODE)
+
+
+def test_a_class_does_not_go_by_what_it_does_not_name(fingerprint_of):
+    first = fingerprint_of(CODE)
+    for other in ("unused = 1", "start = 12.5\nfor seed in (1, 2):\n    print(seed)", "# a word"):
+        assert fingerprint_of(CODE.replace("unused = 0", other)) == first
+
+
+def test_the_fingerprint_of_a_typed_class_is_the_same_in_every_process():
+    code = f"import recbole_freqd\nrecbole_freqd.register()\n{CODE}\n"
+    code += "from recbole_freqd.own_code import code_of\nprint(code_of(Mine))"
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert said[0] == said[1] and "Mine.calculate_loss" in said[0]
 
 
 def test_a_file_that_a_model_starts_from_goes_by_its_content(name_of, tmp_path):

@@ -394,7 +394,7 @@ def test_a_model_of_which_only_scores_are_known_teaches_by_their_svd(distil, tra
 
 
 def test_a_trained_model_whose_adapter_is_for_teachers_only_is_trained_as_long_as_is_said(
-    tiny_config, teacher_recipe
+    tiny_config, teacher_recipe, built
 ):
     class ForTeachers(FeatureAdapter):
         def rows(self, model):
@@ -403,6 +403,8 @@ def test_a_trained_model_whose_adapter_is_for_teachers_only_is_trained_as_long_a
     ADAPTERS.register("Distance")(ForTeachers())
     config = tiny_config(trainer="FreqD", teacher={**teacher_recipe, "model": Distance})
     assert recipe_config(config, {**config["teacher"], "epochs": 50})["epochs"] == 50
+    with pytest.raises(ConfigError, match="Distance cannot be a student: its adapter, ForTeachers"):
+        student_adapter(built(Distance, **KEYS)[0])
 
 
 class Biased(ByTables):
@@ -422,6 +424,20 @@ def test_a_student_whose_tables_rank_as_it_does_only_before_it_is_trained_is_ref
         student_adapter(model)
     assert not model.bias.any()
     assert student_adapter(built(ByTables, **KEYS)[0]).student
+
+
+def test_what_is_never_trained_and_a_scale_leave_a_student_as_it_is(built):
+    class Scaled(Biased):
+        def __init__(self, config, dataset):
+            super().__init__(config, dataset)
+            self.bias.requires_grad_(False)
+            self.scale = nn.Parameter(torch.full((1,), 0.07))
+
+        def score(self, users, items):
+            return super().score(users, items) * self.scale
+
+    for _ in range(3):
+        assert student_adapter(built(Scaled, **KEYS)[0]).student
 
 
 def test_a_student_whose_method_does_not_rank_as_it_does_is_warned_of(built, caplog):

@@ -593,10 +593,20 @@ def test_a_run_whose_best_model_is_gone_starts_anew_and_says_so(started, caplog)
     assert first_epoch(started, trainer=None) == 0
 
 
-@pytest.mark.parametrize("error", [MemoryError, torch.cuda.OutOfMemoryError])
-def test_a_state_that_memory_does_not_hold_is_not_called_damaged(tmp_path, error):
-    with pytest.raises(error), StateFile(tmp_path / "a.last.pt").in_use():
-        raise error
+def test_a_state_that_the_gpu_has_no_room_for_is_not_called_damaged(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    file = tmp_path / "a.last.pt"
+    torch.save({"finished": False}, file)
+    monkeypatch.setattr("recbole_freqd.checkpoint._read", full)
+    for read in (
+        StateFile(file)._take,
+        lambda _: load_plain(file),
+        lambda _: load_checkpoint(file),
+    ):
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            read("cpu")
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "other", "values", "weights", "optimizer"])

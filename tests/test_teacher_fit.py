@@ -549,6 +549,9 @@ def test_a_leak_is_inherited_by_the_students_of_a_teacher_that_had_one(
     caplog.clear()
     assert find(student, {**lax, "checkpoint": taught})[0].origin == "checkpoint"
     assert "was itself taught" in caplog.text and "metrics are too good" in caplog.text
+    idle = {"model": "BPR", "embedding_size": 8, "epochs": 1, "allow_leakage": True}
+    run = runs.run(make_config(student, trainer="FreqD", teacher=idle), test=False)
+    assert find(student, {"checkpoint": run.trainer.saved_model_file})[0].origin == "checkpoint"
 
 
 def test_pairs_that_the_student_is_trained_on_are_no_leak(world, trained, find, tmp_path):

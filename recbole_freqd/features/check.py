@@ -41,18 +41,20 @@ def ranks_alike(model: Any, adapter: FeatureAdapter) -> bool:
 
 @contextmanager
 def as_if_trained(model: Any) -> Iterator[None]:
-    """While open, parameters of one value (a bias of zeros, a scale of ones) are random.
+    """While open, parameters of one value (a bias of zeros, a scale of ones) are higher by chance.
 
     So that it is seen what they do to the scores, before any training has moved them.
     """
     stirred: list[tuple[torch.Tensor, torch.Tensor]] = []
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for values in model.parameters():
-            if values.numel() and bool((values == values.flatten()[0]).all()):
-                stirred.append((values, values.detach().clone()))
-                values.add_(torch.randn(values.shape, generator=generator).to(values))
         try:
+            for values in model.parameters():
+                trained = values.requires_grad and values.is_floating_point() and values.numel()
+                if trained and bool((values == values.flatten()[0]).all()):
+                    stirred.append((values, values.detach().clone()))
+                    # Upwards: a temperature or a scale keeps its sign, and so the order.
+                    values.add_(torch.rand(values.shape, generator=generator).to(values))
             yield
         finally:
             for values, before in stirred:

@@ -13,7 +13,7 @@ from recbole_freqd.catalogue import FeatureRanker, Ranker
 from recbole_freqd.errors import ConfigError
 from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
 from recbole_freqd.features.check import as_if_trained, ranks_alike, whole_table
-from recbole_freqd.features.find import adapter_of, is_registered
+from recbole_freqd.features.find import adapter_of, is_registered, registered_adapter
 from recbole_freqd.features.own import OwnMethod, warn_of_other_order
 from recbole_freqd.ranking import ModelRanker, evaluating, score_pairs, undisturbed
 from recbole_freqd.rng import rng_untouched
@@ -41,6 +41,12 @@ def student_adapter(model: nn.Module) -> FeatureAdapter:
     if adapter.closed_form:
         raise closed_form_error(name)
     if adapter.student is None or not _ranks_by_features(model, adapter):
+        if adapter.student is None and registered_adapter(type(model)):
+            raise ConfigError(
+                f"{name} cannot be a student: its adapter, {type(adapter).__name__}, is for "
+                "teachers only. Let its `student` say what a student's features are, or change "
+                "model."
+            )
         raise ConfigError(
             f"{name} cannot be a student yet: its features are not known"
             + (", and its tables alone do not rank as it does. " if adapter.student else ". ")

@@ -9,6 +9,7 @@ from recbole_freqd.errors import TeacherError
 from recbole_freqd.identity import pairs, splitting
 from recbole_freqd.key_names import TEACHER
 from recbole_freqd.teacher.alignment import Alignment
+from recbole_freqd.teacher_keys import CHECKPOINT
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ def check_lessons(stored: Any, *, allow: bool, path: str) -> None:
         TeacherError: It is.
     """
     own_teacher = stored[TEACHER] if stored["trainer"] else None
-    if not isinstance(own_teacher, dict) or not own_teacher.get("allow_leakage"):
+    taught = isinstance(own_teacher, dict) and own_teacher.get(CHECKPOINT) is not None
+    if not taught or not own_teacher.get("allow_leakage"):  # of a recipe it has no effect
         return
     words = (
         f"Teacher {path} was itself taught with teacher.allow_leakage: true: what it has learnt "

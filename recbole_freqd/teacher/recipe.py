@@ -88,12 +88,14 @@ def _is_whole(path: Path, facts_file: Path) -> bool:
         return False
     try:
         content = json.loads(facts_file.read_text(encoding="utf-8"))
-        kept = {path.name: content["checkpoint"], **content["facts"].get("trajectory", {})}
+        trajectory = content["facts"].get("trajectory", {})
+        kept = {path.name: content["checkpoint"], **dict(trajectory)}
         if not all(path.with_name(name).is_file() for name in kept):
-            return False
-        if all(file_hash(path.with_name(name)) == kept[name] for name in kept):
+            words = "a file of it is gone"
+        elif all(file_hash(path.with_name(name)) == kept[name] for name in kept):
             return True
-        words = "a file of it is not the one that was trained, or has been damaged"
+        else:
+            words = "a file of it is not the one that was trained, or has been damaged"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         words = f"{facts_file.name} cannot be read ({type(error).__name__}: {error})"
     logger.warning("Teacher %s is not reused: %s.", path, words)
@@ -148,7 +150,7 @@ def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
     if not candidates:
         return f"there is no {stem} in {path.parent} yet"
     _, name, changed = min(candidates)
-    return f"the nearest stored one, {name}, differs ({'; '.join(changed) or 'its .pth is gone'})"
+    return f"the nearest stored one, {name}, differs ({'; '.join(changed) or 'in its files'})"
 
 
 def _train(
