@@ -19,6 +19,7 @@ COLUMNS = (
     ("ml-100k/results.json", "ml-100k-first-round", "linear projectors"),
     ("ml-100k/results-mlp.json", "ml-100k-second-round", "MLPs, after test"),
     ("ml-100k-lightgcn-bpr/results.json", "ml-100k-lightgcn-teaches-bpr", "MLPs"),
+    ("ml-100k-lightgcn-lightgcn/results.json", "ml-100k-lightgcn-teaches-lightgcn", "MLPs"),
 )
 METRIC = "ndcg@10"
 WHO = {"teacher": "teacher", "alone": "student alone", "FreqD": "**FreqD**"}
