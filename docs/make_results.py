@@ -16,6 +16,7 @@ END = "<!-- the end of what docs/make_results.py makes -->"
 # The columns: a file of results, its section of the page beside it, and what else is to be said.
 COLUMNS = (
     ("citeulike/results.json", "citeulike", ""),
+    ("gowalla/results.json", "gowalla", "three seeds"),
     ("ml-100k/results.json", "ml-100k-first-round", "linear projectors"),
     ("ml-100k/results-mlp.json", "ml-100k-second-round", "MLPs, after test"),
     ("ml-100k-lightgcn-bpr/results.json", "ml-100k-lightgcn-teaches-bpr", "MLPs"),
