@@ -208,7 +208,8 @@ def test_what_a_script_makes_of_a_page_is_what_it_makes_now(script, page):
 
 
 def test_every_key_of_properties_is_in_the_reference_of_keys():
-    for file in (ROOT / "properties").rglob("*.yaml"):
+    files = (ROOT / "properties").rglob("*.yaml")
+    for file in (file for file in files if "recipe" not in file.parts):  # these have a model's too
         for key in yaml.safe_load(file.read_text(encoding="utf-8")):
             assert f"`{key}`" in TEXT["docs/config.md"], f"{file.name}: {key}"
 
