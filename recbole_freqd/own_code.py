@@ -92,7 +92,9 @@ class _Compiled:
         elif isinstance(value, (set, frozenset)):
             yield from sorted(" ".join(self.parts(each)) for each in value)
         elif isinstance(value, dict):
-            yield from self.parts([part for pair in value.items() for part in pair])
+            for pair in value.items():
+                for part in pair:
+                    yield from self.parts(part)
         elif isinstance(value, type):
             yield from self._class(value)
         elif isinstance(value, FunctionType):

@@ -78,6 +78,7 @@ import torch
 from recbole.model.general_recommender import BPR
 
 SCALE, SIZES = 3, (64, 32)
+WIDTHS, DEPTHS = {"wide": 6}, {"deep": [7, 8]}
 unused = 0
 
 try:
@@ -112,9 +113,12 @@ class Mine(BPR):
         return Tower.width
 
     def calculate_loss(self, interaction):
-        return helper(super().calculate_loss(interaction))
+        sizes = WIDTHS["wide"] + DEPTHS["deep"][0]
+        return helper(super().calculate_loss(interaction)) + sizes
 """
 EDITS = {
+    "a dict": ('{"wide": 6}', '{"wide": 60}'),
+    "a list in a dict": ("[7, 8]", "[7, 80]"),
     "a constant": ("SIZES = 3,", "SIZES = 30,"),
     "a tuple": ("(64, 32)", "(65, 32)"),
     "a default": ("least=1", "least=9"),
