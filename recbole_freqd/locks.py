@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Callable, TypeVar
+from typing import Callable, Optional, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -14,7 +14,7 @@ from recbole_freqd.errors import CheckpointError
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 _POLL = 0.5  # seconds between two looks at what is waited for
 _warned: set[Path] = set()  # folders without locks
-T = TypeVar("T")
+T, R = TypeVar("T"), TypeVar("R")
 logger = logging.getLogger(__name__)
 
 
@@ -96,3 +96,23 @@ def each_when_free(todo: list[T], attempt: Callable[[T, bool], bool]) -> None:
             else:
                 left.append(one)
         wait, todo = len(left) == len(todo), left
+
+
+def outcomes_when_free(todo: list[T], attempt: Callable[[T, bool], Optional[R]]) -> list[R]:
+    """What comes of each, in the order of ``todo``; see :func:`each_when_free`.
+
+    Args:
+        todo: In the order in which they are attempted.
+        attempt: From one of them, and whether to wait for another process, to its outcome; None:
+            another process is at it.
+    """
+    found: dict[int, R] = {}
+
+    def done(place: int, wait: bool) -> bool:
+        outcome = attempt(todo[place], wait)
+        if outcome is not None:
+            found[place] = outcome
+        return outcome is not None
+
+    each_when_free(list(range(len(todo))), done)
+    return [found[place] for place in range(len(todo))]

@@ -193,8 +193,9 @@ def is_whole(key: str, defaults: dict[str, Any]) -> bool:
         key: Ours are never: their values are checked as they are.
         defaults: RecBole's, for a model.
     """
-    ours = {own for name in LOSSES.names() for own in method_keys(name)}
-    return key not in ours | _REAL and type(defaults.get(key)) is int
+    if type(defaults.get(key)) is not int or key in _REAL:
+        return False
+    return all(key not in method_keys(name) for name in LOSSES.names())
 
 
 def read_own(file: Optional[str]) -> dict[str, Any]:

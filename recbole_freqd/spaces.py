@@ -110,9 +110,9 @@ class Space:
                     f"--hyper: {key} cannot be searched: it is the same for all trials, or their "
                     "scores could not be compared. Set it in the config."
                 )
-            whose = "teacher" if key.startswith("teacher.") else "student"
-            refuse_fixed(config, whose, [key.removeprefix("teacher.")], "--hyper searches")
-            if key not in known and not key.startswith("teacher."):
+            whose = TEACHER if key.startswith(_TEACHERS) else "student"
+            refuse_fixed(config, whose, [key.removeprefix(_TEACHERS)], "--hyper searches")
+            if key not in known and not key.startswith(_TEACHERS):
                 raise ConfigError(f"--hyper: unknown key {key!r}. {did_you_mean(key, known)}")
         ranges = sorted(set(self.nodes) - set(self.choices))
         if self.algo == "exhaustive" and ranges:

@@ -15,7 +15,7 @@ from recbole_freqd.config import trainer_names
 from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.extras import require
 from recbole_freqd.identity import planned_identity
-from recbole_freqd.locks import each_when_free, working_on
+from recbole_freqd.locks import outcomes_when_free, working_on
 from recbole_freqd.writing import write_text
 
 _SYMBOLS = {"alpha": "α", "beta": "β"}
@@ -109,7 +109,7 @@ def sweep(
         if len({fingerprint(identity) for identity in identities}) == len(seeds):
             alone = [("alone", without[values[0], seed]) for seed in seeds]
     taught = [(f"{key}={value}", config) for (value, _), config in configs.items()]
-    done = _cells([*taught, *alone], home)
+    done = outcomes_when_free([*taught, *alone], lambda run, wait: _cell(*run, home, wait))
     cells = [
         {**cell, "value": _value(config, key, value)}
         for cell, ((value, _), config) in zip(done, configs.items())
@@ -125,20 +125,6 @@ def sweep(
         )
     figure = spectrum_plots.save(spectrum_plots.sweep_figure(found), home, "sweep")[0]
     return figure, found["failed"]
-
-
-def _cells(todo: list[tuple[str, Any]], home: Path) -> list[dict[str, Any]]:
-    """The runs of what each is called and its Config; what other processes are at comes last."""
-    found: dict[int, dict[str, Any]] = {}
-
-    def attempt(place: int, wait: bool) -> bool:
-        cell = _cell(*todo[place], home, wait)
-        if cell is not None:
-            found[place] = cell
-        return cell is not None
-
-    each_when_free(list(range(len(todo))), attempt)
-    return [found[place] for place in range(len(todo))]
 
 
 def _cell(what: str, config: Any, home: Path, wait: bool) -> Optional[dict[str, Any]]:

@@ -14,7 +14,7 @@ from recbole_freqd.config import CHECKPOINT, TEACHER, asking_recbole, keys_known
 from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.frozen import made_for, refuse_fixed
 from recbole_freqd.identity import planned_identity
-from recbole_freqd.locks import each_when_free
+from recbole_freqd.locks import outcomes_when_free
 from recbole_freqd.progress import Countdown
 from recbole_freqd.search import Space
 from recbole_freqd.teacher.recipe import is_closed_form, recipe_config
@@ -214,18 +214,13 @@ class _Search:
         self, what: str, space: Space, trials: int, seeds: Sequence[int]
     ) -> list[list[dict[str, Any]]]:
         """The outcomes of each trial of a kind, one for each seed."""
-        found: dict[tuple[int, int], dict[str, Any]] = {}
-
-        def attempt(one: tuple[int, int], wait: bool) -> bool:
-            trial, seed = one
-            keys = search.draw(space, trial)
-            outcome = self._trial({"what": what, "trial": trial, "seed": seed, "keys": keys}, wait)
-            if outcome is not None:
-                found[one] = outcome
-            return outcome is not None
-
-        each_when_free([(trial, seed) for trial in range(trials) for seed in seeds], attempt)
-        return [[found[trial, seed] for seed in seeds] for trial in range(trials)]
+        todo = [
+            {"what": what, "trial": trial, "seed": seed, "keys": search.draw(space, trial)}
+            for trial in range(trials)
+            for seed in seeds
+        ]
+        found = outcomes_when_free(todo, self._trial)
+        return [found[start : start + len(seeds)] for start in range(0, len(found), len(seeds))]
 
     def _trial(self, trial: dict[str, Any], wait: bool) -> Optional[dict[str, Any]]:
         """A trial: run, or taken where it is finished; None: another process is at it."""

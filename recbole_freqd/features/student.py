@@ -40,13 +40,12 @@ def student_adapter(model: nn.Module) -> FeatureAdapter:
     adapter.check(model)
     if adapter.closed_form:
         raise closed_form_error(name)
+    if adapter.student is None and registered_adapter(type(model)):
+        raise ConfigError(
+            f"{name} cannot be a student: its adapter, {type(adapter).__name__}, is for teachers "
+            "only. Let its `student` say what a student's features are, or change model."
+        )
     if adapter.student is None or not _ranks_by_features(model, adapter):
-        if adapter.student is None and registered_adapter(type(model)):
-            raise ConfigError(
-                f"{name} cannot be a student: its adapter, {type(adapter).__name__}, is for "
-                "teachers only. Let its `student` say what a student's features are, or change "
-                "model."
-            )
         raise ConfigError(
             f"{name} cannot be a student yet: its features are not known"
             + (", and its tables alone do not rank as it does. " if adapter.student else ". ")

@@ -144,22 +144,24 @@ def compare_with_score(
     """
     then, now = _score_of_old(stored), _validation_score(home, model)
     metric, unit = home.config["valid_metric"], 10.0 ** -int(home.config["metric_decimal_place"])
-    if then is None or now is None or abs(then) < 10 * unit:
-        why = "no validation score over the full catalogue"
-        if then is not None and now is not None:
-            why = f"a validation {metric} of {then:g}, as other data would have"
-        words = (
-            f"Teacher {path}: whether its data is still what it was trained on cannot be checked, "
-            f"since its checkpoint has {why}"
-        )
+    doubt = (
+        f"Teacher {path}: whether its data is still what it was trained on cannot be checked, "
+        "since its checkpoint has"
+    )
+    if then is None or now is None:
+        words = f"{doubt} no validation score over the full catalogue"
         _doubt(words, allow or not home.moved)
-    elif abs(now - then) > unit + 0.03 * abs(then):  # devices round differently
+    # Devices round differently; but never so that a low score allows any other.
+    elif abs(now - then) > min(0.002, unit + 0.03 * abs(then)) + 0.02 * abs(then):
         raise TeacherError(
             f"Teacher {path} had a validation {metric} of {then:.4f} when it was saved, and has "
             f"{now:.4f} on what its config reads from {home.config['data_path']} today: files or "
             "split have changed, so its rows may be those of other users and items. "
             f"{INSTEAD}"
         )
+    elif abs(then) < 10 * unit:
+        words = f"{doubt} a validation {metric} of {then:g}, as other data would have"
+        _doubt(words, allow or not home.moved)
     else:
         logger.info("Teacher %s has its validation %s again: %.4f", path, metric, now)
 

@@ -88,8 +88,7 @@ def _is_whole(path: Path, facts_file: Path) -> bool:
         return False
     try:
         content = json.loads(facts_file.read_text(encoding="utf-8"))
-        trajectory = content["facts"].get("trajectory", {})
-        kept = {path.name: content["checkpoint"], **dict(trajectory)}
+        kept = {path.name: content["checkpoint"], **content["facts"].get("trajectory", {})}
         if not all(path.with_name(name).is_file() for name in kept):
             words = "a file of it is gone"
         elif all(file_hash(path.with_name(name)) == kept[name] for name in kept):
