@@ -31,7 +31,7 @@ class Student:
         self.optimizer = torch.optim.Adam([*self.tables, *extra], lr=1e-3)
 
     def step(self, batch: tuple[torch.Tensor, ...], loss: Optional[Any]) -> None:
-        from recbole_freqd.rows import FeatureRows
+        from recbole_freqd.core.rows import FeatureRows
 
         self.optimizer.zero_grad()
         users, positives, negatives = batch
@@ -67,7 +67,7 @@ def batches(user_items: sp.csr_array, size: int, count: int) -> list[tuple[torch
 
 def growth(sizes: list[int]) -> list[dict[str, Any]]:
     """Time of the distillation part of a step alone: forward, backward, gradients added."""
-    from recbole_freqd.rows import FeatureRows
+    from recbole_freqd.core.rows import FeatureRows
 
     ready = {}
     for n in sizes:

@@ -21,7 +21,7 @@ def job(model: str, keys: dict[str, Any], launched: dict[str, Any]) -> dict[str,
 
     recbole_freqd.register()
     from recbole_freqd import runs
-    from recbole_freqd.checkpoint import fingerprint
+    from recbole_freqd.core.files import fingerprint
     from recbole_freqd.quick_start import make_config
     from recbole_freqd.trainer import DistillationTrainer
 
@@ -52,8 +52,8 @@ def job(model: str, keys: dict[str, Any], launched: dict[str, Any]) -> dict[str,
 def main(options: argparse.Namespace) -> None:
     import yaml
 
+    from recbole_freqd.core.schema import properties_folder
     from recbole_freqd.launch import Launch
-    from recbole_freqd.settings import properties_folder
 
     keys = yaml.safe_load((properties_folder() / "quick_start.yaml").read_text(encoding="utf-8"))
     keys.update(epochs=options.epochs, show_progress=False, state="ERROR", eval_batch_size=2**20)

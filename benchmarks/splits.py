@@ -21,8 +21,8 @@ from typing import Callable
 
 import numpy as np
 
-from recbole_freqd.errors import CheckpointError, ConfigError, FreqDError
-from recbole_freqd.writing import write_atomically
+from recbole_freqd.core.errors import CheckpointError, ConfigError, FreqDError
+from recbole_freqd.core.files import write_atomically
 
 SOURCE = "RECBOLE_FREQD_SOURCE"
 _HEAD = "user_id:token\titem_id:token\n"

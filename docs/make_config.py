@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
+from recbole_freqd.core.schema import Key, properties_folder, read_keys
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.settings import Key, properties_folder, read_keys
 
 PAGE = Path(__file__).resolve().parent / "config.md"
 INTRO = """# Config keys

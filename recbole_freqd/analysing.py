@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recbole_freqd.errors import ConfigError, TrainingError
+from recbole_freqd.core.errors import ConfigError, TrainingError
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
 
 _AT_AN_EDGE = 1e-9  # eigenvalues as near to an edge as this are on it
 

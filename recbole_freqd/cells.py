@@ -15,13 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from recbole_freqd.checkpoint import fingerprint, read_json, write_json
-from recbole_freqd.errors import CheckpointError, ConfigError, FreqDError
+from recbole_freqd.core.errors import CheckpointError, ConfigError, FreqDError
+from recbole_freqd.core.files import fingerprint, read_json, write_json, write_text
+from recbole_freqd.core.locks import working_on
 from recbole_freqd.identity import differences
-from recbole_freqd.locks import working_on
 from recbole_freqd.per_user import load_users, save_users
 from recbole_freqd.significance import PerUser
-from recbole_freqd.writing import write_text
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,15 @@
 """Checkpoints: read without running what is in them. They are written by :mod:`.writing`."""
 
-import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any, Optional, Union
 
-import numpy as np
 import torch
 
 from recbole_freqd import unpickling
 from recbole_freqd.archive import Archive, is_zip
-from recbole_freqd.errors import CheckpointError
-from recbole_freqd.writing import (
+from recbole_freqd.core.errors import CheckpointError
+from recbole_freqd.core.files import (
     PathLike,
     new_checkpoint_path,
     read_json,
@@ -23,7 +20,6 @@ from recbole_freqd.writing import (
 
 __all__ = [
     "check_whole",
-    "fingerprint",
     "load_checkpoint",
     "load_plain",
     "new_checkpoint_path",
@@ -208,17 +204,3 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 def sidecar_path(checkpoint: Any) -> str:
     """The file beside a student's checkpoint that keeps projectors and random streams."""
     return str(Path(checkpoint).with_suffix(".distiller.pt"))
-
-
-def fingerprint(*parts: Any) -> str:
-    """A hash of arrays, strings and JSON-like values: equal content, equal hash."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            text = "\0".join(map(str, part.flat)) if part.dtype.kind in "OUS" else None
-            content = text.encode() if text is not None else np.ascontiguousarray(part).tobytes()
-            head = f"{part.dtype.kind}{part.shape}".encode()
-        else:
-            content, head = json.dumps(part, sort_keys=True, default=str).encode(), b"json"
-        digest.update(head + len(content).to_bytes(8, "little") + content)
-    return digest.hexdigest()

@@ -8,11 +8,11 @@ import re
 from dataclasses import replace
 from typing import Any, Optional
 
-from recbole_freqd.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.schema import is_number, method_keys, read_keys
 from recbole_freqd.key_names import TEACHER
 from recbole_freqd.literals import value_of
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.settings import is_number, method_keys, read_keys
 
 _INTERVAL = re.compile(r"^\s*[\[(]([^,\[\]()]+),([^,\[\]()]+)[\])]\s*$")
 _GPUS = re.compile(r"^\s*(|-1|\d+(\s*,\s*\d+)*|(GPU|MIG)-\S+)\s*$")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
 
 SEEDS = (2020, 2021, 2022, 2023, 2024)
 _NEEDS = ("seeds", "tune", "tune_seeds", "tune_only", "keep_teacher", "search", "frozen")
@@ -187,7 +187,7 @@ def run_script(options: argparse.Namespace, given: tuple[Any, ...]) -> None:
     Raises:
         TrainingError: Some of it failed; the rest is done.
     """
-    from recbole_freqd.errors import TrainingError
+    from recbole_freqd.core.errors import TrainingError
 
     results = compare(
         options.compare.split(","),

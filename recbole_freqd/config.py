@@ -11,7 +11,8 @@ from typing import Any, Optional, Union
 import yaml
 
 from recbole_freqd.checks import check_config, check_host_values, check_sampling
-from recbole_freqd.errors import ConfigError, FreqDError, listed, shown
+from recbole_freqd.core.errors import ConfigError, FreqDError, listed, shown
+from recbole_freqd.core.schema import method_keys, nearest, read_keys
 from recbole_freqd.key_names import TEACHER, mention_unknown, refuse_misspelt
 from recbole_freqd.literals import literals_only
 from recbole_freqd.losses import LOSSES
@@ -20,7 +21,6 @@ from recbole_freqd.model_classes import (
     class_or_name,
     keys_read_by,
 )
-from recbole_freqd.settings import method_keys, nearest, read_keys
 from recbole_freqd.teacher_keys import CHECKPOINT as CHECKPOINT
 from recbole_freqd.teacher_keys import (
     RECIPE,

@@ -12,15 +12,15 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recbole_freqd.catalogue import Ranker
 from recbole_freqd.config import method_options
-from recbole_freqd.errors import ConfigError, shown
+from recbole_freqd.core.errors import ConfigError, shown
+from recbole_freqd.core.rankers import Ranker
+from recbole_freqd.core.rng import RandomStream
+from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.features import FeatureAdapter
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.losses.base import here
 from recbole_freqd.ranking import undisturbed
-from recbole_freqd.rng import RandomStream
-from recbole_freqd.rows import FeatureRows, Features
 
 Known = tuple[np.ndarray, np.ndarray]
 """Masks (n_users,) and (n_items,) of the entities a teacher knows, the padding not among them."""

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from recbole_freqd import compat
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.finite import FiniteTrainer
 from recbole_freqd.processes import Processes, as_in_one_process
 

@@ -14,9 +14,10 @@ import torch
 from tqdm import tqdm
 
 from recbole_freqd import __version__, compat
-from recbole_freqd.catalogue import user_blocks
 from recbole_freqd.checkpoint import load_checkpoint
-from recbole_freqd.errors import CheckpointError, ConfigError, TeacherError
+from recbole_freqd.core.errors import CheckpointError, ConfigError, TeacherError
+from recbole_freqd.core.files import sha256, write_json
+from recbole_freqd.core.rankers import user_blocks
 from recbole_freqd.features import registered_adapter
 from recbole_freqd.identity import data_fingerprint, pairs, read_fingerprint, tokens
 from recbole_freqd.model_classes import check_model_name
@@ -29,9 +30,8 @@ from recbole_freqd.teacher.home import (
     compare_with_score,
     rebuild,
 )
-from recbole_freqd.vector_files import FORMATS, check_formats, open_table, sha256, write_csr
+from recbole_freqd.vector_files import FORMATS, check_formats, open_table, write_csr
 from recbole_freqd.vectors import Vectors, vectors_of
-from recbole_freqd.writing import write_json
 
 SIDES = ("users", "items")
 MANIFEST, HISTORIES = "manifest.json", "histories.npz"

@@ -8,9 +8,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rows import WeightedSums, empty_rows, is_mapped
 from recbole_freqd.graph import Adjacency, EntityGraph
-from recbole_freqd.rows import WeightedSums, empty_rows, is_mapped
 
 _BLOCK = 65_536  # rows of H x made at once
 

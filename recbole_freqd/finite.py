@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from recbole_freqd.errors import TrainingError
+from recbole_freqd.core.errors import TrainingError
 
 
 class FiniteTrainer:

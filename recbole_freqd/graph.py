@@ -11,8 +11,8 @@ import torch
 from sparse_dot_topn import sp_matmul_topn
 from tqdm import tqdm
 
-from recbole_freqd.errors import ConfigError
-from recbole_freqd.rows import single_precision
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rows import single_precision
 
 SIDES = ("user", "item")
 _DRAWS = 2**31  # different random numbers; beside them in 64 bits is room for as many rows

@@ -12,10 +12,9 @@ from typing import Any, Callable, Optional
 import numpy as np
 from filelock import FileLock, Timeout
 
-from recbole_freqd.checkpoint import fingerprint
-from recbole_freqd.config import TEACHER, trainer_names
-from recbole_freqd.errors import ConfigError, TrainingError
-from recbole_freqd.extras import require
+from recbole_freqd.config import trainer_names
+from recbole_freqd.core.errors import ConfigError, TrainingError, require
+from recbole_freqd.core.files import fingerprint, write_json, write_yaml
 from recbole_freqd.identity import (
     WHERE_IT_RUNS,
     data_fingerprint,
@@ -23,10 +22,9 @@ from recbole_freqd.identity import (
     teacher_of,
     versions_of,
 )
+from recbole_freqd.key_names import TEACHER
 from recbole_freqd.spaces import Space, plain, with_keys
 from recbole_freqd.trials import Record, Trials, in_words
-from recbole_freqd.writing import write_json
-from recbole_freqd.yaml_files import write_yaml
 
 ALGORITHMS = ("exhaustive", "random", "bayes")
 TOOLS = ("hyperopt", "ray")

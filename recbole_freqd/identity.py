@@ -1,9 +1,7 @@
 """What tells data and runs apart: tokens, interactions, keys and versions, as hashes."""
 
-import hashlib
 import json
 import logging
-from functools import cache
 from pathlib import Path
 from typing import Any, Optional
 
@@ -12,15 +10,26 @@ import torch
 from scipy import sparse
 
 from recbole_freqd import __version__
-from recbole_freqd.checkpoint import fingerprint, load_plain, sidecar_path
-from recbole_freqd.config import CHECKPOINT, TEACHER, asking_recbole, trainer_names
+from recbole_freqd.checkpoint import load_plain, sidecar_path
+from recbole_freqd.config import asking_recbole, trainer_names
+from recbole_freqd.core.files import file_hash, fingerprint
+from recbole_freqd.key_names import TEACHER
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.model_classes import class_fingerprint, class_or_name
+from recbole_freqd.teacher_keys import CHECKPOINT
 
 WHERE_IT_RUNS = {"device", "gpu_id", "use_gpu", "worker", "eval_batch_size", "data_path"}
+
+
 WHERE_IT_RUNS |= {"checkpoint_dir", "config_file", "show_progress", "state", "resume"}
+
+
 WHERE_IT_RUNS |= {"log_wandb", "wandb_project", "save_dataset", "dataset_save_path"}
+
+
 WHERE_IT_RUNS |= {"save_dataloaders", "dataloaders_save_path"}
+
+
 _HOW_IT_IS_READ = {"trust_checkpoint", "memory_map"}  # of a teacher: its rows are the same
 logger = logging.getLogger(__name__)
 
@@ -163,11 +172,6 @@ def _files_of(config: Any) -> dict[str, str]:
     return {file.name: file_hash(file) for file in sorted(folder.glob(pattern)) if file.is_file()}
 
 
-def file_hash(file: Path) -> str:
-    """A hash of the bytes of a file; read again only when its time or size has changed."""
-    return _content_hash(str(file), file.stat().st_mtime_ns, file.stat().st_size)
-
-
 def weights_hash(payload: dict[str, Any]) -> str:
     """A hash of the weights of a checkpoint and of what else RecBole keeps of its model.
 
@@ -192,15 +196,6 @@ def _leaves(value: Any) -> list[Any]:
         found = value.tocoo()
         return [list(found.shape), found.row, found.col, found.data]
     return [value]
-
-
-@cache
-def _content_hash(file: str, _modified: int, _size: int) -> str:
-    made = hashlib.blake2b(digest_size=16)
-    with open(file, "rb") as stream:
-        while block := stream.read(2**20):
-            made.update(block)
-    return made.hexdigest()
 
 
 def same_data(one: dict[str, str], other: dict[str, str]) -> bool:

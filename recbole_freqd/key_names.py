@@ -4,9 +4,9 @@ import logging
 from functools import cache
 from typing import Any
 
-from recbole_freqd.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.schema import method_keys, nearest, read_keys
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.settings import method_keys, nearest, read_keys
 
 TEACHER = "teacher"
 # Reserved teacher keys whose names can mean nothing else at the top level.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from recbole_freqd.errors import ConfigError, FreqDError, TrainingError
+from recbole_freqd.core.errors import ConfigError, FreqDError, TrainingError
 
 _recboles_own: Any = None  # what register() has put run_recboles in the place of
 

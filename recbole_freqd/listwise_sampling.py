@@ -5,7 +5,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recbole_freqd.rng import RandomStream
+from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.sampling import gumbel, repeats
 
 _ENTRIES = 2**22  # of lists worked on at once

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from recbole_freqd.compat import Patches
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
 
 
 def literal(text: str) -> Any:

@@ -10,7 +10,7 @@ import re
 from functools import cache
 from typing import Any, Union
 
-from recbole_freqd.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
 from recbole_freqd.own_code import code_of
 
 _KEY_READ = re.compile(r"""config\[\s*["']([^"']+)["']\s*\]""")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.launch import Launch
 
 _JOBS = ("compare", "hyper", "analyze", "sweep", "export")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from recbole_freqd.checkpoint import write_atomically
 from recbole_freqd.compat import Patches
-from recbole_freqd.errors import CheckpointError
+from recbole_freqd.core.errors import CheckpointError
+from recbole_freqd.core.files import write_atomically
 from recbole_freqd.identity import tokens
 from recbole_freqd.significance import PerUser
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from recbole_freqd.extras import require
-from recbole_freqd.writing import write_atomically
+from recbole_freqd.core.errors import require
+from recbole_freqd.core.files import write_atomically
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; markers differ as well.
 _BLUE, _ORANGE, _GREY, _BLACK = "#0072B2", "#D55E00", "#7F7F7F", "#000000"

@@ -99,7 +99,7 @@ def _hook_complaints() -> None:
     from recbole.config.configurator import Config
 
     from recbole_freqd.config import recboles_error
-    from recbole_freqd.errors import FreqDError
+    from recbole_freqd.core.errors import FreqDError
     from recbole_freqd.model_classes import check_dataset_name, check_model_name
 
     initialise, find_names = Config.__init__, Config._get_model_and_dataset

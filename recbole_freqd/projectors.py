@@ -5,9 +5,9 @@ from typing import Any, Callable, Optional, Union
 import torch
 from torch import nn
 
-from recbole_freqd.errors import ConfigError
-from recbole_freqd.rng import RandomStream
-from recbole_freqd.rows import WeightedSums
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rng import RandomStream
+from recbole_freqd.core.rows import WeightedSums
 
 
 class LinearProjector(nn.Module):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from recbole_freqd import __version__, analysing, comparing
-from recbole_freqd.errors import ConfigError, FreqDError, shown
+from recbole_freqd.core.errors import ConfigError, FreqDError, shown
 from recbole_freqd.launch import Launch
 from recbole_freqd.options import (
     add_export,
@@ -221,8 +221,9 @@ def fill_in(
     """What the user gave, with the script's own defaults below it."""
     import yaml
 
-    from recbole_freqd.config import TEACHER, asking_recbole, read_external
-    from recbole_freqd.settings import properties_folder
+    from recbole_freqd.config import asking_recbole, read_external
+    from recbole_freqd.core.schema import properties_folder
+    from recbole_freqd.key_names import TEACHER
 
     text = (properties_folder() / "quick_start.yaml").read_text(encoding="utf-8")
     with asking_recbole():
@@ -245,9 +246,11 @@ def _defaults_of_this_job(
     options: argparse.Namespace, defaults: dict[str, Any], given: dict[str, Any]
 ) -> dict[str, Any]:
     """The main job's settings, less those that would be wrong beside what the user gave."""
-    from recbole_freqd.config import CHECKPOINT, RECIPE, TEACHER, trainer_names
+    from recbole_freqd.config import trainer_names
+    from recbole_freqd.core.schema import method_keys
+    from recbole_freqd.key_names import TEACHER
     from recbole_freqd.losses import LOSSES
-    from recbole_freqd.settings import method_keys
+    from recbole_freqd.teacher_keys import CHECKPOINT, RECIPE
 
     teacher = given.get(TEACHER)
     if isinstance(teacher, dict) and not {CHECKPOINT, RECIPE} & set(teacher):
@@ -306,9 +309,8 @@ def make_config(
 
 def report_run(report: Any, config: Any, rows: list[dict[str, Any]], folder: Path) -> None:
     """Prints the table; saves ``results.json`` and ``results.md`` in a folder of the run's own."""
-    from recbole_freqd.checkpoint import new_checkpoint_path, write_json
     from recbole_freqd.compat import shims_installed
-    from recbole_freqd.writing import write_text
+    from recbole_freqd.core.files import new_checkpoint_path, write_json, write_text
 
     stem = f"{config['dataset']}-{config['model']}-{rows[-1]['trainer'] or 'alone'}"
     home = Path(new_checkpoint_path(folder, stem)).with_suffix("")

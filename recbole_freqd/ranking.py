@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from recbole_freqd.catalogue import Ranker, user_blocks
-from recbole_freqd.rng import rng_untouched
+from recbole_freqd.core.rankers import Ranker, user_blocks
+from recbole_freqd.core.rng import rng_untouched
 from recbole_freqd.svd import Scores
 
 _PAIRS = 4096  # scored at once by predict: RecBole's default eval_batch_size

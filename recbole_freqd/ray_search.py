@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Callable, Optional
 
-from recbole_freqd.errors import ConfigError, FreqDError
+from recbole_freqd.core.errors import ConfigError, FreqDError
 from recbole_freqd.hyper import Objective, Search, attempt
 from recbole_freqd.spaces import with_keys
 from recbole_freqd.trials import Record

@@ -11,17 +11,13 @@ from typing import Any, Callable, Optional
 import numpy as np
 import torch
 
-from recbole_freqd.checkpoint import (
-    fingerprint,
-    load_checkpoint,
-    new_checkpoint_path,
-    write_atomically,
-)
+from recbole_freqd.checkpoint import load_checkpoint
+from recbole_freqd.core.files import fingerprint, new_checkpoint_path, write_atomically
+from recbole_freqd.core.rng import set_streams, streams
 from recbole_freqd.distributed import DistributedTrainer
 from recbole_freqd.features import registered_adapter
 from recbole_freqd.identity import run_identity
 from recbole_freqd.processes import as_in_one_process
-from recbole_freqd.rng import set_streams, streams
 from recbole_freqd.state_file import StateFile
 
 

@@ -1,8 +1,8 @@
 """What losses draw: free items, ranks from one law, tournaments, pairs, distinct ids, noise.
 
 Everything is drawn for a batch of users at once, exactly, from a
-:class:`recbole_freqd.rng.RandomStream`; id 0, RecBole's padding, is never drawn but stands where
-there is nothing to draw.
+:class:`recbole_freqd.core.rng.RandomStream`; id 0, RecBole's padding, is never drawn but stands
+where there is nothing to draw.
 """
 
 from typing import Any, Callable, Optional
@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recbole_freqd.rng import RandomStream
+from recbole_freqd.core.rng import RandomStream
 
 _ROUNDS = 32
 _TINY = 1e-300  # a chance that has underflown is still more than none

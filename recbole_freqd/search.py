@@ -13,11 +13,11 @@ import random
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from recbole_freqd.errors import ConfigError, did_you_mean
+from recbole_freqd.core.errors import ConfigError, did_you_mean
+from recbole_freqd.core.files import parse_yaml, read_yaml
+from recbole_freqd.core.schema import is_number, method_keys, properties_folder
 from recbole_freqd.features import registered_adapter
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.settings import is_number, method_keys, properties_folder
-from recbole_freqd.yaml_files import parse_yaml, read_yaml
 
 STUDENT, TEACHER, ALONE = "student", "teacher", "alone"
 # What is compared is compared under equal conditions: these are nobody's to choose.

@@ -20,7 +20,7 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd.bands import Bands
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.filters import PolynomialFilter
 from recbole_freqd.graph import EntityGraph
 

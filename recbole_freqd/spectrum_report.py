@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from recbole_freqd import spectrum_plots as plots
-from recbole_freqd.writing import write_json, write_text
+from recbole_freqd.core.files import write_json, write_text
 
 _CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from recbole_freqd.checkpoint import load_plain, write_atomically
-from recbole_freqd.errors import CheckpointError
-from recbole_freqd.locks import acquired
+from recbole_freqd.checkpoint import load_plain
+from recbole_freqd.core.errors import CheckpointError
+from recbole_freqd.core.files import write_atomically
+from recbole_freqd.core.locks import acquired
 
 _PATIENCE = 6.0  # seconds; the workers of a loader outlive a killed process by 5, and hold its lock
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import Any, Callable, NamedTuple
 import numpy as np
 import torch
 
-from recbole_freqd.errors import CheckpointError
+from recbole_freqd.core.errors import CheckpointError
 
 STORAGES = {
     "FloatStorage": torch.float32,

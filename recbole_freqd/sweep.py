@@ -10,13 +10,11 @@ from typing import Any, Callable, Optional
 
 from recbole_freqd import __version__
 from recbole_freqd.cells import note_failure
-from recbole_freqd.checkpoint import fingerprint, read_json, write_json
 from recbole_freqd.config import trainer_names
-from recbole_freqd.errors import ConfigError, TrainingError
-from recbole_freqd.extras import require
+from recbole_freqd.core.errors import ConfigError, TrainingError, require
+from recbole_freqd.core.files import fingerprint, read_json, write_json, write_text
+from recbole_freqd.core.locks import outcomes_when_free, working_on
 from recbole_freqd.identity import planned_identity
-from recbole_freqd.locks import outcomes_when_free, working_on
-from recbole_freqd.writing import write_text
 
 _SYMBOLS = {"alpha": "α", "beta": "β"}
 _MOST_VALUES = 1000

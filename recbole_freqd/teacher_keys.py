@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from recbole_freqd.checks import check_recipe_values
-from recbole_freqd.errors import ConfigError, listed, shown
+from recbole_freqd.core.errors import ConfigError, listed, shown
+from recbole_freqd.core.schema import nearest, read_keys
 from recbole_freqd.key_names import TEACHER
 from recbole_freqd.model_classes import name_of_class
-from recbole_freqd.settings import nearest, read_keys
 
 RECIPE, CHECKPOINT = "model", "checkpoint"
 # Keys of RecBole's properties/overall.yaml that its own lists of arguments forget; and one of ours.

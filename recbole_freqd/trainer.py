@@ -13,8 +13,9 @@ from torch.nn.utils import clip_grad_norm_
 
 from recbole_freqd import compat
 from recbole_freqd.config import complete_in_place, trainer_names
+from recbole_freqd.core.errors import ConfigError, TrainingError
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.distiller import Distiller
-from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.features import (
     StudentRanker,
     closed_form_error,
@@ -25,7 +26,6 @@ from recbole_freqd.features.check import whole_features
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.ranking import undisturbed
 from recbole_freqd.resume import over
-from recbole_freqd.rows import FeatureRows
 from recbole_freqd.sidecar import SidecarTrainer
 from recbole_freqd.teacher import Teacher, find_teacher
 

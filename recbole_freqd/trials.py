@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
-from recbole_freqd.errors import CheckpointError
-from recbole_freqd.locks import working_on
-from recbole_freqd.writing import write_text
+from recbole_freqd.core.errors import CheckpointError
+from recbole_freqd.core.files import write_text
+from recbole_freqd.core.locks import working_on
 
 Record = dict[str, Any]
 logger = logging.getLogger(__name__)

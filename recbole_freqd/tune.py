@@ -8,18 +8,19 @@ from typing import Any, Callable, Optional
 
 from recbole_freqd import runs, search
 from recbole_freqd.cells import made_with, note_failure, say_other_commits
-from recbole_freqd.checkpoint import fingerprint
 from recbole_freqd.comparison import config_of
-from recbole_freqd.config import CHECKPOINT, TEACHER, asking_recbole, keys_known_to
-from recbole_freqd.errors import ConfigError, TrainingError
+from recbole_freqd.config import asking_recbole, keys_known_to
+from recbole_freqd.core.errors import ConfigError, TrainingError
+from recbole_freqd.core.files import fingerprint, write_yaml
+from recbole_freqd.core.locks import outcomes_when_free
 from recbole_freqd.frozen import made_for, refuse_fixed
 from recbole_freqd.identity import planned_identity
-from recbole_freqd.locks import outcomes_when_free
+from recbole_freqd.key_names import TEACHER
 from recbole_freqd.progress import Countdown
 from recbole_freqd.search import Space
 from recbole_freqd.teacher.recipe import is_closed_form, recipe_config
+from recbole_freqd.teacher_keys import CHECKPOINT
 from recbole_freqd.trials import TrialLog
-from recbole_freqd.yaml_files import write_yaml
 
 _FAILED = "trials"  # the folder of the tracebacks
 

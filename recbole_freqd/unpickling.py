@@ -19,7 +19,7 @@ import torch
 
 from recbole_freqd import stored_values
 from recbole_freqd.archive import Archive, Damaged
-from recbole_freqd.errors import CheckpointError
+from recbole_freqd.core.errors import CheckpointError
 
 CONFIG = ("recbole.config.configurator", "Config")
 _SPARSE = {

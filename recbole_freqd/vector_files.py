@@ -1,18 +1,15 @@
 """Tables of vectors with their names, written block by block: NumPy's .npz, and Parquet."""
 
-import hashlib
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any, Callable
 
 import numpy as np
 import scipy.sparse as sp
 
-from recbole_freqd.errors import ConfigError
-from recbole_freqd.extras import require
-from recbole_freqd.writing import PathLike, replacing
+from recbole_freqd.core.errors import ConfigError, require
+from recbole_freqd.core.files import PathLike, replacing
 
 FORMATS = ("npz", "parquet")
 _TOKENS_AT_ONCE = 65536
@@ -115,12 +112,3 @@ def write_csr(path: PathLike, matrix: sp.csr_array) -> None:
     """A sparse matrix as ``scipy.sparse.load_npz`` reads it, and NumPy without pickle."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         sp.save_npz(file, matrix, compressed=False)
-
-
-def sha256(path: PathLike) -> str:
-    """The checksum that ``sha256sum`` prints for a file."""
-    made = hashlib.sha256()
-    with open(Path(path), "rb") as file:
-        while block := file.read(2**20):
-            made.update(block)
-    return made.hexdigest()

@@ -8,8 +8,8 @@ from typing import Any, Callable, Optional
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import FeatureRanker, top_items
-from recbole_freqd.errors import CheckpointError, ConfigError
+from recbole_freqd.core.errors import CheckpointError, ConfigError
+from recbole_freqd.core.rankers import FeatureRanker, top_items
 from recbole_freqd.features import adapter_of
 from recbole_freqd.features.base import FeatureAdapter
 from recbole_freqd.features.check import ranks_alike, some_users, whole_table

@@ -8,9 +8,9 @@ import torch
 import torch.distributed as dist
 
 from recbole_freqd.compat import Patches
-from recbole_freqd.errors import CheckpointError, FreqDError
+from recbole_freqd.core.errors import CheckpointError, FreqDError
+from recbole_freqd.core.rows import is_mapped
 from recbole_freqd.processes import Processes
-from recbole_freqd.rows import is_mapped
 
 BROKEN_STEP = 2
 
@@ -30,7 +30,8 @@ def watched(patches, owner, name, note):
 @contextmanager
 def notes():
     """While open, what is made once, drawn and differentiated is written down."""
-    from recbole_freqd import graph, rng
+    from recbole_freqd import graph
+    from recbole_freqd.core import rng
     from recbole_freqd.losses import freqd
     from recbole_freqd.teacher import recipe
     from recbole_freqd.trainer import DistillationTrainer
@@ -154,7 +155,7 @@ def every(models, launched):
 
     register()
     from recbole_freqd import runs
-    from recbole_freqd.checkpoint import fingerprint
+    from recbole_freqd.core.files import fingerprint
     from recbole_freqd.quick_start import make_config
 
     other = []

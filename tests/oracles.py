@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import FeatureRanker
+from recbole_freqd.core.rankers import FeatureRanker
 
 
 def earlier_teachers(count: int, n_users: int = 9, n_items: int = 10) -> list:

@@ -11,7 +11,7 @@ import torch
 
 from recbole_freqd import analyze, spectrum_report
 from recbole_freqd.checkpoint import load_plain, sidecar_path
-from recbole_freqd.errors import ConfigError, TeacherError
+from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.graph import cooccurrence_graph
 from recbole_freqd.quick_start import main
 from recbole_freqd.spectrum import least_squares
@@ -90,8 +90,8 @@ def test_one_student_with_a_sidecar_is_seen_through_its_own_projector(analysed):
 
 
 def test_a_linear_projector_is_read_from_its_tensors_as_well():
+    from recbole_freqd.core.rng import RandomStream
     from recbole_freqd.projectors import LinearProjector
-    from recbole_freqd.rng import RandomStream
 
     own = LinearProjector(3, 5, RandomStream(7))
     read = analyze._projector(dict(own.state_dict()))

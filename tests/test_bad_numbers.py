@@ -8,13 +8,13 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd import runs
+from recbole_freqd.core.errors import ConfigError, TeacherError, TrainingError
+from recbole_freqd.core.schema import method_keys
 from recbole_freqd.distiller import Distiller
-from recbole_freqd.errors import ConfigError, TeacherError, TrainingError
 from recbole_freqd.features import extract_features, student_adapter
 from recbole_freqd.graph import cooccurrence_graph
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.quick_start import run_recbole_freqd
-from recbole_freqd.settings import method_keys
 from recbole_freqd.teacher.values import check_features
 from recbole_freqd.trainer import FreqDTrainer
 from tests.oracles import SHORT_LISTS, random_interactions

@@ -5,15 +5,9 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd import catalogue
-from recbole_freqd.catalogue import (
-    FeatureRanker,
-    RowsRanker,
-    candidates,
-    top_blocks,
-    top_items,
-)
-from recbole_freqd.rows import FeatureRows
+from recbole_freqd.core import rankers as catalogue
+from recbole_freqd.core.rankers import FeatureRanker, RowsRanker, candidates, top_blocks, top_items
+from recbole_freqd.core.rows import FeatureRows
 from tests.oracles import random_interactions
 
 N_USERS, N_ITEMS, WIDTH = 9, 10, 4

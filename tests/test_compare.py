@@ -16,7 +16,7 @@ from recbole_freqd import comparing, comparison, runs
 from recbole_freqd.cells import CellStore, check_shared_teacher
 from recbole_freqd.comparison import check_seeds, read_methods
 from recbole_freqd.comparison_report import in_words, markdown, summarise, table_lines
-from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
+from recbole_freqd.core.errors import CheckpointError, ConfigError, TrainingError
 from recbole_freqd.per_user import by_token, load_users, recording
 from recbole_freqd.plots import comparison_figure, comparison_plot
 from recbole_freqd.quick_start import _parse, main

@@ -21,7 +21,7 @@ import pytest
 
 from recbole_freqd import compat
 from recbole_freqd.compat import shims
-from recbole_freqd.errors import CompatibilityError
+from recbole_freqd.core.errors import CompatibilityError
 
 ROOT = Path(compat.__file__).resolve().parents[2]
 # torch, whenever it refuses one of RecBole's checkpoints

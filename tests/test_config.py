@@ -19,17 +19,17 @@ from recbole_freqd.config import (
     complete_in_place,
     deep_merge,
     fold_dotted,
-    inherited_keys,
     method_options,
     no_command_line,
     read_external,
     teacher_config,
     trainer_names,
 )
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.schema import method_keys
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.model_classes import check_model_name, general_models
-from recbole_freqd.settings import method_keys
+from recbole_freqd.teacher_keys import inherited_keys
 
 random_inputs = settings(deadline=None, database=None)
 RECBOLE = Path(recbole.__file__).parent

@@ -19,13 +19,13 @@ from filelock import FileLock
 import recbole_freqd
 from recbole_freqd import compat
 from recbole_freqd.compat.launch import only_nccl
+from recbole_freqd.core.errors import ConfigError, TrainingError
+from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.distributed import DistributedTrainer
-from recbole_freqd.errors import ConfigError, TrainingError
 from recbole_freqd.launch import Launch
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.processes import Processes
 from recbole_freqd.quick_start import main
-from recbole_freqd.rng import RandomStream
 from tests import many
 from tests.test_models import KEYS, can_be_student, general_models, marks, subset  # noqa: F401
 

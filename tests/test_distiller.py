@@ -4,9 +4,9 @@ import pytest
 import torch
 from recbole.config import Config
 
+from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.distiller import BatchReader, Distiller, training_matrix
 from recbole_freqd.features import EmbeddingTables
-from recbole_freqd.rng import RandomStream
 
 FIELDS = {
     "USER_ID_FIELD": "user_id",

@@ -13,7 +13,8 @@ import torch
 import yaml
 
 import recbole_freqd
-from recbole_freqd import runs, settings
+from recbole_freqd import runs
+from recbole_freqd.core import schema as settings
 from recbole_freqd.features import ADAPTERS
 from recbole_freqd.identity import pairs, tokens
 from recbole_freqd.losses import LOSSES

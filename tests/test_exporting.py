@@ -13,7 +13,7 @@ import torch
 
 import recbole_freqd
 from recbole_freqd import exporting, runs
-from recbole_freqd.errors import CheckpointError, ConfigError
+from recbole_freqd.core.errors import CheckpointError, ConfigError
 from recbole_freqd.identity import tokens
 from recbole_freqd.quick_start import main
 from recbole_freqd.ranking import score_users

@@ -7,13 +7,13 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rng import RandomStream
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.losses import experts as experts_module
 from recbole_freqd.losses.experts import annealed
 from recbole_freqd.losses.topology import group_errors, topology_error
-from recbole_freqd.rng import RandomStream
-from recbole_freqd.rows import FeatureRows
 from recbole_freqd.sampling import distinct, gumbel
 from tests.oracles import random_interactions
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_freqd.errors import ConfigError, TeacherError
+from recbole_freqd.core.errors import ConfigError, TeacherError
+from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features import (
     ADAPTERS,
     EmbeddingTables,
@@ -24,7 +25,6 @@ from recbole_freqd.features import (
     student_adapter,
 )
 from recbole_freqd.ranking import evaluating, score_users, undisturbed
-from recbole_freqd.settings import read_keys
 
 # One model or more of each family: (its keys, whether its scores are the sigmoid of the products).
 SMALL_VAE = {"mlp_hidden_size": [6], "latent_dimension": 4}

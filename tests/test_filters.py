@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.filters import PolynomialFilter
 from recbole_freqd.graph import EntityGraph, cooccurrence_graph
 from tests.oracles import dense_filter, random_interactions

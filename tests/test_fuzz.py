@@ -13,9 +13,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recbole_freqd.errors import FreqDError
+from recbole_freqd.core.errors import FreqDError
+from recbole_freqd.core.schema import method_keys, read_keys
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.settings import method_keys, read_keys
 
 TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 1, "train_batch_size": 512}
 OURS = sorted({key for name in LOSSES.names() for key in method_keys(name)} | {"trainer"})
@@ -175,7 +175,7 @@ def check_message(error, *names):
 
 def parts_of(key):
     """The names a message may call a key by."""
-    from recbole_freqd.errors import shown
+    from recbole_freqd.core.errors import shown
 
     return [key, key.rpartition(".")[2] or key, shown(key)[1:-1], key.partition(".")[0]]
 

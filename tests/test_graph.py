@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rng import RandomStream
+from recbole_freqd.core.rows import csc_matvecs
 from recbole_freqd.filters import PolynomialFilter, graph_filter
 from recbole_freqd.graph import EntityGraph, cooccurrence_graph
-from recbole_freqd.rng import RandomStream
-from recbole_freqd.rows import csc_matvecs
 from tests.oracles import dense_graph, random_interactions
 
 
@@ -200,7 +200,7 @@ def test_a_row_that_loses_all_its_edges_is_not_isolated():
 @pytest.mark.parametrize("in_place", [False, True])
 def test_weighted_sums_have_the_gradient_of_the_dense_product(in_place, form, monkeypatch):
     if form == "torch":
-        monkeypatch.setattr("recbole_freqd.rows.csc_matvecs", None)
+        monkeypatch.setattr("recbole_freqd.core.rows.csc_matvecs", None)
     else:
         assert csc_matvecs is not None  # this SciPy has it where we look for it
     made = graph_filter(

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_freqd.catalogue import FeatureRanker
 from recbole_freqd.checkpoint import load_checkpoint
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rankers import FeatureRanker
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses import HetCompLoss, hetcomp
-from recbole_freqd.rows import FeatureRows
 from tests.oracles import earlier_teachers, random_interactions
 from tests.test_listwise_losses import (
     EVERYONE,

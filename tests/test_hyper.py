@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from recbole_freqd import hyper, runs, spaces
-from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
+from recbole_freqd.core.errors import CheckpointError, ConfigError, TrainingError
+from recbole_freqd.core.schema import properties_folder
 from recbole_freqd.quick_start import main
-from recbole_freqd.settings import properties_folder
 from recbole_freqd.trials import TrialLog
 
 GRID = "freqd_alpha choice [0.1,0.3,0.5]\nfreqd_beta choice [0.3,1.0]\n"

@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from recbole_freqd.checkpoint import fingerprint
+from recbole_freqd.core.files import fingerprint
 from recbole_freqd.identity import planned_identity, weights_hash
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.model_classes import class_fingerprint

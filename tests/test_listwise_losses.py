@@ -7,12 +7,12 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import FeatureRanker, Ranker, RowsRanker, top_items
+from recbole_freqd.core.rankers import FeatureRanker, Ranker, RowsRanker, top_items
+from recbole_freqd.core.rng import RandomStream
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.listwise_sampling import UniformOutside, distinct_below, weighted_draw
 from recbole_freqd.losses import LOSSES, listwise
 from recbole_freqd.losses.listwise import masked_logsumexp, relaxed_ranking
-from recbole_freqd.rng import RandomStream
-from recbole_freqd.rows import FeatureRows
 from tests.oracles import SHORT_LISTS, random_interactions
 
 N_USERS, N_ITEMS, WIDTH = 9, 10, 3
@@ -556,7 +556,7 @@ def test_under_autocast_scores_are_those_of_single_precision(name):
 
 @every_method
 def test_blocks_of_any_size_give_lists_of_the_same_kind(name, monkeypatch):
-    monkeypatch.setattr("recbole_freqd.catalogue.BUDGET_BYTES", 1)
+    monkeypatch.setattr("recbole_freqd.core.rankers.BUDGET_BYTES", 1)
     monkeypatch.setattr(listwise, "BUDGET_BYTES", 1)
     options = {key: 500 for key in SHORT_LISTS[name] if key in ("k", "sampled", "uninteresting")}
     student, small = tables(2), make(name, **options)

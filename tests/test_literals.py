@@ -9,7 +9,7 @@ import pytest
 
 from recbole_freqd import compat
 from recbole_freqd.config import teacher_config
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.literals import literal, strings_as_they_are
 
 ROOT = Path(__file__).resolve().parents[1]

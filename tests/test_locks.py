@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from recbole_freqd import locks
-from recbole_freqd.errors import CheckpointError
-from recbole_freqd.locks import each_when_free, working_on
+from recbole_freqd.core import locks
+from recbole_freqd.core.errors import CheckpointError
+from recbole_freqd.core.locks import each_when_free, working_on
 
 PATH = Path("folder/thing")
 

@@ -5,12 +5,12 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.errors import ConfigError, TeacherError
+from recbole_freqd.core.errors import ConfigError, TeacherError
+from recbole_freqd.core.schema import method_keys
 from recbole_freqd.filters import PolynomialFilter
 from recbole_freqd.graph import cooccurrence_graph
 from recbole_freqd.losses import LOSSES, FDLoss, FreqDLoss
 from recbole_freqd.losses.distances import projected_distance, row_distance
-from recbole_freqd.settings import method_keys
 from tests.oracles import (
     SHORT_LISTS,
     WITHOUT_CHANCE,
@@ -462,7 +462,7 @@ def test_a_cosine_of_one_dimension_teaches_nothing_and_is_refused(side):
 def test_with_a_mask_per_step_an_entity_has_one_mask_however_often_it_occurs():
     loss = make(keep_prob=0.3, mask="step", projector="linear")
     ids = torch.tensor([5, 6, 7, 5, 6, 7])
-    from recbole_freqd.rows import as_rows
+    from recbole_freqd.core.rows import as_rows
 
     distances = loss.distances("item", as_rows(features(D_S, D_S, 2)), ids)
     assert torch.equal(distances[:3], distances[3:])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.features import ADAPTERS, adapter_of, extract_features, student_adapter
 from recbole_freqd.features.check import ranks_alike
 from recbole_freqd.model_classes import general_models
@@ -555,7 +555,7 @@ def test_a_students_scores_are_those_it_ranks_by_and_train_it(name, taught):
 
 @every_model
 def test_a_teacher_ranks_by_its_own_scores(name, teaching):
-    from recbole_freqd.catalogue import FeatureRanker, top_items
+    from recbole_freqd.core.rankers import FeatureRanker, top_items
 
     run = teaching(name)
     teacher, dataset = run.trainer.teacher, run.data[0]._dataset

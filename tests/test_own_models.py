@@ -16,7 +16,8 @@ from recbole.utils import InputType
 from torch import nn
 from torch.nn import functional as F
 
-from recbole_freqd.errors import CheckpointError, ConfigError
+from recbole_freqd.core.errors import CheckpointError, ConfigError
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features import (
     ADAPTERS,
     EmbeddingTables,
@@ -31,7 +32,6 @@ from recbole_freqd.features import (
 from recbole_freqd.features.closed_form import OnlyScores
 from recbole_freqd.features.own import OwnMethod
 from recbole_freqd.ranking import ScoredUsers, score_users, undisturbed
-from recbole_freqd.rows import FeatureRows
 from recbole_freqd.teacher.recipe import recipe_config
 
 # RecBole knows the defaults of its own models only: a subclass has to be told.

@@ -65,7 +65,7 @@ def test_the_installed_wheel_trains_from_another_folder(wheel, tiny_data, tmp_pa
     assert done.returncode == 0, done.stderr[-3000:]
     assert "distilled (FreqD)" in done.stdout
     assert list(elsewhere.glob("freqd_runs/tiny-BPR-FreqD-*/results.json"))
-    where = "import recbole_freqd, recbole_freqd.settings as s; print(recbole_freqd.__file__, s.properties_folder())"
+    where = "import recbole_freqd, recbole_freqd.core.schema as s; print(recbole_freqd.__file__, s.properties_folder())"
     shown = subprocess.run(
         [sys.executable, "-c", where],
         cwd=elsewhere, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True,

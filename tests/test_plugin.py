@@ -11,7 +11,7 @@ import pytest
 
 import recbole_freqd
 from recbole_freqd import compat
-from recbole_freqd.errors import CompatibilityError, ConfigError
+from recbole_freqd.core.errors import CompatibilityError, ConfigError
 from recbole_freqd.trainer import DistillationTrainer
 
 ROOT = Path(recbole_freqd.__file__).resolve().parents[1]

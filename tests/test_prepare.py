@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recbole_freqd.errors import CheckpointError, ConfigError
+from recbole_freqd.core.errors import CheckpointError, ConfigError
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 DATA = os.environ.get("RECBOLE_FREQD_DATA", "")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.quick_start import main, run_recbole_freqd
 
 ROOT = Path(__file__).resolve().parent.parent

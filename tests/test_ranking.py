@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import recbole_freqd.catalogue as catalogue
+import recbole_freqd.core.rankers as catalogue
 import recbole_freqd.ranking as ranking
-from recbole_freqd.catalogue import user_blocks
+from recbole_freqd.core.rankers import user_blocks
 from recbole_freqd.ranking import ScoredUsers, evaluating, score_users, undisturbed
 
 CPU = torch.device("cpu")

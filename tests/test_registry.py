@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.registry import Registry
+from recbole_freqd.core.schema import method_keys
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.registry import Registry
-from recbole_freqd.settings import method_keys
 
 
 @pytest.fixture

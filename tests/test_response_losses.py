@@ -7,12 +7,12 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd import catalogue
-from recbole_freqd.catalogue import FeatureRanker, Ranker
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core import rankers as catalogue
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rankers import FeatureRanker, Ranker
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.losses.unkd import pair_shares, popularity_groups
-from recbole_freqd.rows import FeatureRows
 from tests.oracles import random_interactions
 
 NAMES = ["KD", "RD", "CD", "UnKD"]

@@ -15,13 +15,14 @@ import pytest
 import torch
 from filelock import FileLock
 
-from recbole_freqd import state_file, writing
+from recbole_freqd import state_file
 from recbole_freqd.checkpoint import load_checkpoint, load_plain, sidecar_path
-from recbole_freqd.errors import CheckpointError, ConfigError, FreqDError
-from recbole_freqd.identity import file_hash
+from recbole_freqd.core import files as writing
+from recbole_freqd.core.errors import CheckpointError, ConfigError, FreqDError
+from recbole_freqd.core.files import file_hash
+from recbole_freqd.core.rng import set_streams, streams
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.resume import ResumableTrainer, over
-from recbole_freqd.rng import set_streams, streams
 from recbole_freqd.state_file import StateFile
 from recbole_freqd.trainer import DistillationTrainer
 

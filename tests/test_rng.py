@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_freqd.rng import RandomStream, rng_untouched
+from recbole_freqd.core.rng import RandomStream, rng_untouched
 
 
 def draw_everywhere():

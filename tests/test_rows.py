@@ -5,9 +5,9 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from recbole_freqd.core.rows import FeatureRows, as_rows
+from recbole_freqd.core.schema import method_keys
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.rows import FeatureRows, as_rows
-from recbole_freqd.settings import method_keys
 from tests.oracles import SHORT_LISTS, dense_graph, random_interactions
 
 N_USERS, N_ITEMS, WIDTH, TEACHER_WIDTH, K = 9, 10, 3, 5, 2

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd import sampling
-from recbole_freqd.rng import RandomStream
+from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.sampling import FreeItems, RankDraws
 from tests.oracles import random_interactions
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from recbole_freqd import settings
-from recbole_freqd.errors import ConfigError
-from recbole_freqd.settings import Key, method_keys, properties_folder, read_keys, resolve
+from recbole_freqd.core import schema as settings
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.schema import Key, method_keys, properties_folder, read_keys, resolve
 
 FILES = [
     "recbole.yaml",
@@ -285,10 +285,10 @@ def test_resolve_refuses_unknown_options_and_values_that_are_not_allowed(options
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package folder of its own, in which settings.py seems to lie."""
+    """A package folder of its own, in which schema.py seems to lie."""
     folder = tmp_path / "recbole_freqd"
     folder.mkdir()
-    monkeypatch.setattr(settings, "__file__", str(folder / "settings.py"))
+    monkeypatch.setattr(settings, "__file__", str(folder / "core" / "schema.py"))
     return folder
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_freqd.bands import Bands
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.graph import EntityGraph, cooccurrence_graph
 from recbole_freqd.losses import FDLoss, FreqDLoss
 from recbole_freqd.spectrum import (
@@ -279,7 +279,7 @@ def test_the_bands_sum_to_the_loss_of_fd(exact):
 
 
 def as_rows(student):
-    from recbole_freqd.rows import FeatureRows
+    from recbole_freqd.core.rows import FeatureRows
 
     return FeatureRows.of_tables(*student)
 

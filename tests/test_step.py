@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from recbole_freqd.core.rows import FeatureRows, empty_rows, is_mapped
 from recbole_freqd.losses import FreqDLoss
-from recbole_freqd.rows import FeatureRows, empty_rows, is_mapped
 from tests.oracles import random_interactions
 
 N_USERS, N_ITEMS, WIDTH, TEACHER = 9, 10, 3, 7

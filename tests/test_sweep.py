@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from recbole_freqd import runs, spectrum_plots, sweep
-from recbole_freqd.errors import ConfigError, TrainingError
-from recbole_freqd.locks import working_on
+from recbole_freqd.core.errors import ConfigError, TrainingError
+from recbole_freqd.core.locks import working_on
 from recbole_freqd.quick_start import main
 from tests.test_quick_start import tiny_file  # noqa: F401
 

@@ -10,9 +10,9 @@ import torch
 
 import recbole_freqd.identity
 import recbole_freqd.teacher as teacher_room
-from recbole_freqd import locks
-from recbole_freqd.errors import CheckpointError, ConfigError, TeacherError
-from recbole_freqd.rng import rng_untouched
+from recbole_freqd.core import locks
+from recbole_freqd.core.errors import CheckpointError, ConfigError, TeacherError
+from recbole_freqd.core.rng import rng_untouched
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_rng_untouched_restores_after_an_error_too():
 
 @pytest.mark.parametrize("recipe", [{}, {"model": "EASE"}])
 def test_features_are_kept_in_the_precision_and_place_asked_for(find, teacher_recipe, recipe):
-    from recbole_freqd.rows import is_mapped
+    from recbole_freqd.core.rows import is_mapped
 
     keys = {"model": "EASE"} if recipe else teacher_recipe
     plain = find(teacher=keys)

@@ -14,7 +14,7 @@ import torch
 
 from recbole_freqd import runs
 from recbole_freqd.checkpoint import sidecar_path
-from recbole_freqd.errors import TeacherError
+from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.features import extract_features
 from recbole_freqd.teacher import find_teacher, read_fingerprint
 from recbole_freqd.teacher.alignment import Alignment
@@ -226,7 +226,7 @@ def test_identical_data_is_the_students_own(world, trained, find, tmp_path):
 @pytest.mark.parametrize("kind", ["permuted", "subset"])
 @pytest.mark.parametrize("mapped", [False, True])
 def test_half_precision_and_a_mapped_file_stay(world, trained, find, tmp_path, kind, mapped):
-    from recbole_freqd.rows import is_mapped
+    from recbole_freqd.core.rows import is_mapped
 
     spec = {"checkpoint": trained(write(tmp_path / "teacher", WORLDS[kind](world)))}
     student = write(tmp_path / "student", world)
@@ -325,9 +325,9 @@ def test_an_unknown_entity_has_no_part_in_value_gradient_or_graph(
 ):
     from recbole.data import create_dataset, data_preparation
 
+    from recbole_freqd.core.rows import FeatureRows
     from recbole_freqd.distiller import Distiller
     from recbole_freqd.features import EmbeddingTables
-    from recbole_freqd.rows import FeatureRows
 
     config = make_config(
         write(tmp_path / "student", world), student, trainer=method, teacher={"model": "BPR"},

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from recbole_freqd.checkpoint import load_plain, sidecar_path
-from recbole_freqd.errors import CheckpointError, ConfigError, TrainingError
-from recbole_freqd.trainer import DistillationTrainer, FreqDTrainer, dispatching, over
+from recbole_freqd.core.errors import CheckpointError, ConfigError, TrainingError
+from recbole_freqd.resume import over
+from recbole_freqd.trainer import DistillationTrainer, FreqDTrainer, dispatching
 from tests.oracles import dense_filter, dense_graph
 
 PLAIN = {

@@ -14,11 +14,11 @@ import yaml
 import recbole_freqd
 from recbole_freqd import cells, runs, search, tune
 from recbole_freqd.comparison_report import _budget as budget
-from recbole_freqd.errors import ConfigError, TrainingError
+from recbole_freqd.core.errors import ConfigError, TrainingError
+from recbole_freqd.core.schema import method_keys
 from recbole_freqd.frozen import read_frozen
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.search import Rule, draw, read_own, space_of, teacher_space
-from recbole_freqd.settings import method_keys
 from recbole_freqd.trials import TrialLog
 
 TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 1, "train_batch_size": 64}

@@ -12,7 +12,7 @@ import scipy.sparse
 import torch
 
 from recbole_freqd.checkpoint import load_checkpoint, load_plain
-from recbole_freqd.errors import CheckpointError
+from recbole_freqd.core.errors import CheckpointError
 from tests.evil import (
     NONE,
     NOTHING,

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from recbole_freqd import writing
 from recbole_freqd.checkpoint import load_checkpoint, load_plain, sidecar_path
-from recbole_freqd.errors import CheckpointError
-from recbole_freqd.writing import (
+from recbole_freqd.core import files as writing
+from recbole_freqd.core.errors import CheckpointError
+from recbole_freqd.core.files import (
     new_checkpoint_path,
     read_json,
     replacing,
@@ -177,7 +177,7 @@ def test_a_folder_that_is_removed_while_torch_writes_is_an_error(tmp_path):
 
 def in_a_process(code, *arguments, **more):
     """Starts Python on a piece of code that imports this package."""
-    root = str(Path(writing.__file__).resolve().parents[1])
+    root = str(Path(writing.__file__).resolve().parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)], env=environment, text=True,

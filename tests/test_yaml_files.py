@@ -5,7 +5,7 @@ import math
 import pytest
 import yaml
 
-from recbole_freqd.yaml_files import parse_yaml, read_yaml, write_yaml
+from recbole_freqd.core.files import parse_yaml, read_yaml, write_yaml
 
 SPELLINGS = (
     "1e-5 1E5 -1e+3 +2e3 1.5e5 1.e3 1_0e2 .5 5e-1 0.1 12 -3 0x1f 1.2.3 e5 1e 1e-5x -e5 .5e5 .5e+5 "

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from recbole_freqd import runs
+from recbole_freqd.core.files import read_yaml
 from recbole_freqd.plugin import register
 from recbole_freqd.quick_start import make_config
-from recbole_freqd.yaml_files import read_yaml
 
 
 def variants(weight: float) -> dict[str, dict[str, object]]:

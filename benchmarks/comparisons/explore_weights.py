@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_freqd import runs
-from recbole_freqd.errors import FreqDError
+from recbole_freqd.core.errors import FreqDError
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.plugin import register
 from recbole_freqd.quick_start import make_config

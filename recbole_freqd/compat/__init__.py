@@ -13,7 +13,7 @@ from recbole_freqd.compat.launch import one_of_many
 from recbole_freqd.compat.logs import fresh_log_handlers
 from recbole_freqd.compat.patches import Patches
 from recbole_freqd.compat.shims import SHIMS, Shim
-from recbole_freqd.errors import CompatibilityError
+from recbole_freqd.core.errors import CompatibilityError
 
 __all__ = [
     "SHIMS",

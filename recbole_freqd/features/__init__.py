@@ -1,5 +1,6 @@
 """RecBole model -> (user features, item features): one adapter per model family."""
 
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features import closed_form, encoders, histories, propagated, tables  # noqa: F401
 from recbole_freqd.features.base import ADAPTERS, FeatureAdapter, adapts
 from recbole_freqd.features.extract import check_teacher, extract_features
@@ -12,7 +13,6 @@ from recbole_freqd.features.student import (
     student_adapter,
 )
 from recbole_freqd.features.tables import EmbeddingTables
-from recbole_freqd.rows import FeatureRows
 
 __all__ = [
     "ADAPTERS",

@@ -5,9 +5,9 @@ from typing import Any, Callable, Optional
 import torch
 from torch import nn
 
+from recbole_freqd.core.registry import Registry
+from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.ranking import ScoredUsers
-from recbole_freqd.registry import Registry
-from recbole_freqd.rows import FeatureRows, Features
 from recbole_freqd.svd import Scores
 
 Biases = tuple[Optional[torch.Tensor], Optional[torch.Tensor]]

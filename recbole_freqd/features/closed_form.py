@@ -4,8 +4,8 @@ from typing import Any, Optional
 
 from torch import nn
 
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import FeatureAdapter, adapts
-from recbole_freqd.rows import FeatureRows
 from recbole_freqd.svd import FactoredScores, Scores
 
 

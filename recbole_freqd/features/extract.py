@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from recbole_freqd.errors import ConfigError, TeacherError
+from recbole_freqd.core.errors import ConfigError, TeacherError
+from recbole_freqd.core.rows import Features, empty_rows
+from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
 from recbole_freqd.features.check import (
     ORDER_TOLERANCE,
@@ -19,8 +21,6 @@ from recbole_freqd.features.check import (
 from recbole_freqd.features.find import adapter_of
 from recbole_freqd.features.own import OwnMethod, warn_of_other_order
 from recbole_freqd.ranking import ScoredUsers, score_users, undisturbed
-from recbole_freqd.rows import Features, empty_rows
-from recbole_freqd.settings import read_keys
 from recbole_freqd.svd import FactoredScores, Scores, low_rank_features
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def extract_features(
         progress: Whether to show a bar while scores are computed.
         dtype: Of the features; ``torch.float16`` halves their memory.
         mapped: Whether they are put into a file that is paged in and out, block by block, on the
-            CPU; see :func:`recbole_freqd.rows.empty_rows`.
+            CPU; see :func:`recbole_freqd.core.rows.empty_rows`.
         check: Whether features that are not finite are refused, the padding row apart.
 
     Returns:

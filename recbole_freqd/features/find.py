@@ -5,7 +5,7 @@ from typing import Optional
 
 from torch import nn
 
-from recbole_freqd.extras import require
+from recbole_freqd.core.errors import require
 from recbole_freqd.features.base import ADAPTERS, FeatureAdapter
 from recbole_freqd.features.closed_form import OnlyScores
 from recbole_freqd.features.own import OwnMethod, by_convention

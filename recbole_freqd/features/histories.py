@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import Biases, FeatureAdapter, adapts
-from recbole_freqd.rows import FeatureRows
 
 
 def _sum_of_history(model: nn.Module, users: torch.Tensor, mode: str = "sum") -> torch.Tensor:

@@ -6,12 +6,12 @@ from typing import Any, Optional
 import torch
 from torch import nn
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import FeatureAdapter
 from recbole_freqd.features.propagated import PropagatedEmbeddings
 from recbole_freqd.features.tables import EmbeddingTables
 from recbole_freqd.ranking import undisturbed
-from recbole_freqd.rows import FeatureRows
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import nn
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import FeatureAdapter, adapts
-from recbole_freqd.rows import FeatureRows
 
 
 @adapts("LightGCN", "DGCF")

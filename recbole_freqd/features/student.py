@@ -9,15 +9,15 @@ from typing import Any, Callable, Optional
 import torch
 from torch import nn
 
-from recbole_freqd.catalogue import FeatureRanker, Ranker
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rankers import FeatureRanker, Ranker
+from recbole_freqd.core.rng import rng_untouched
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
 from recbole_freqd.features.check import as_if_trained, ranks_alike, whole_table
 from recbole_freqd.features.find import adapter_of, is_registered, registered_adapter
 from recbole_freqd.features.own import OwnMethod, warn_of_other_order
 from recbole_freqd.ranking import ModelRanker, evaluating, score_pairs, undisturbed
-from recbole_freqd.rng import rng_untouched
-from recbole_freqd.rows import FeatureRows
 
 
 def closed_form_error(name: str) -> ConfigError:
@@ -136,8 +136,8 @@ def _scoring(rows: FeatureRows, model: nn.Module, adapter: FeatureAdapter) -> Fe
 class StudentRanker(Ranker):
     """How a student ranks from when it is first asked, in eval mode; the student is left as it was.
 
-    By :meth:`recbole_freqd.rows.FeatureRows.scores`: dot products of features that are read once,
-    biases included, or, where it has none that rank as it does, what it predicts.
+    By :meth:`recbole_freqd.core.rows.FeatureRows.scores`: dot products of features that are read
+    once, biases included, or, where it has none that rank as it does, what it predicts.
 
     Args:
         model: The student.

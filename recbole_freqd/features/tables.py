@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import Biases, FeatureAdapter, adapts
-from recbole_freqd.rows import FeatureRows
 
 
 @adapts("BPR")

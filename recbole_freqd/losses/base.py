@@ -8,13 +8,13 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recbole_freqd.catalogue import FeatureRanker, Ranker
-from recbole_freqd.errors import ConfigError, FreqDError, TeacherError
+from recbole_freqd.core.errors import ConfigError, FreqDError, TeacherError
+from recbole_freqd.core.rankers import FeatureRanker, Ranker
+from recbole_freqd.core.registry import Registry
+from recbole_freqd.core.rng import RandomStream
+from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.core.schema import resolve
 from recbole_freqd.graph import SIDES
-from recbole_freqd.registry import Registry
-from recbole_freqd.rng import RandomStream
-from recbole_freqd.rows import FeatureRows, Features
-from recbole_freqd.settings import resolve
 
 
 def here(work: Callable[[], Any]) -> Any:

@@ -4,11 +4,11 @@ import scipy.sparse as sp
 import torch
 from torch.nn import functional as F
 
-from recbole_freqd.catalogue import Ranker, top_blocks, user_blocks
+from recbole_freqd.core.rankers import Ranker, top_blocks, user_blocks
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.listwise_sampling import distinct_below
 from recbole_freqd.losses.base import LOSSES
 from recbole_freqd.losses.response import RowwiseResponseLoss
-from recbole_freqd.rows import FeatureRows
 from recbole_freqd.sampling import FreeItems, RankDraws
 
 

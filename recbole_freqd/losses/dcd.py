@@ -8,12 +8,12 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recbole_freqd.catalogue import Ranker, candidates, top_items, user_blocks
+from recbole_freqd.core.rankers import Ranker, candidates, top_items, user_blocks
+from recbole_freqd.core.rng import RandomStream
+from recbole_freqd.core.rows import FeatureRows, Features, as_rows
 from recbole_freqd.listwise_sampling import weighted_draw
 from recbole_freqd.losses.base import LOSSES
 from recbole_freqd.losses.ranking import RelaxedRankingLoss, relaxed_loss
-from recbole_freqd.rng import RandomStream
-from recbole_freqd.rows import FeatureRows, Features, as_rows
 
 logger = logging.getLogger(__name__)
 

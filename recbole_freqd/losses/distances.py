@@ -5,8 +5,8 @@ from typing import Callable, Optional
 import torch
 from torch.nn import functional as F
 
-from recbole_freqd.errors import ConfigError
-from recbole_freqd.rows import single_precision
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rows import single_precision
 
 
 def row_distance(student: torch.Tensor, teacher: torch.Tensor, distance: str) -> torch.Tensor:

@@ -6,13 +6,13 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recbole_freqd.catalogue import Ranker
+from recbole_freqd.core.rankers import Ranker
+from recbole_freqd.core.rng import RandomStream
+from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.graph import SIDES
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.distances import mean_over_batch, row_distance
 from recbole_freqd.projectors import uniform_parameter
-from recbole_freqd.rng import RandomStream
-from recbole_freqd.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.sampling import gumbel
 
 _COLDEST = 1e-10

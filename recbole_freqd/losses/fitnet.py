@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rng import RandomStream
+from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.graph import SIDES
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.distances import (
@@ -17,8 +19,6 @@ from recbole_freqd.losses.distances import (
 )
 from recbole_freqd.losses.freqd import FDLoss
 from recbole_freqd.projectors import uniform_parameter
-from recbole_freqd.rng import RandomStream
-from recbole_freqd.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.sampling import distinct
 
 

@@ -10,8 +10,9 @@ import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recbole_freqd.catalogue import Ranker
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rankers import Ranker
+from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.filters import GraphFilter, PolynomialFilter, graph_filter
 from recbole_freqd.graph import SIDES, EntityGraph, cooccurrence_graph
 from recbole_freqd.losses.bands import BandWatch
@@ -23,7 +24,6 @@ from recbole_freqd.losses.distances import (
     row_distance,
 )
 from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
-from recbole_freqd.rows import FeatureRows, Features, as_rows, single_precision
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from recbole_freqd.catalogue import BUDGET_BYTES, Ranker, candidates, top_items, user_blocks
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, candidates, top_items, user_blocks
+from recbole_freqd.core.rows import FeatureRows, single_precision
 from recbole_freqd.losses.base import LOSSES
 from recbole_freqd.losses.listwise import (
     ListwiseLoss,
@@ -19,7 +20,6 @@ from recbole_freqd.losses.listwise import (
     nothing_like,
     relaxed_ranking,
 )
-from recbole_freqd.rows import FeatureRows, single_precision
 
 _EVERY, _MOVES = 10, 30  # the authors' p, and how often it is to fit into a shorter training
 

@@ -3,11 +3,11 @@
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import Ranker, TopItems, top_blocks
+from recbole_freqd.core.rankers import Ranker, TopItems, top_blocks
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses.base import LOSSES
 from recbole_freqd.losses.listwise import cross_entropy
 from recbole_freqd.losses.response import RowwiseResponseLoss
-from recbole_freqd.rows import FeatureRows
 
 
 @LOSSES.register("KD")

@@ -5,14 +5,9 @@ from typing import Optional, Union
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import (
-    BUDGET_BYTES,
-    Ranker,
-    RowsRanker,
-    top_items,
-)
+from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, RowsRanker, top_items
+from recbole_freqd.core.rows import FeatureRows, Features, as_rows
 from recbole_freqd.losses.base import DistillationLoss
-from recbole_freqd.rows import FeatureRows, Features, as_rows
 
 
 class ListwiseLoss(DistillationLoss):

@@ -2,7 +2,8 @@
 
 import torch
 
-from recbole_freqd.catalogue import Ranker
+from recbole_freqd.core.rankers import Ranker
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.listwise_sampling import UniformOutside, weighted_draw
 from recbole_freqd.losses.base import LOSSES
 from recbole_freqd.losses.listwise import (
@@ -12,7 +13,6 @@ from recbole_freqd.losses.listwise import (
     mean_of_those,
     relaxed_ranking,
 )
-from recbole_freqd.rows import FeatureRows
 
 
 def relaxed_loss(

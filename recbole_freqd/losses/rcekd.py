@@ -2,7 +2,8 @@
 
 import torch
 
-from recbole_freqd.catalogue import Ranker, candidates, user_blocks
+from recbole_freqd.core.rankers import Ranker, candidates, user_blocks
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.listwise_sampling import weighted_draw
 from recbole_freqd.losses.base import LOSSES
 from recbole_freqd.losses.listwise import (
@@ -11,7 +12,6 @@ from recbole_freqd.losses.listwise import (
     is_in,
     mean_of_those,
 )
-from recbole_freqd.rows import FeatureRows
 
 
 @LOSSES.register("RCE-KD")

@@ -4,10 +4,10 @@ import scipy.sparse as sp
 import torch
 from torch.nn import functional as F
 
-from recbole_freqd.catalogue import top_items
+from recbole_freqd.core.rankers import top_items
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses.base import LOSSES
 from recbole_freqd.losses.response import RowwiseResponseLoss
-from recbole_freqd.rows import FeatureRows
 from recbole_freqd.sampling import FreeItems
 
 

@@ -4,9 +4,9 @@ from typing import Optional, Union
 
 import torch
 
-from recbole_freqd.catalogue import Ranker, RowsRanker
+from recbole_freqd.core.rankers import Ranker, RowsRanker
+from recbole_freqd.core.rows import FeatureRows, Features, as_rows
 from recbole_freqd.losses.base import DistillationLoss
-from recbole_freqd.rows import FeatureRows, Features, as_rows
 
 
 class RowwiseResponseLoss(DistillationLoss):

@@ -5,6 +5,7 @@ from typing import Optional, Union
 import scipy.sparse as sp
 import torch
 
+from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.graph import SIDES
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.distances import (
@@ -13,7 +14,6 @@ from recbole_freqd.losses.distances import (
     unit_rows,
 )
 from recbole_freqd.losses.experts import ExpertLoss
-from recbole_freqd.rows import FeatureRows, Features, as_rows, single_precision
 
 
 def topology_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

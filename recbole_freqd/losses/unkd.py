@@ -8,11 +8,11 @@ import scipy.sparse as sp
 import torch
 from torch.nn import functional as F
 
-from recbole_freqd.catalogue import candidate_blocks
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rankers import candidate_blocks
+from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses.base import LOSSES
 from recbole_freqd.losses.response import RowwiseResponseLoss
-from recbole_freqd.rows import FeatureRows
 from recbole_freqd.sampling import RankDraws
 
 logger = logging.getLogger(__name__)

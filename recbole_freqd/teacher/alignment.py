@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from recbole_freqd.errors import TeacherError
+from recbole_freqd.core.errors import TeacherError
+from recbole_freqd.core.rows import Features, empty_rows
 from recbole_freqd.identity import tokens
-from recbole_freqd.rows import Features, empty_rows
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Alignment:
 
         Args:
             features: In the teacher's order, (sizes[0], d) and (sizes[1], d'), of any precision.
-            mapped: See :func:`recbole_freqd.rows.empty_rows`.
+            mapped: See :func:`recbole_freqd.core.rows.empty_rows`.
         """
         if self.is_in_order:
             return features

@@ -8,18 +8,18 @@ from typing import Any, Callable, Optional
 import numpy as np
 import torch
 
-from recbole_freqd.catalogue import FeatureRanker, Ranker
 from recbole_freqd.checkpoint import load_checkpoint
 from recbole_freqd.config import asking_recbole
-from recbole_freqd.errors import ConfigError, TeacherError
+from recbole_freqd.core.errors import ConfigError, TeacherError
+from recbole_freqd.core.rankers import FeatureRanker, Ranker
+from recbole_freqd.core.rng import rng_untouched
+from recbole_freqd.core.rows import Features, empty_rows
+from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.check import are_exact
 from recbole_freqd.identity import pairs, weights_hash
 from recbole_freqd.processes import Processes
 from recbole_freqd.ranking import ModelRanker
-from recbole_freqd.rng import rng_untouched
-from recbole_freqd.rows import Features, empty_rows
-from recbole_freqd.settings import read_keys
 from recbole_freqd.teacher.alignment import Alignment
 from recbole_freqd.teacher.translated import Translated
 

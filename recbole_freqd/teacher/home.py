@@ -9,11 +9,11 @@ from typing import Any, Optional
 
 import torch
 
-from recbole_freqd.errors import TeacherError
+from recbole_freqd.core.errors import TeacherError
+from recbole_freqd.core.rng import rng_untouched
 from recbole_freqd.features import adapter_of
 from recbole_freqd.identity import data_fingerprint
 from recbole_freqd.ranking import undisturbed
-from recbole_freqd.rng import rng_untouched
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from recbole_freqd.errors import TeacherError
+from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.identity import pairs, splitting
 from recbole_freqd.key_names import TEACHER
 from recbole_freqd.teacher.alignment import Alignment

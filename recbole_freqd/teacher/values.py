@@ -6,9 +6,9 @@ from typing import Any, Optional
 import numpy as np
 import torch
 
-from recbole_freqd.errors import TeacherError
+from recbole_freqd.core.errors import TeacherError
+from recbole_freqd.core.rows import Features
 from recbole_freqd.identity import tokens
-from recbole_freqd.rows import Features
 
 _BLOCK = 65_536
 _NAMED = 5  # entities that a message names

@@ -2,7 +2,7 @@
 
 from typing import Callable, Generic, TypeVar
 
-from recbole_freqd.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
 
 T = TypeVar("T")
 

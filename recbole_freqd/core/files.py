@@ -11,13 +11,16 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
-from recbole_freqd.errors import CheckpointError
+import numpy as np
+import yaml
+
+from recbole_freqd.core.errors import CheckpointError, ConfigError
 
 PathLike = Union[str, "os.PathLike[str]"]
-
 # Folders are shared between machines: a process that is not here may live on another.
 _HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
 _PART = re.compile(rf"\..+\.{_HOST}-(\d{{1,9}})\.part")
@@ -189,3 +192,100 @@ def new_checkpoint_path(folder: PathLike, stem: str) -> str:
     path = next(str(name) for name in names if str(name) not in _given)
     _given.add(path)
     return path
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's goes by YAML 1.1, where ``1e-5`` (no dot) and ``1.5e5`` (no sign) are text."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that are numbers for this loader, and for RecBole's."""
+
+
+for kind in (_Loader, _Dumper):
+    kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML text says.
+
+    Raises:
+        yaml.YAMLError: It is none.
+
+    Example:
+        >>> parse_yaml("{learning_rate: 1e-5, learner: adam}")
+        {'learning_rate': 1e-05, 'learner': 'adam'}
+    """
+    return yaml.load(text, Loader=_Loader)
+
+
+def read_yaml(file: str, option: str) -> dict[str, Any]:
+    """A YAML file of sections with keys.
+
+    Args:
+        file: Its path.
+        option: The option that named it, for messages.
+
+    Raises:
+        ConfigError: It is missing or holds something else.
+    """
+    if not Path(file).is_file():
+        raise ConfigError(f"{option}: {file} does not exist (from {Path.cwd()}).")
+    try:
+        found = parse_yaml(Path(file).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option}: {file} is no YAML: {error}. Correct it there.") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{option}: {file} holds {found!r}; allowed: sections with keys.")
+    return found
+
+
+def write_yaml(path: PathLike, comment: str, content: dict[str, Any], **style: Any) -> None:
+    """Writes keys in their order below a line of comment, whole or not at all.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, **style)
+    write_text(path, f"# {comment}\n{text}")
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hash of arrays, strings and JSON-like values: equal content, equal hash."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            text = "\0".join(map(str, part.flat)) if part.dtype.kind in "OUS" else None
+            content = text.encode() if text is not None else np.ascontiguousarray(part).tobytes()
+            head = f"{part.dtype.kind}{part.shape}".encode()
+        else:
+            content, head = json.dumps(part, sort_keys=True, default=str).encode(), b"json"
+        digest.update(head + len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()
+
+
+def file_hash(file: Path) -> str:
+    """A hash of the bytes of a file; read again only when its time or size has changed."""
+    return _content_hash(str(file), file.stat().st_mtime_ns, file.stat().st_size)
+
+
+@cache
+def _content_hash(file: str, _modified: int, _size: int) -> str:
+    made = hashlib.blake2b(digest_size=16)
+    with open(file, "rb") as stream:
+        while block := stream.read(2**20):
+            made.update(block)
+    return made.hexdigest()
+
+
+def sha256(path: PathLike) -> str:
+    """The checksum that ``sha256sum`` prints for a file."""
+    made = hashlib.sha256()
+    with open(Path(path), "rb") as file:
+        while block := file.read(2**20):
+            made.update(block)
+    return made.hexdigest()

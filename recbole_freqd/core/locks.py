@@ -9,7 +9,7 @@ from typing import Callable, Optional, TypeVar
 
 from filelock import FileLock, Timeout
 
-from recbole_freqd.errors import CheckpointError
+from recbole_freqd.core.errors import CheckpointError
 
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 _POLL = 0.5  # seconds between two looks at what is waited for

@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from recbole_freqd.errors import ConfigError, did_you_mean, shown
-from recbole_freqd.yaml_files import parse_yaml
+from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.files import parse_yaml
 
 _LINE = re.compile(r"^(?P<key>\w+):\s*(?P<value>.*?)\s*#\s*\((?P<spec>.*?)\)\s+(?P<meaning>.+)$")
 _INTERVAL = re.compile(r"^([\[(])\s*([-\d.]+)\s*,\s*([-\d.]+)\s*([\])])$")
@@ -25,7 +25,7 @@ _BOUND = re.compile(r"^(>=|>)\s*([-\d.]+)$")
 
 def properties_folder() -> Path:
     """The folder of the YAML files: inside the installed package, else beside it (a checkout)."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     for folder in (here / "properties", here.parent / "properties"):
         if (folder / "trainer").is_dir():
             return folder

@@ -9,14 +9,13 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
-from recbole_freqd.rows import FeatureRows, single_precision
+from recbole_freqd.core.rows import FeatureRows, single_precision
 
 BUDGET_BYTES = 256 * 2**20
 _COPIES = 4  # a model's own intermediate arrays of the size of the scores
 _MOST_USERS = 1024
 _ITEMS_AT_ONCE = 2**16  # made float32 at once
 _SAMPLED_USERS = 8
-
 logger = logging.getLogger(__name__)
 
 

@@ -1,6 +1,7 @@
 """The exceptions. Each message says what came, what is allowed and where to change it."""
 
 import difflib
+import importlib
 import reprlib
 from collections.abc import Iterable
 from typing import Any
@@ -66,3 +67,20 @@ def did_you_mean(name: Any, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(shown(name).strip("'").lower(), lower, n=1, cutoff=0.5)
     hint = f"Did you mean {lower[near[0]]!r}? " if near else ""
     return f"{hint}Allowed: {', '.join(names)}."
+
+
+def require(package: str, extra: str, what: str) -> None:
+    """Raises ConfigError, with how to install it, where a package cannot be imported.
+
+    Args:
+        package: As it is imported.
+        extra: Of setup.py, which brings it.
+        what: What is to be done with it, as the message begins.
+    """
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(
+            f"{what} needs the package {package}, which cannot be imported ({error}): "
+            f'pip install "recbole_freqd[{extra}]", or in a checkout pip install -e ".[{extra}]".'
+        ) from error

@@ -8,12 +8,13 @@ from typing import Any, Callable, Optional, Union
 import torch
 from torch.nn import functional as F
 
-from recbole_freqd.rng import RandomStream
+from recbole_freqd.core.rng import RandomStream
 
 try:  # not public, though what SciPy's public products of sparse and dense have run on since 0.14
     from scipy.sparse._sparsetools import csc_matvecs
 except ImportError:
     csc_matvecs = None
+
 
 Features = tuple[torch.Tensor, torch.Tensor]
 """User features (n_users, d) and item features (n_items, d'), row 0 being RecBole's padding."""
