@@ -20,7 +20,7 @@ K = 5
 
 
 def built(name: str, user_items: sp.csr_array, side: str, max_pairs: Optional[int]) -> Any:
-    from recbole_freqd.graph import cooccurrence_graph
+    from recbole_freqd.graph.cooccurrence import cooccurrence_graph
 
     with Peak() as peak:
         start = perf_counter()

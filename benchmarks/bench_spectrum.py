@@ -34,7 +34,7 @@ def random_graph(n: int, k: int, seed: int = 0) -> sp.csr_array:
 def measure(n: int, width: int, bands: int) -> dict[str, Any]:
     import torch
 
-    from recbole_freqd.spectrum import GraphSpectrum
+    from recbole_freqd.graph.spectrum import GraphSpectrum
 
     graph = random_graph(n, 5)
     x = torch.randn(n, width, generator=torch.Generator().manual_seed(0))

@@ -18,7 +18,7 @@ _HOMES = {
     "FreqDLoss": "recbole_freqd.losses",
     "FDLoss": "recbole_freqd.losses",
     "extract_features": "recbole_freqd.features",
-    "load_checkpoint": "recbole_freqd.checkpoint",
+    "load_checkpoint": "recbole_freqd.checkpoint.loading",
     "export": "recbole_freqd.exporting",
 }
 __all__ = ["__version__", *_HOMES]

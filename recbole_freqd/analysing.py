@@ -53,7 +53,7 @@ def run_script(options: argparse.Namespace, keys: list[str]) -> None:
         raise ConfigError("--analyze needs --teacher t.pth and at least one --student s.pth.")
     register()
     from recbole_freqd import analyze, sweep
-    from recbole_freqd.checkpoint import load_checkpoint
+    from recbole_freqd.checkpoint.loading import load_checkpoint
     from recbole_freqd.comparison import check_seeds
 
     folder = Path(options.output_dir)

@@ -8,10 +8,10 @@ import re
 from dataclasses import replace
 from typing import Any, Optional
 
+from recbole_freqd.compat.literals import value_of
 from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
 from recbole_freqd.core.schema import is_number, method_keys, read_keys
 from recbole_freqd.key_names import TEACHER
-from recbole_freqd.literals import value_of
 from recbole_freqd.losses import LOSSES
 
 _INTERVAL = re.compile(r"^\s*[\[(]([^,\[\]()]+),([^,\[\]()]+)[\])]\s*$")

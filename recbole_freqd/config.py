@@ -11,10 +11,10 @@ from typing import Any, Optional, Union
 import yaml
 
 from recbole_freqd.checks import check_config, check_host_values, check_sampling
+from recbole_freqd.compat.literals import literals_only
 from recbole_freqd.core.errors import ConfigError, FreqDError, listed, shown
 from recbole_freqd.core.schema import method_keys, nearest, read_keys
 from recbole_freqd.key_names import TEACHER, mention_unknown, refuse_misspelt
-from recbole_freqd.literals import literals_only
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.model_classes import (
     check_model_name,

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from recbole_freqd import __version__, compat
-from recbole_freqd.checkpoint import load_checkpoint
+from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.core.errors import CheckpointError, ConfigError, TeacherError
 from recbole_freqd.core.files import sha256, write_json
 from recbole_freqd.core.rankers import user_blocks

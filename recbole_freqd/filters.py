@@ -10,7 +10,7 @@ import torch
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rows import WeightedSums, empty_rows, is_mapped
-from recbole_freqd.graph import Adjacency, EntityGraph
+from recbole_freqd.graph.adjacency import Adjacency, EntityGraph
 
 _BLOCK = 65_536  # rows of H x made at once
 
@@ -219,3 +219,12 @@ def _linear(adjacency: Adjacency, constant: float, slope: float) -> GraphFilter:
     indices[place] = adjacency.col
     weights[place] = -slope * adjacency.weight
     return GraphFilter.of(indptr, indices, weights)
+
+
+def response_curve(
+    kind: Union[str, Sequence[float]], alpha: float, points: int = 201
+) -> dict[str, np.ndarray]:
+    """λ from 0 to 2, h(λ) and the weight h(λ)² of a filter as a config names it."""
+    lam = np.linspace(0.0, 2.0, points)
+    h = PolynomialFilter.named(kind, alpha).response(lam)
+    return {"lambda": lam, "h": h, "weight": h**2}

@@ -2,7 +2,7 @@
 
 from typing import Any, Callable
 
-from recbole_freqd.checkpoint import load_checkpoint
+from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.comparison import config_of
 from recbole_freqd.comparison_report import other_caps
 from recbole_freqd.config import fold_dotted, keys_known_to

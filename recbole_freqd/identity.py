@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 
 from recbole_freqd import __version__
-from recbole_freqd.checkpoint import load_plain, sidecar_path
+from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
 from recbole_freqd.config import asking_recbole, trainer_names
 from recbole_freqd.core.files import file_hash, fingerprint
 from recbole_freqd.key_names import TEACHER

@@ -53,7 +53,7 @@ def unregister() -> None:
 
 
 def _hook_config() -> None:
-    from recbole_freqd.literals import hook_eval
+    from recbole_freqd.compat.literals import hook_eval
 
     hook_eval(_hooks)
     _hook_reading()
@@ -148,7 +148,7 @@ def _hook_launch() -> None:
     from recbole.quick_start import quick_start
 
     from recbole_freqd import launch
-    from recbole_freqd.compat.launch import apply_start_of_processes, only_nccl
+    from recbole_freqd.compat.processes import apply_start_of_processes, only_nccl
 
     if only_nccl():
         apply_start_of_processes(_hooks)

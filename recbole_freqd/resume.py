@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 import torch
 
-from recbole_freqd.checkpoint import load_checkpoint
+from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.core.files import fingerprint, new_checkpoint_path, write_atomically
 from recbole_freqd.core.rng import set_streams, streams
 from recbole_freqd.distributed import DistributedTrainer

@@ -7,11 +7,11 @@ from typing import Any, Optional
 
 from recbole_freqd.checks import check_config, check_data
 from recbole_freqd.compat import fresh_log_handlers
+from recbole_freqd.compat.literals import strings_as_they_are
 from recbole_freqd.config import asking_recbole, no_command_line, trainer_names
 from recbole_freqd.core.schema import method_keys
 from recbole_freqd.distributed import whole
 from recbole_freqd.key_names import TEACHER
-from recbole_freqd.literals import strings_as_they_are
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.measure import parameter_count, ranking_latencies, size_mb
 from recbole_freqd.processes import Processes

@@ -16,13 +16,13 @@ from typing import Any, Optional
 import numpy as np
 import yaml
 
+from recbole_freqd.compat.literals import literal, strings_as_they_are
 from recbole_freqd.config import asking_recbole, keys_known_to, no_command_line, trainer_names
 from recbole_freqd.core.errors import ConfigError, did_you_mean
 from recbole_freqd.core.files import parse_yaml
 from recbole_freqd.core.schema import method_keys, properties_folder
 from recbole_freqd.frozen import refuse_fixed
 from recbole_freqd.key_names import TEACHER
-from recbole_freqd.literals import literal, strings_as_they_are
 from recbole_freqd.search import is_whole, read_rule
 from recbole_freqd.teacher.recipe import recipe_config
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from recbole_freqd.checkpoint import load_plain
+from recbole_freqd.checkpoint.loading import load_plain
 from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import write_atomically
 from recbole_freqd.core.locks import acquired

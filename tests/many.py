@@ -10,6 +10,7 @@ import torch.distributed as dist
 from recbole_freqd.compat import Patches
 from recbole_freqd.core.errors import CheckpointError, FreqDError
 from recbole_freqd.core.rows import is_mapped
+from recbole_freqd.graph import adjacency
 from recbole_freqd.processes import Processes
 
 BROKEN_STEP = 2
@@ -30,7 +31,6 @@ def watched(patches, owner, name, note):
 @contextmanager
 def notes():
     """While open, what is made once, drawn and differentiated is written down."""
-    from recbole_freqd import graph
     from recbole_freqd.core import rng
     from recbole_freqd.losses import freqd
     from recbole_freqd.teacher import recipe
@@ -59,7 +59,7 @@ def notes():
     watched(patches, recipe, "features_of", count("extracted"))
     watched(patches, DistillationTrainer, "_fold", local_gradients)
     watched(
-        patches, graph.EntityGraph, "dropped",
+        patches, adjacency.EntityGraph, "dropped",
         lambda made, *_: seen["epoch_masks"].append(made.col.clone()),
     )  # fmt: skip
     watched(

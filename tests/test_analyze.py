@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from recbole_freqd import analyze, spectrum_report
-from recbole_freqd.checkpoint import load_plain, sidecar_path
+from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
 from recbole_freqd.core.errors import ConfigError, TeacherError
-from recbole_freqd.graph import cooccurrence_graph
+from recbole_freqd.graph.cooccurrence import cooccurrence_graph
+from recbole_freqd.graph.spectrum import least_squares
 from recbole_freqd.quick_start import main
-from recbole_freqd.spectrum import least_squares
 from tests.oracles import dense_laplacian
 
 
@@ -91,7 +91,7 @@ def test_one_student_with_a_sidecar_is_seen_through_its_own_projector(analysed):
 
 def test_a_linear_projector_is_read_from_its_tensors_as_well():
     from recbole_freqd.core.rng import RandomStream
-    from recbole_freqd.projectors import LinearProjector
+    from recbole_freqd.losses.projectors import LinearProjector
 
     own = LinearProjector(3, 5, RandomStream(7))
     read = analyze._projector(dict(own.state_dict()))

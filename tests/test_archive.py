@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_freqd.checkpoint import check_whole, load_checkpoint, load_plain
+from recbole_freqd.checkpoint.loading import check_whole, load_checkpoint, load_plain
 from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import read_json, write_json
 

@@ -12,7 +12,7 @@ from recbole_freqd.core.errors import ConfigError, TeacherError, TrainingError
 from recbole_freqd.core.schema import method_keys
 from recbole_freqd.distiller import Distiller
 from recbole_freqd.features import extract_features, student_adapter
-from recbole_freqd.graph import cooccurrence_graph
+from recbole_freqd.graph.cooccurrence import cooccurrence_graph
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.quick_start import run_recbole_freqd
 from recbole_freqd.teacher.values import check_features

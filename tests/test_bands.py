@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_freqd.graph import cooccurrence_graph
+from recbole_freqd.graph.cooccurrence import cooccurrence_graph
+from recbole_freqd.graph.spectrum import GraphSpectrum, relative_to, with_lengths_of
 from recbole_freqd.losses import FDLoss, FreqDLoss
-from recbole_freqd.spectrum import GraphSpectrum, relative_to, with_lengths_of
 from tests.oracles import random_interactions
 from tests.test_trainer import assert_equal_states, started  # noqa: F401
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from recbole_freqd.checkpoint import load_checkpoint
+from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import fingerprint
 from tests.evil import NOTHING, PLACES, called, found, pickled, torch_file

@@ -397,7 +397,9 @@ def test_recbole_loads_objects(installed, checkpoint, module):
 
 
 @since_torch_2_6
-@pytest.mark.parametrize("module", ["recbole_freqd.checkpoint", "recbole_gnn.x", "recboles", "x"])
+@pytest.mark.parametrize(
+    "module", ["recbole_freqd.checkpoint.loading", "recbole_gnn.x", "recboles", "x"]
+)
 def test_other_modules_keep_the_safe_default(installed, checkpoint, module):
     with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
         load_from(module, checkpoint)

@@ -18,7 +18,7 @@ from filelock import FileLock
 
 import recbole_freqd
 from recbole_freqd import compat
-from recbole_freqd.compat.launch import only_nccl
+from recbole_freqd.compat.processes import only_nccl
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.distributed import DistributedTrainer

@@ -11,10 +11,10 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.losses import experts as experts_module
-from recbole_freqd.losses.experts import annealed
+from recbole_freqd.losses import de as experts_module
+from recbole_freqd.losses.de import annealed
+from recbole_freqd.losses.draws import distinct, gumbel
 from recbole_freqd.losses.topology import group_errors, topology_error
-from recbole_freqd.sampling import distinct, gumbel
 from tests.oracles import random_interactions
 
 N_USERS, N_ITEMS, D_S, D_T = 9, 10, 3, 5

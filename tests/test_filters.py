@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.filters import PolynomialFilter
-from recbole_freqd.graph import EntityGraph, cooccurrence_graph
+from recbole_freqd.graph.adjacency import EntityGraph
+from recbole_freqd.graph.cooccurrence import cooccurrence_graph
 from tests.oracles import dense_filter, random_interactions
 
 COEFFICIENTS = st.lists(st.floats(-3, 3), min_size=1, max_size=5)

@@ -89,8 +89,8 @@ def test_scores_are_taught_on_the_device(distil, trainer, teacher):
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_energies_by_band_are_those_of_the_cpu(exact):
-    from recbole_freqd.graph import cooccurrence_graph
-    from recbole_freqd.spectrum import GraphSpectrum, band_losses
+    from recbole_freqd.graph.cooccurrence import cooccurrence_graph
+    from recbole_freqd.graph.spectrum import GraphSpectrum, band_losses
     from tests.oracles import random_interactions
 
     graph = cooccurrence_graph(random_interactions(5), side="item", k=3)

@@ -11,7 +11,8 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import csc_matvecs
 from recbole_freqd.filters import PolynomialFilter, graph_filter
-from recbole_freqd.graph import EntityGraph, cooccurrence_graph
+from recbole_freqd.graph.adjacency import EntityGraph
+from recbole_freqd.graph.cooccurrence import cooccurrence_graph
 from tests.oracles import dense_graph, random_interactions
 
 
@@ -268,7 +269,7 @@ def test_the_graph_is_the_same_at_any_block_size_and_number_of_threads(
     monkeypatch, pairs_per_block, threads, side
 ):
     _, user_items, whole = hubs_and_all(side=side)
-    monkeypatch.setattr("recbole_freqd.graph._PAIRS_PER_BLOCK", pairs_per_block)
+    monkeypatch.setattr("recbole_freqd.graph.cooccurrence._PAIRS_PER_BLOCK", pairs_per_block)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     blocked = cooccurrence_graph(user_items, side=side, k=4)
     assert (blocked != whole).nnz == 0

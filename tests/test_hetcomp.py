@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_freqd.checkpoint import load_checkpoint
+from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import FeatureRanker
 from recbole_freqd.core.rows import FeatureRows

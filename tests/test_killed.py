@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import recbole_freqd
-from recbole_freqd.checkpoint import load_checkpoint, load_plain, sidecar_path
+from recbole_freqd.checkpoint.loading import load_checkpoint, load_plain, sidecar_path
 from tests import killed
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="forks, and kills with SIGKILL")

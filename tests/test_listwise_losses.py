@@ -10,9 +10,10 @@ import torch
 from recbole_freqd.core.rankers import FeatureRanker, Ranker, RowsRanker, top_items
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.listwise_sampling import UniformOutside, distinct_below, weighted_draw
-from recbole_freqd.losses import LOSSES, listwise
-from recbole_freqd.losses.listwise import masked_logsumexp, relaxed_ranking
+from recbole_freqd.losses import LOSSES
+from recbole_freqd.losses import over_scores as listwise
+from recbole_freqd.losses.draws import UniformOutside, distinct_below, weighted_draw
+from recbole_freqd.losses.over_scores import masked_logsumexp, relaxed_ranking
 from tests.oracles import SHORT_LISTS, random_interactions
 
 N_USERS, N_ITEMS, WIDTH = 9, 10, 3
@@ -126,7 +127,7 @@ def test_items_outside_are_uniform_over_exactly_those_that_are_allowed():
 def test_items_outside_in_blocks_are_those_of_one_pass(monkeypatch):
     arguments = torch.arange(1, N_ITEMS), random_interactions(5), torch.zeros(N_USERS, 2).int()
     whole = UniformOutside(*arguments).sample(EVERYONE, 3, RandomStream(0))
-    monkeypatch.setattr("recbole_freqd.listwise_sampling._ENTRIES", 1)
+    monkeypatch.setattr("recbole_freqd.losses.draws._ENTRIES", 1)
     assert torch.equal(UniformOutside(*arguments).sample(EVERYONE, 3, RandomStream(0)), whole)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from recbole_freqd import compat
+from recbole_freqd.compat.literals import literal, strings_as_they_are
 from recbole_freqd.config import teacher_config
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.literals import literal, strings_as_they_are
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,7 +8,7 @@ import torch
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.schema import method_keys
 from recbole_freqd.filters import PolynomialFilter
-from recbole_freqd.graph import cooccurrence_graph
+from recbole_freqd.graph.cooccurrence import cooccurrence_graph
 from recbole_freqd.losses import LOSSES, FDLoss, FreqDLoss
 from recbole_freqd.losses.distances import projected_distance, row_distance
 from tests.oracles import (

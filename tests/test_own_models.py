@@ -764,7 +764,7 @@ def test_the_teacher_of_a_class_that_is_imported_again_unchanged_is_reused(disti
 
 
 def test_the_student_of_an_own_teacher_is_still_a_checkpoint_that_needs_no_trust(distil):
-    from recbole_freqd.checkpoint import load_checkpoint
+    from recbole_freqd.checkpoint.loading import load_checkpoint
 
     run = distil("BPR", {"model": ByTables, "own_width": 6, "epochs": 1})
     payload = load_checkpoint(run.trainer.saved_model_file)

@@ -6,7 +6,7 @@ import torch
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import WeightedSums
-from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
+from recbole_freqd.losses.projectors import LinearProjector, MLPProjector, make_projector
 
 
 def test_the_mlp_is_the_mean_of_its_experts():

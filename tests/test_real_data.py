@@ -37,7 +37,7 @@ def test_citeulike_graphs_link_only_items_that_share_a_user(citeulike):
     from recbole.data import create_dataset, data_preparation
 
     from recbole_freqd.distiller import training_matrix
-    from recbole_freqd.graph import cooccurrence_graph
+    from recbole_freqd.graph.cooccurrence import cooccurrence_graph
 
     config = citeulike()
     train_data, *_ = data_preparation(config, create_dataset(config))

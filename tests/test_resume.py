@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 
 from recbole_freqd import state_file
-from recbole_freqd.checkpoint import load_checkpoint, load_plain, sidecar_path
+from recbole_freqd.checkpoint.loading import load_checkpoint, load_plain, sidecar_path
 from recbole_freqd.core import files as writing
 from recbole_freqd.core.errors import CheckpointError, ConfigError, FreqDError
 from recbole_freqd.core.files import file_hash
@@ -600,7 +600,7 @@ def test_a_state_that_the_gpu_has_no_room_for_is_not_called_damaged(tmp_path, mo
 
     file = tmp_path / "a.last.pt"
     torch.save({"finished": False}, file)
-    monkeypatch.setattr("recbole_freqd.checkpoint._read", full)
+    monkeypatch.setattr("recbole_freqd.checkpoint.loading._read", full)
     for read in (
         StateFile(file)._take,
         lambda _: load_plain(file),

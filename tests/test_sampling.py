@@ -5,9 +5,9 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd import sampling
 from recbole_freqd.core.rng import RandomStream
-from recbole_freqd.sampling import FreeItems, RankDraws
+from recbole_freqd.losses import draws as sampling
+from recbole_freqd.losses.draws import FreeItems, RankDraws
 from tests.oracles import random_interactions
 
 MANY = 40_000

@@ -7,17 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_freqd.bands import Bands
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.graph import EntityGraph, cooccurrence_graph
+from recbole_freqd.filters import response_curve
+from recbole_freqd.graph.adjacency import EntityGraph
+from recbole_freqd.graph.bands import Bands
+from recbole_freqd.graph.cooccurrence import cooccurrence_graph
+from recbole_freqd.graph.spectrum import BandLosses, GraphSpectrum, band_losses, least_squares
 from recbole_freqd.losses import FDLoss, FreqDLoss
-from recbole_freqd.spectrum import (
-    BandLosses,
-    GraphSpectrum,
-    band_losses,
-    least_squares,
-    response_curve,
-)
 from tests.oracles import dense_laplacian, random_interactions
 
 
@@ -230,7 +226,7 @@ def test_eigenvalues_are_counted_and_on_large_graphs_estimated():
 
 
 def test_small_graphs_are_exact_and_large_ones_are_not(monkeypatch):
-    monkeypatch.setattr("recbole_freqd.spectrum.EXACT_LIMIT", 20)
+    monkeypatch.setattr("recbole_freqd.graph.spectrum.EXACT_LIMIT", 20)
     graph = items_graph()
     spectrum = GraphSpectrum(graph, 4)
     assert not spectrum.exact and spectrum.degree == 64

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from recbole_freqd import runs
-from recbole_freqd.checkpoint import sidecar_path
+from recbole_freqd.checkpoint.loading import sidecar_path
 from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.features import extract_features
 from recbole_freqd.teacher import find_teacher, read_fingerprint

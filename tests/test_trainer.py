@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_freqd.checkpoint import load_plain, sidecar_path
+from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
 from recbole_freqd.core.errors import CheckpointError, ConfigError, TrainingError
 from recbole_freqd.resume import over
 from recbole_freqd.trainer import DistillationTrainer, FreqDTrainer, dispatching

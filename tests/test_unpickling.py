@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from recbole_freqd.checkpoint import load_checkpoint, load_plain
+from recbole_freqd.checkpoint.loading import load_checkpoint, load_plain
 from recbole_freqd.core.errors import CheckpointError
 from tests.evil import (
     NONE,
@@ -96,8 +96,8 @@ ATTACKS = {
     "recbole.utils.utils.ensure_dir": lambda marker: called(
         found("recbole.utils.utils", "ensure_dir"), marker
     ),
-    "recbole_freqd.checkpoint.write_json": lambda marker: called(
-        found("recbole_freqd.checkpoint", "write_json"), marker, ZERO
+    "recbole_freqd.core.files.write_json": lambda marker: called(
+        found("recbole_freqd.core.files", "write_json"), marker, ZERO
     ),
     "torch.save": lambda marker: called(found("torch", "save"), "content", marker),
     "numpy.savetxt": lambda marker: called(found("numpy", "savetxt"), marker, b"](K\x01e"),
@@ -219,7 +219,7 @@ def test_a_call_put_into_a_real_checkpoint_of_recbole_is_refused_and_not_made(
         ("recbole.modelling", "BPR"),
         ("recbole.model.layers", "np.load"),
         ("recbole.config", "Config"),
-        ("recbole_freqd.checkpoint", "load_checkpoint"),
+        ("recbole_freqd.checkpoint.loading", "load_checkpoint"),
         ("builtins", "object"),
         ("", "eval"),
     ],

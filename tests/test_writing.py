@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recbole_freqd.checkpoint import load_checkpoint, load_plain, sidecar_path
+from recbole_freqd.checkpoint.loading import load_checkpoint, load_plain, sidecar_path
 from recbole_freqd.core import files as writing
 from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import (
@@ -189,8 +189,8 @@ LIMITED = """
 import resource, signal, sys
 import torch
 from recbole_freqd.checkpoint import load_plain
-from recbole_freqd.errors import CheckpointError
-from recbole_freqd.writing import write_atomically, write_json
+from recbole_freqd.core.errors import CheckpointError
+from recbole_freqd.core.files import write_atomically, write_json
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 path = sys.argv[1]
@@ -223,7 +223,7 @@ def test_a_write_that_the_system_really_cuts_off_is_an_error_and_the_old_file_st
 WRITES = """
 import sys
 import torch
-from recbole_freqd.writing import write_atomically
+from recbole_freqd.core.files import write_atomically
 for count in range(1, 10**6):
     write_atomically(
         sys.argv[1], lambda name: torch.save({"w": torch.full((300_000,), float(count))}, name)

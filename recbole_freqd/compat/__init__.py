@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import importlib
 
-from recbole_freqd.compat.launch import one_of_many
 from recbole_freqd.compat.logs import fresh_log_handlers
 from recbole_freqd.compat.patches import Patches
+from recbole_freqd.compat.processes import one_of_many
 from recbole_freqd.compat.shims import SHIMS, Shim
 from recbole_freqd.core.errors import CompatibilityError
 

@@ -118,7 +118,7 @@ def _apply_torch_load(patches: Patches) -> None:
         caller = sys._getframe(1).f_globals.get("__name__") or ""
         if "weights_only" not in kwargs and (caller == "recbole" or caller.startswith("recbole.")):
             # Imported late: it needs torch, and compat repairs NumPy before that is imported.
-            from recbole_freqd.checkpoint import check_whole, load_plain
+            from recbole_freqd.checkpoint.loading import check_whole, load_plain
 
             if caller.startswith("recbole.model."):
                 # NeuMF, ConvNCF, NAIS and RaCT read files that their config names, and that config

@@ -1,16 +1,18 @@
 """Distillation losses, one module a family; ``LOSSES`` finds them by name."""
 
+from recbole_freqd.core.rows import as_rows
+from recbole_freqd.core.schema import own_method
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.cd import CDLoss
 from recbole_freqd.losses.dcd import DCDLoss
-from recbole_freqd.losses.experts import DELoss
+from recbole_freqd.losses.de import DELoss
 from recbole_freqd.losses.fitnet import FitNetLoss, VkDLoss
 from recbole_freqd.losses.freqd import FDLoss, FreqDLoss
 from recbole_freqd.losses.hetcomp import HetCompLoss
 from recbole_freqd.losses.kd import KDLoss
-from recbole_freqd.losses.ranking import RRDLoss
 from recbole_freqd.losses.rcekd import RCEKDLoss
 from recbole_freqd.losses.rd import RDLoss
+from recbole_freqd.losses.rrd import RRDLoss
 from recbole_freqd.losses.topology import FTDLoss, HTDLoss
 from recbole_freqd.losses.unkd import UnKDLoss
 
@@ -32,4 +34,6 @@ __all__ = [
     "RRDLoss",
     "UnKDLoss",
     "VkDLoss",
+    "as_rows",
+    "own_method",
 ]

@@ -14,7 +14,7 @@ from recbole_freqd.core.registry import Registry
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.core.schema import resolve
-from recbole_freqd.graph import SIDES
+from recbole_freqd.graph.cooccurrence import SIDES
 
 
 def here(work: Callable[[], Any]) -> Any:

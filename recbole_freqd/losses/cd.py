@@ -6,10 +6,9 @@ from torch.nn import functional as F
 
 from recbole_freqd.core.rankers import Ranker, top_blocks, user_blocks
 from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.listwise_sampling import distinct_below
 from recbole_freqd.losses.base import LOSSES
-from recbole_freqd.losses.response import RowwiseResponseLoss
-from recbole_freqd.sampling import FreeItems, RankDraws
+from recbole_freqd.losses.draws import FreeItems, RankDraws, distinct_below
+from recbole_freqd.losses.over_scores import RowwiseResponseLoss
 
 
 @LOSSES.register("CD")

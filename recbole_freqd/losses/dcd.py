@@ -11,9 +11,9 @@ from torch import nn
 from recbole_freqd.core.rankers import Ranker, candidates, top_items, user_blocks
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows
-from recbole_freqd.listwise_sampling import weighted_draw
 from recbole_freqd.losses.base import LOSSES
-from recbole_freqd.losses.ranking import RelaxedRankingLoss, relaxed_loss
+from recbole_freqd.losses.draws import weighted_draw
+from recbole_freqd.losses.rrd import RelaxedRankingLoss, relaxed_loss
 
 logger = logging.getLogger(__name__)
 

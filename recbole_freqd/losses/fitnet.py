@@ -10,16 +10,16 @@ from torch.nn.utils import parametrizations
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
-from recbole_freqd.graph import SIDES
+from recbole_freqd.graph.cooccurrence import SIDES
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.distances import (
     mean_or_zero,
     projected_distance,
     refuse_one_dimension,
 )
+from recbole_freqd.losses.draws import distinct
 from recbole_freqd.losses.freqd import FDLoss
-from recbole_freqd.projectors import uniform_parameter
-from recbole_freqd.sampling import distinct
+from recbole_freqd.losses.projectors import uniform_parameter
 
 
 class CatalogueLoss(DistillationLoss):

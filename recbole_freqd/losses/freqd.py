@@ -14,8 +14,9 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.filters import GraphFilter, PolynomialFilter, graph_filter
-from recbole_freqd.graph import SIDES, EntityGraph, cooccurrence_graph
-from recbole_freqd.losses.bands import BandWatch
+from recbole_freqd.graph.adjacency import EntityGraph
+from recbole_freqd.graph.cooccurrence import SIDES, cooccurrence_graph
+from recbole_freqd.graph.watch import BandWatch
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.distances import (
     mean_over_batch,
@@ -23,7 +24,7 @@ from recbole_freqd.losses.distances import (
     refuse_one_dimension,
     row_distance,
 )
-from recbole_freqd.projectors import LinearProjector, MLPProjector, make_projector
+from recbole_freqd.losses.projectors import LinearProjector, MLPProjector, make_projector
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +55,11 @@ class FreqDLoss(DistillationLoss):
         k: neighbours per entity. max_pairs: budget of co-occurrences, see
         :func:`recbole_freqd.graph.cooccurrence_graph`. keep_prob: (0, 1], edge dropout. mask:
         ``"epoch"`` or ``"step"``, how often the mask is drawn. max_degree: edges that a mask per
-        epoch leaves to an entity at most (:meth:`recbole_freqd.graph.EntityGraph.dropped`), None
-        for all. filter: ``"linear"``, ``"quadratic"`` or coefficients c_j (then without
-        ``alpha``). distance: ``"cosine"`` or ``"squared"``. projector: ``"mlp"`` or ``"linear"``.
-        experts, hidden, dropout: of the mlp. weight_decay: of the projectors, applied by the
-        trainer. log_bands: bands that the trainer logs the loss of, 0 for none.
+        epoch leaves to an entity at most (:meth:`EntityGraph.dropped`), None for all.
+        filter: ``"linear"``, ``"quadratic"`` or coefficients c_j (then without ``alpha``).
+        distance: ``"cosine"`` or ``"squared"``. projector: ``"mlp"`` or ``"linear"``. experts,
+        hidden, dropout: of the mlp. weight_decay: of the projectors, applied by the trainer.
+        log_bands: bands that the trainer logs the loss of, 0 for none.
 
     Source: Zhu & Zhang, "Exploring Feature-based Knowledge Distillation for Recommender System:
         A Frequency Perspective", KDD 2025, arXiv 2411.10676.

@@ -12,7 +12,7 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, candidates, top_items, user_blocks
 from recbole_freqd.core.rows import FeatureRows, single_precision
 from recbole_freqd.losses.base import LOSSES
-from recbole_freqd.losses.listwise import (
+from recbole_freqd.losses.over_scores import (
     ListwiseLoss,
     is_in,
     masked_logsumexp,

@@ -6,8 +6,7 @@ import torch
 from recbole_freqd.core.rankers import Ranker, TopItems, top_blocks
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses.base import LOSSES
-from recbole_freqd.losses.listwise import cross_entropy
-from recbole_freqd.losses.response import RowwiseResponseLoss
+from recbole_freqd.losses.over_scores import RowwiseResponseLoss, cross_entropy
 
 
 @LOSSES.register("KD")

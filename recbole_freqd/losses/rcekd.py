@@ -4,14 +4,9 @@ import torch
 
 from recbole_freqd.core.rankers import Ranker, candidates, user_blocks
 from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.listwise_sampling import weighted_draw
 from recbole_freqd.losses.base import LOSSES
-from recbole_freqd.losses.listwise import (
-    ListwiseLoss,
-    cross_entropy,
-    is_in,
-    mean_of_those,
-)
+from recbole_freqd.losses.draws import weighted_draw
+from recbole_freqd.losses.over_scores import ListwiseLoss, cross_entropy, is_in, mean_of_those
 
 
 @LOSSES.register("RCE-KD")

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from recbole_freqd.core.rankers import top_items
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses.base import LOSSES
-from recbole_freqd.losses.response import RowwiseResponseLoss
-from recbole_freqd.sampling import FreeItems
+from recbole_freqd.losses.draws import FreeItems
+from recbole_freqd.losses.over_scores import RowwiseResponseLoss
 
 
 @LOSSES.register("RD")

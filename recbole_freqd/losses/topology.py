@@ -6,14 +6,14 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
-from recbole_freqd.graph import SIDES
+from recbole_freqd.graph.cooccurrence import SIDES
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
+from recbole_freqd.losses.de import ExpertLoss
 from recbole_freqd.losses.distances import (
     mean_or_zero,
     refuse_one_dimension,
     unit_rows,
 )
-from recbole_freqd.losses.experts import ExpertLoss
 
 
 def topology_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,8 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import candidate_blocks
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses.base import LOSSES
-from recbole_freqd.losses.response import RowwiseResponseLoss
-from recbole_freqd.sampling import RankDraws
+from recbole_freqd.losses.draws import RankDraws
+from recbole_freqd.losses.over_scores import RowwiseResponseLoss
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 import torch
 
-from recbole_freqd.checkpoint import load_checkpoint
+from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config import asking_recbole
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker

@@ -5,7 +5,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from recbole_freqd.checkpoint import load_checkpoint
+from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config import adopt_world
 from recbole_freqd.core.rows import Features
 from recbole_freqd.core.schema import read_keys

@@ -17,8 +17,8 @@ from typing import Any, Optional
 import numpy as np
 import torch
 
-from recbole_freqd import stored_values
-from recbole_freqd.archive import Archive, Damaged
+from recbole_freqd.checkpoint import values
+from recbole_freqd.checkpoint.archive import Archive, Damaged
 from recbole_freqd.core.errors import CheckpointError
 
 CONFIG = ("recbole.config.configurator", "Config")
@@ -62,7 +62,7 @@ def _enum_member(name: str) -> Callable[[Any], Any]:
 def _reconstruct(array_class: Any, *arguments: Any) -> np.ndarray:
     if type(array_class) is not _Name or array_class.value not in (np.ndarray, np.matrix):
         raise CheckpointError("the file reconstructs something that is no NumPy array")
-    return stored_values.empty_array(array_class.value)(*arguments)
+    return values.empty_array(array_class.value)(*arguments)
 
 
 def _latin1(text: Any, encoding: Any) -> bytes:
@@ -74,22 +74,28 @@ def _latin1(text: Any, encoding: Any) -> bytes:
 
 _CALLS: dict[tuple[str, str], _Name] = {
     ("collections", "OrderedDict"): _Name(lambda: OrderedDict()),
-    ("torch", "device"): _Name(stored_values.torch_device),
-    ("torch", "Size"): _Name(stored_values.torch_size),
-    ("torch._utils", "_rebuild_tensor_v2"): _Name(stored_values.tensor),
-    ("torch._utils", "_rebuild_parameter"): _Name(stored_values.parameter),
+    ("torch", "device"): _Name(values.torch_device),
+    ("torch", "Size"): _Name(values.torch_size),
+    ("torch._utils", "_rebuild_tensor_v2"): _Name(values.tensor),
+    ("torch._utils", "_rebuild_parameter"): _Name(values.parameter),
     ("_codecs", "encode"): _Name(_latin1),
     ("__builtin__", "bytes"): _Name(lambda: b""),  # empty ones, in protocol 2
-    ("numpy", "dtype"): _Name(stored_values.dtype),
+    ("numpy", "dtype"): _Name(values.dtype),
     ("numpy", "ndarray"): _Name(value=np.ndarray),
     ("numpy", "matrix"): _Name(value=np.matrix),
 }
+
+
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _CALLS[_module, "scalar"] = _Name(stored_values.scalar)
+    _CALLS[_module, "scalar"] = _Name(values.scalar)
     _CALLS[_module, "_reconstruct"] = _Name(_reconstruct)
+
+
 for _enum in ("ModelType", "InputType", "EvaluatorType"):
     _CALLS["recbole.utils.enum_type", _enum] = _Name(_enum_member(_enum))
-for _storage, _dtype in stored_values.STORAGES.items():
+
+
+for _storage, _dtype in values.STORAGES.items():
     _CALLS["torch", _storage] = _Name(value=_dtype)
 
 
@@ -121,7 +127,7 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
     def load(self) -> Any:
         payload = super().load()
         for matrix in self._sparse:  # last: until then the pickle can change its arrays
-            stored_values.check_sparse(matrix)
+            values.check_sparse(matrix)
         return payload
 
     def find_class(self, module: str, name: str) -> Any:
@@ -141,14 +147,14 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
             "would run foreign code"
         )
 
-    def persistent_load(self, pid: Any) -> stored_values.Storage:
+    def persistent_load(self, pid: Any) -> values.Storage:
         """A storage: ``("storage", type, key, location, length)``."""
         if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage"):
             raise CheckpointError("the file refers to something that is no storage")
         _, kind, key, _, length = pid
         if type(kind) is not _Name or type(kind.value) is not torch.dtype or type(key) is not str:
             raise CheckpointError("the file refers to a storage of no known type")
-        storage = stored_values.Storage(self._storage(key), kind.value)
+        storage = values.Storage(self._storage(key), kind.value)
         if type(length) is not int or length != storage.length:
             raise CheckpointError(
                 f"storage {key} has {storage.length} numbers, not {reprlib.repr(length)}"
@@ -189,14 +195,14 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
     def _load_build(self) -> None:
         state, made = self.stack.pop(), self.stack[-1]
         if isinstance(made, np.dtype):  # NumPy has one object for all of a kind
-            return stored_values.check_dtype_state(made, state)
+            return values.check_dtype_state(made, state)
         if id(made) in self._filled:
             raise CheckpointError(f"the file fills a {type(made).__name__} twice")
         self._filled[id(made)] = made  # kept alive: its id stays its own
         if type(made) in (np.ndarray, np.matrix):
-            stored_values.fill_array(made, state)
+            values.fill_array(made, state)
         elif any(made is matrix for matrix in self._sparse):
-            stored_values.fill_sparse(made, state)
+            values.fill_sparse(made, state)
         elif type(state) is dict and _takes(made, state):
             vars(made).update(state)
         else:
@@ -239,10 +245,14 @@ def _onto(opcode: str, *kinds: type) -> Callable[[Unpickler], None]:
 for _opcode in _PLAIN.split():
     _code = getattr(pickle, _opcode)[0]
     Unpickler.dispatch[_code] = pickle._Unpickler.dispatch[_code]  # type: ignore[attr-defined]
+
+
 Unpickler.dispatch[pickle.INST[0]] = Unpickler._load_inst
 Unpickler.dispatch[pickle.REDUCE[0]] = Unpickler._load_reduce
 Unpickler.dispatch[pickle.NEWOBJ[0]] = Unpickler._load_newobj
 Unpickler.dispatch[pickle.BUILD[0]] = Unpickler._load_build
+
+
 for _opcode, _kinds in {
     "APPEND": (list,), "APPENDS": (list,), "ADDITEMS": (set,),
     "SETITEM": (dict, OrderedDict), "SETITEMS": (dict, OrderedDict),

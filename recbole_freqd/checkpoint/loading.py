@@ -6,29 +6,12 @@ from typing import Any, Optional, Union
 
 import torch
 
-from recbole_freqd import unpickling
-from recbole_freqd.archive import Archive, is_zip
+from recbole_freqd.checkpoint import unpickler
+from recbole_freqd.checkpoint.archive import Archive, is_zip
 from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import (
     PathLike,
-    new_checkpoint_path,
-    read_json,
-    replacing,
-    write_atomically,
-    write_json,
 )
-
-__all__ = [
-    "check_whole",
-    "load_checkpoint",
-    "load_plain",
-    "new_checkpoint_path",
-    "read_json",
-    "replacing",
-    "sidecar_path",
-    "write_atomically",
-    "write_json",
-]
 
 
 def load_checkpoint(
@@ -130,7 +113,7 @@ def load_plain(path: PathLike, map_location: Union[str, torch.device, None] = No
 
 def _read(path: Path, map_location: Union[str, torch.device], own: tuple[str, str]) -> Any:
     with Archive(path, map_location) as archive:
-        return unpickling.read(archive, own)
+        return unpickler.read(archive, own)
 
 
 def _trusted(path: Path, map_location: Union[str, torch.device]) -> Any:
@@ -150,7 +133,7 @@ def _as_config(stored: Any, path: Path) -> Any:
     if isinstance(stored, Config):  # of a trusted file
         return stored
     kind, values = type(stored), getattr(stored, "__dict__", {})
-    if (kind.__module__, kind.__name__) != unpickling.CONFIG or "final_config_dict" not in values:
+    if (kind.__module__, kind.__name__) != unpickler.CONFIG or "final_config_dict" not in values:
         raise CheckpointError(
             f"Checkpoint {path} holds a {kind.__name__} as its 'config', not a RecBole Config."
         )

@@ -9,11 +9,11 @@ from torch import nn
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
-from recbole_freqd.graph import SIDES
+from recbole_freqd.graph.cooccurrence import SIDES
 from recbole_freqd.losses.base import LOSSES, DistillationLoss
 from recbole_freqd.losses.distances import mean_over_batch, row_distance
-from recbole_freqd.projectors import uniform_parameter
-from recbole_freqd.sampling import gumbel
+from recbole_freqd.losses.draws import gumbel
+from recbole_freqd.losses.projectors import uniform_parameter
 
 _COLDEST = 1e-10
 

@@ -63,8 +63,6 @@ def _is_shape(value: Any) -> bool:
 
 
 # --- torch -----------------------------------------------------------------------------------
-
-
 def tensor(
     storage: Any,
     offset: Any,
@@ -116,8 +114,6 @@ def torch_device(*parts: Any) -> torch.device:
 
 
 # --- NumPy -----------------------------------------------------------------------------------
-
-
 def dtype(kind: Any, *_flags: Any) -> np.dtype:
     """``numpy.dtype`` of plain numbers, text, or objects; a copy, as in the pickles of NumPy."""
     _sound(isinstance(kind, str) and _DTYPE.fullmatch(kind), f"a NumPy type {reprlib.repr(kind)}")
@@ -181,8 +177,6 @@ def fill_array(made: np.ndarray, state: Any) -> None:
 
 
 # --- SciPy -----------------------------------------------------------------------------------
-
-
 def fill_sparse(made: Any, state: Any) -> None:
     """The attributes of a sparse matrix; :func:`check_sparse` follows when all is loaded.
 

@@ -4,9 +4,9 @@ import torch
 
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.listwise_sampling import UniformOutside, weighted_draw
 from recbole_freqd.losses.base import LOSSES
-from recbole_freqd.losses.listwise import (
+from recbole_freqd.losses.draws import UniformOutside, weighted_draw
+from recbole_freqd.losses.over_scores import (
     ListwiseLoss,
     blocks_of_lists,
     masked_logsumexp,

@@ -11,7 +11,7 @@ in the lowest band, as FreqD's filter leaves it alone, too. How much that is can
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
@@ -19,10 +19,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.bands import Bands
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.filters import PolynomialFilter
-from recbole_freqd.graph import EntityGraph
+from recbole_freqd.graph.adjacency import EntityGraph
+from recbole_freqd.graph.bands import Bands
 
 EXACT_LIMIT = 3_000  # vertices up to which all eigenvectors are computed: some ten seconds
 _ROWS = 65_536  # read at once
@@ -323,12 +322,3 @@ def with_lengths_of(rows: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         torch.linalg.vector_norm(x.to(rows), dim=1, keepdim=True) for x in (rows, teacher)
     )
     return torch.where(own > 0, rows * (wanted / own.clamp(min=torch.finfo(own.dtype).tiny)), rows)
-
-
-def response_curve(
-    kind: Union[str, Sequence[float]], alpha: float, points: int = 201
-) -> dict[str, np.ndarray]:
-    """λ from 0 to 2, h(λ) and the weight h(λ)² of a filter as a config names it."""
-    lam = np.linspace(0.0, 2.0, points)
-    h = PolynomialFilter.named(kind, alpha).response(lam)
-    return {"lambda": lam, "h": h, "weight": h**2}

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from recbole_freqd.graph import EntityGraph
-from recbole_freqd.spectrum import GraphSpectrum, relative_to, with_lengths_of
+from recbole_freqd.graph.adjacency import EntityGraph
+from recbole_freqd.graph.spectrum import GraphSpectrum, relative_to, with_lengths_of
 
 
 class BandWatch:
