@@ -24,7 +24,7 @@ def build(model: str, dataset: str, keys: dict[str, Any]) -> Any:
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
 
-    from recbole_freqd.config import no_command_line
+    from recbole_freqd.config.reading import no_command_line
 
     base = {
         "data_path": os.environ["RECBOLE_FREQD_DATA"],
@@ -40,8 +40,8 @@ def build(model: str, dataset: str, keys: dict[str, Any]) -> Any:
 
 def measure(model: Any, name: str, scores: Callable[[], Any], rank: int) -> dict[str, Any]:
     from recbole_freqd.features import adapter_of
-    from recbole_freqd.ranking import undisturbed
-    from recbole_freqd.svd import low_rank_features
+    from recbole_freqd.features.low_rank import low_rank_features
+    from recbole_freqd.features.scores import undisturbed
 
     with Peak() as peak, undisturbed(model, adapter_of(model).caches):
         start = perf_counter()
@@ -64,7 +64,7 @@ def main(options: argparse.Namespace) -> None:
     title = f"{options.model} on {options.dataset}: {model.n_users} users, {model.n_items} items"
     print(f"{title}, built in {perf_counter() - start:.0f} s", flush=True)
     from recbole_freqd.features import adapter_of
-    from recbole_freqd.ranking import ScoredUsers
+    from recbole_freqd.features.scores import ScoredUsers
 
     ways = {
         "adapter": lambda: adapter_of(model).scores(model, True),

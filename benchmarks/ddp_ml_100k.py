@@ -21,8 +21,8 @@ def job(model: str, keys: dict[str, Any], launched: dict[str, Any]) -> dict[str,
 
     recbole_freqd.register()
     from recbole_freqd import runs
+    from recbole_freqd.config.make import make_config
     from recbole_freqd.core.files import fingerprint
-    from recbole_freqd.quick_start import make_config
     from recbole_freqd.trainer import DistillationTrainer
 
     weights: list[Any] = []

@@ -85,7 +85,7 @@ def valid(dataset: str, variant: str, weight: float, seed: int) -> float:
     from recbole.config import Config
 
     from recbole_freqd import runs
-    from recbole_freqd.config import no_command_line
+    from recbole_freqd.config.reading import no_command_line
 
     with no_command_line():
         config = Config("BPR", dataset, config_dict=config_of(**key))

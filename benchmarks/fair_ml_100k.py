@@ -206,7 +206,7 @@ def run(cell: str, keys: dict[str, Any], seed: int, test: bool) -> Any:
     from recbole.config import Config
 
     from recbole_freqd import runs
-    from recbole_freqd.config import no_command_line
+    from recbole_freqd.config.reading import no_command_line
 
     with no_command_line():
         name = student_of(cell)

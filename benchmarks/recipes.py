@@ -15,13 +15,13 @@ from typing import Any
 
 import yaml
 
+from recbole_freqd.config.identity import WHERE_IT_RUNS
+from recbole_freqd.config.make import make_config
+from recbole_freqd.config.names import NOT_SETTINGS
 from recbole_freqd.core.errors import ConfigError, FreqDError
 from recbole_freqd.core.files import write_text
 from recbole_freqd.core.schema import properties_folder
-from recbole_freqd.identity import WHERE_IT_RUNS
-from recbole_freqd.key_names import NOT_SETTINGS
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.quick_start import make_config
 
 _ALWAYS = ("learning_rate", "weight_decay", "embedding_size")
 

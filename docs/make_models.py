@@ -9,7 +9,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from recbole_freqd.model_classes import general_models
+from recbole_freqd.config.models import general_models
 
 PAGE = Path(__file__).resolve().parent / "models.md"
 HEAD = (

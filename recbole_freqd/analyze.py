@@ -11,24 +11,24 @@ import torch
 
 from recbole_freqd import __version__
 from recbole_freqd.checkpoint.loading import load_checkpoint, load_plain, sidecar_path
-from recbole_freqd.config import trainer_names
+from recbole_freqd.config.complete import trainer_names
+from recbole_freqd.config.identity import data_fingerprint, read_fingerprint
+from recbole_freqd.config.models import check_model_name
 from recbole_freqd.core.errors import TeacherError, require
 from recbole_freqd.core.files import new_checkpoint_path
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import Features
 from recbole_freqd.core.schema import method_keys
-from recbole_freqd.distiller import training_matrix
 from recbole_freqd.features import extract_features
+from recbole_freqd.features.data import training_matrix
 from recbole_freqd.filters import response_curve
 from recbole_freqd.graph.bands import Bands
 from recbole_freqd.graph.cooccurrence import SIDES, cooccurrence_graph
 from recbole_freqd.graph.spectrum import GraphSpectrum, band_losses
 from recbole_freqd.graph.watch import projected_rows
-from recbole_freqd.identity import data_fingerprint, read_fingerprint
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.losses.projectors import LinearProjector, MLPProjector
 from recbole_freqd.measure import parameter_count
-from recbole_freqd.model_classes import check_model_name
 from recbole_freqd.runs import name_of
 from recbole_freqd.teacher.base import holds_class, load_model
 from recbole_freqd.teacher.home import (

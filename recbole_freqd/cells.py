@@ -15,10 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+from recbole_freqd.config.identity import differences
 from recbole_freqd.core.errors import CheckpointError, ConfigError, FreqDError
 from recbole_freqd.core.files import fingerprint, read_json, write_json, write_text
 from recbole_freqd.core.locks import working_on
-from recbole_freqd.identity import differences
 from recbole_freqd.per_user import load_users, save_users
 from recbole_freqd.significance import PerUser
 
@@ -31,7 +31,7 @@ class Cell:
         what: ``teacher``, ``alone``, or the names of the losses, joined by ``+``.
         seed: Of the run.
         config: The student's Config; a teacher's cell has that of a student it teaches.
-        identity: From :func:`recbole_freqd.identity.planned_identity`.
+        identity: From :func:`recbole_freqd.config.identity.planned_identity`.
     """
 
     what: str

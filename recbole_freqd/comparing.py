@@ -76,8 +76,8 @@ def compare(
     from recbole_freqd import comparison
     from recbole_freqd import search as spaces
     from recbole_freqd import tune as tuning
+    from recbole_freqd.config.make import make_config
     from recbole_freqd.frozen import read_frozen
-    from recbole_freqd.quick_start import make_config
     from recbole_freqd.trainer import check_trajectory
 
     named = comparison.read_methods(methods)
@@ -135,7 +135,7 @@ def _say_what_is_not_used(
     files: Optional[list[str]], values: Optional[dict[str, Any]], say: Callable[[str], None]
 ) -> None:
     """One line where the config names a trainer or a seed, as the config of a single run does."""
-    from recbole_freqd.config import read_external
+    from recbole_freqd.config.reading import read_external
 
     given = read_external(files, values)
     idle = [f"{key}: {given[key]}" for key in ("trainer", "seed") if given.get(key) is not None]

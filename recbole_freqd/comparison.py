@@ -11,19 +11,20 @@ from typing import Any, Callable, Optional
 from recbole_freqd import runs
 from recbole_freqd.cells import Cell, CellStore, check_shared_teacher, say_other_commits
 from recbole_freqd.comparison_results import results_of, write_results
-from recbole_freqd.config import trainer_names
+from recbole_freqd.config import make
+from recbole_freqd.config.complete import trainer_names
+from recbole_freqd.config.identity import planned_identity
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.teacher import CHECKPOINT
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.files import fingerprint
 from recbole_freqd.core.locks import each_when_free
-from recbole_freqd.identity import planned_identity
-from recbole_freqd.key_names import TEACHER
 from recbole_freqd.measure import parameter_count, size_mb
 from recbole_freqd.per_user import by_token, recording
 from recbole_freqd.progress import Countdown
 from recbole_freqd.significance import PerUser
 from recbole_freqd.teacher import find_teacher
 from recbole_freqd.teacher.recipe import recipe_config
-from recbole_freqd.teacher_keys import CHECKPOINT
 
 METRIC = "ndcg@10"
 Outcome = tuple[dict[str, Any], Optional[PerUser]]
@@ -172,7 +173,7 @@ def config_of(
     changes = {"seed": seed, **keys}
     if losses and frozen.get("teacher"):
         changes[TEACHER] = {**base[TEACHER], **frozen["teacher"]}
-    return runs.config_with(base, losses, **changes)
+    return make.config_with(base, losses, **changes)
 
 
 def _run_missing(

@@ -6,8 +6,8 @@ from typing import Any, Optional
 import numpy as np
 import yaml
 
+from recbole_freqd.config.identity import WHERE_IT_RUNS
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.identity import WHERE_IT_RUNS
 from recbole_freqd.report import as_markdown, as_text, gap_closed
 from recbole_freqd.search import EQUAL_FOR_ALL
 from recbole_freqd.significance import PerUser, holm, paired_test, user_differences

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from recbole_freqd import __version__, comparison_report
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.teacher import CHECKPOINT
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.files import write_json, write_text
-from recbole_freqd.key_names import TEACHER
 from recbole_freqd.plots import comparison_plot
 from recbole_freqd.search import equal_for_all
 from recbole_freqd.significance import PerUser
-from recbole_freqd.teacher_keys import CHECKPOINT
 
 _TUNING = ("trials", "seeds", "epochs", "eval_step", "stopping_step", "metric", "tuned", "failed")
 

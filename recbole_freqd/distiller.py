@@ -8,22 +8,19 @@ from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import nn
 
-from recbole_freqd.config import method_options
+from recbole_freqd.config.complete import method_options
 from recbole_freqd.core.errors import ConfigError, shown
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.features import FeatureAdapter
+from recbole_freqd.features.data import Known, among, training_matrix
+from recbole_freqd.features.scores import undisturbed
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.losses.base import here
-from recbole_freqd.ranking import undisturbed
-
-Known = tuple[np.ndarray, np.ndarray]
-"""Masks (n_users,) and (n_items,) of the entities a teacher knows, the padding not among them."""
 
 logger = logging.getLogger(__name__)
 
@@ -256,32 +253,3 @@ def _widths(model: Any, adapter: FeatureAdapter) -> tuple[int, int]:
     with undisturbed(model, adapter.caches):
         rows = adapter.rows(model)
         return rows.user(one).shape[1], rows.item(one).shape[1]
-
-
-def training_matrix(dataset: Any) -> sp.csr_array:
-    """(n_users, n_items) binary, the training interactions; row and column 0 are empty.
-
-    Where interactions have labels (RecBole's ``threshold``), those of 0 are none, as in a batch.
-
-    Raises:
-        ConfigError: There is no interaction.
-    """
-    label = dataset.config["LABEL_FIELD"]
-    labelled = label in dataset.inter_feat.columns
-    matrix = sp.csr_array(dataset.inter_matrix(form="csr", value_field=label if labelled else None))
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
-    matrix.data = np.ones_like(matrix.data)
-    if matrix.nnz == 0:
-        raise ConfigError("The training data is empty. Check the dataset and its filters.")
-    return matrix
-
-
-def among(user_items: sp.csr_array, known: Optional[Known]) -> sp.csr_array:
-    """The interactions of known users with known items, in a matrix of the same shape."""
-    if known is None:
-        return user_items
-    entries = user_items.tocoo()
-    kept = known[0][entries.row] & known[1][entries.col]
-    places = entries.row[kept], entries.col[kept]
-    return sp.csr_array((entries.data[kept], places), shape=user_items.shape)

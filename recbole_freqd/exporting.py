@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from recbole_freqd import __version__, compat
 from recbole_freqd.checkpoint.loading import load_checkpoint
+from recbole_freqd.config.identity import data_fingerprint, read_fingerprint
+from recbole_freqd.config.models import check_model_name
 from recbole_freqd.core.errors import CheckpointError, ConfigError, TeacherError
 from recbole_freqd.core.files import sha256, write_json
 from recbole_freqd.core.rankers import user_blocks
 from recbole_freqd.features import registered_adapter
-from recbole_freqd.identity import data_fingerprint, pairs, read_fingerprint, tokens
-from recbole_freqd.model_classes import check_model_name
+from recbole_freqd.features.data import pairs, tokens
 from recbole_freqd.teacher.base import holds_class, load_model, model_class
 from recbole_freqd.teacher.home import (
     INSTEAD,

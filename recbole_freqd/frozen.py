@@ -5,15 +5,16 @@ from typing import Any, Callable
 from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.comparison import config_of
 from recbole_freqd.comparison_report import other_caps
-from recbole_freqd.config import fold_dotted, keys_known_to
+from recbole_freqd.config.make import keys_known_to
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.reading import fold_dotted
+from recbole_freqd.config.teacher import CHECKPOINT
 from recbole_freqd.core.errors import ConfigError, did_you_mean
 from recbole_freqd.core.files import read_yaml
 from recbole_freqd.core.schema import method_keys
-from recbole_freqd.key_names import TEACHER
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.search import ALONE, EQUAL_FOR_ALL, OF_THE_TEACHER, equal_for_all
 from recbole_freqd.teacher.recipe import recipe_config
-from recbole_freqd.teacher_keys import CHECKPOINT
 
 _TUNED = "tuned"  # the section about the search itself
 _SAME = {"dataset": "dataset", "model": "student", "teacher_model": "teacher"}

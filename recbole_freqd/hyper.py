@@ -12,18 +12,14 @@ from typing import Any, Callable, Optional
 import numpy as np
 from filelock import FileLock, Timeout
 
-from recbole_freqd.config import trainer_names
+from recbole_freqd.config.complete import trainer_names
+from recbole_freqd.config.identity import WHERE_IT_RUNS, data_fingerprint, teacher_of, versions_of
+from recbole_freqd.config.make import with_keys
+from recbole_freqd.config.names import TEACHER
 from recbole_freqd.core.errors import ConfigError, TrainingError, require
 from recbole_freqd.core.files import fingerprint, write_json, write_yaml
-from recbole_freqd.identity import (
-    WHERE_IT_RUNS,
-    data_fingerprint,
-    pairs,
-    teacher_of,
-    versions_of,
-)
-from recbole_freqd.key_names import TEACHER
-from recbole_freqd.spaces import Space, plain, with_keys
+from recbole_freqd.features.data import pairs
+from recbole_freqd.spaces import Space, plain
 from recbole_freqd.trials import Record, Trials, in_words
 
 ALGORITHMS = ("exhaustive", "random", "bayes")

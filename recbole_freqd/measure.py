@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd.features import adapter_of
-from recbole_freqd.ranking import score_users
+from recbole_freqd.features.scores import score_users
 
 _TOP = 20
 _REPEATS = 7

@@ -10,7 +10,7 @@ import numpy as np
 from recbole_freqd.compat import Patches
 from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import write_atomically
-from recbole_freqd.identity import tokens
+from recbole_freqd.features.data import tokens
 from recbole_freqd.significance import PerUser
 
 

@@ -64,8 +64,9 @@ def _hook_reading() -> None:
     """Nested and dotted keys, our defaults, the check of keys."""
     from recbole.config.configurator import Config
 
-    from recbole_freqd.config import complete, deep_merge, fold_dotted, read_config_file
-    from recbole_freqd.key_names import refuse_what_is_no_setting
+    from recbole_freqd.config.complete import complete
+    from recbole_freqd.config.names import refuse_what_is_no_setting
+    from recbole_freqd.config.reading import deep_merge, fold_dotted, read_config_file
 
     merge = Config._merge_external_config_dict
     load_internal = Config._load_internal_config_dict
@@ -98,9 +99,9 @@ def _hook_complaints() -> None:
     """Where a trainer is named: RecBole's errors become ours, unknown names say what is near."""
     from recbole.config.configurator import Config
 
-    from recbole_freqd.config import recboles_error
+    from recbole_freqd.config.models import check_dataset_name, check_model_name
+    from recbole_freqd.config.reading import recboles_error
     from recbole_freqd.core.errors import FreqDError
-    from recbole_freqd.model_classes import check_dataset_name, check_model_name
 
     initialise, find_names = Config.__init__, Config._get_model_and_dataset
 

@@ -16,9 +16,9 @@ from typing import Any, Callable, Optional, TypeVar
 import torch
 import torch.distributed as dist
 
+from recbole_freqd.config.names import OF_MANY_PROCESSES
 from recbole_freqd.core.errors import FreqDError, TrainingError
 from recbole_freqd.core.files import write_atomically
-from recbole_freqd.key_names import OF_MANY_PROCESSES
 
 T = TypeVar("T")
 

@@ -78,6 +78,7 @@ def _train(
 
     register()
     from recbole_freqd import runs
+    from recbole_freqd.config.make import make_config
 
     config = make_config(model, dataset, config_file_list, {**(config_dict or {}), **launched})
     done = runs.run(config, saved=saved)
@@ -184,13 +185,14 @@ def _train_and_report(options: argparse.Namespace, launched: dict[str, Any]) -> 
     if options.compare is not None:
         return comparing.run_script(options, fill_in(options, files))
     from recbole_freqd import report, runs
+    from recbole_freqd.config.make import alone_config, make_config
 
     model, dataset, files, low = fill_in(options, files)
     config = make_config(model, dataset, files, {**low, **launched})
     if options.hyper:
         return run_hyper(options, config)
     distilled = runs.run(config) if config["trainer"] else None
-    alone = runs.run(runs.alone_config(config))
+    alone = runs.run(alone_config(config))
     folder = Path(options.output_dir)
     alone.trainer.processes.agreed(
         lambda: report_run(report, config, runs.rows_of(distilled, alone), folder)
@@ -221,9 +223,9 @@ def fill_in(
     """What the user gave, with the script's own defaults below it."""
     import yaml
 
-    from recbole_freqd.config import asking_recbole, read_external
+    from recbole_freqd.config.names import TEACHER
+    from recbole_freqd.config.reading import asking_recbole, read_external
     from recbole_freqd.core.schema import properties_folder
-    from recbole_freqd.key_names import TEACHER
 
     text = (properties_folder() / "quick_start.yaml").read_text(encoding="utf-8")
     with asking_recbole():
@@ -246,11 +248,11 @@ def _defaults_of_this_job(
     options: argparse.Namespace, defaults: dict[str, Any], given: dict[str, Any]
 ) -> dict[str, Any]:
     """The main job's settings, less those that would be wrong beside what the user gave."""
-    from recbole_freqd.config import trainer_names
+    from recbole_freqd.config.complete import trainer_names
+    from recbole_freqd.config.names import TEACHER
+    from recbole_freqd.config.teacher import CHECKPOINT, RECIPE
     from recbole_freqd.core.schema import method_keys
-    from recbole_freqd.key_names import TEACHER
     from recbole_freqd.losses import LOSSES
-    from recbole_freqd.teacher_keys import CHECKPOINT, RECIPE
 
     teacher = given.get(TEACHER)
     if isinstance(teacher, dict) and not {CHECKPOINT, RECIPE} & set(teacher):
@@ -275,36 +277,6 @@ def _defaults_of_this_job(
             drop = set()
         defaults = {key: value for key, value in defaults.items() if key not in drop}
     return defaults
-
-
-def make_config(
-    model: Optional[str],
-    dataset: Optional[str],
-    files: Optional[list[str]],
-    values: Optional[dict[str, Any]],
-) -> Any:
-    """RecBole's Config; its own complaints become ours.
-
-    Raises:
-        ConfigError: RecBole or we do not accept it.
-    """
-    from recbole.config import Config
-
-    from recbole_freqd.checks import check_config
-    from recbole_freqd.config import asking_recbole, read_external
-    from recbole_freqd.key_names import refuse_what_is_no_setting
-    from recbole_freqd.model_classes import check_dataset_name, check_model_name
-
-    values = dict(values or {})  # RecBole changes it in place
-    with asking_recbole(values):
-        given = read_external(files, values)
-    refuse_what_is_no_setting(given)
-    check_model_name(given.get("model") if model is None else model, "model")
-    check_dataset_name(given.get("dataset") if dataset is None else dataset)
-    with asking_recbole(given):
-        config = Config(model, dataset, files, values)
-    check_config(config)
-    return config
 
 
 def report_run(report: Any, config: Any, rows: list[dict[str, Any]], folder: Path) -> None:

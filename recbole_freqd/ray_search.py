@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Callable, Optional
 
+from recbole_freqd.config.make import with_keys
 from recbole_freqd.core.errors import ConfigError, FreqDError
 from recbole_freqd.hyper import Objective, Search, attempt
-from recbole_freqd.spaces import with_keys
 from recbole_freqd.trials import Record
 
 _OLDEST = "2.44"

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from recbole_freqd.checkpoint.loading import load_checkpoint
+from recbole_freqd.config.identity import run_identity
 from recbole_freqd.core.files import fingerprint, new_checkpoint_path, write_atomically
 from recbole_freqd.core.rng import set_streams, streams
 from recbole_freqd.distributed import DistributedTrainer
 from recbole_freqd.features import registered_adapter
-from recbole_freqd.identity import run_identity
 from recbole_freqd.processes import as_in_one_process
 from recbole_freqd.state_file import StateFile
 

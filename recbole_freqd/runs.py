@@ -1,18 +1,14 @@
 """One run: data, model, trainer, fit, test. The steps are RecBole's own, taken one by one."""
 
-import copy
 import logging
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from recbole_freqd.checks import check_config, check_data
 from recbole_freqd.compat import fresh_log_handlers
-from recbole_freqd.compat.literals import strings_as_they_are
-from recbole_freqd.config import asking_recbole, no_command_line, trainer_names
-from recbole_freqd.core.schema import method_keys
+from recbole_freqd.config.complete import trainer_names
+from recbole_freqd.config.reading import asking_recbole
+from recbole_freqd.config.values import check_data
 from recbole_freqd.distributed import whole
-from recbole_freqd.key_names import TEACHER
-from recbole_freqd.losses import LOSSES
 from recbole_freqd.measure import parameter_count, ranking_latencies, size_mb
 from recbole_freqd.processes import Processes
 from recbole_freqd.resume import ResumableTrainer, over
@@ -196,41 +192,6 @@ def _row(
         "seconds_per_epoch": seconds_per_epoch,
         "checkpoint": checkpoint,
     }
-
-
-def alone_config(config: Any) -> Any:
-    """The same student without its teacher: the Config again, less every key of ours."""
-    return config_with(config, [])
-
-
-def config_with(config: Any, methods: list[str], **changes: Any) -> Any:
-    """The same student taught by other methods, or by none.
-
-    Args:
-        config: A Config with the keys of all of them.
-        methods: Names of losses; the keys of the others are left out, and without any the teacher.
-        **changes: Keys that are to be others.
-
-    Raises:
-        ConfigError: A value is not allowed, also where no method is named and nothing is checked
-            when RecBole makes the Config.
-    """
-    from recbole.config import Config
-
-    ours = {key for name in LOSSES.names() if name not in methods for key in method_keys(name)}
-    ours |= {"trainer"} | (set() if methods else {TEACHER})
-    kept = {
-        key: copy.deepcopy(value)
-        for key, value in config.external_config_dict.items()
-        if key not in ours
-    }
-    if methods:
-        kept["trainer"] = methods
-    kept.update(copy.deepcopy(changes))
-    with no_command_line(), strings_as_they_are():  # they have been read once
-        made = Config(config.model_class, config["dataset"], config_dict=kept)
-    check_config(made)
-    return made
 
 
 def name_of(config: Any) -> str:

@@ -8,10 +8,10 @@ from typing import Any, Optional
 import torch
 
 from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
+from recbole_freqd.config.identity import data_fingerprint, same_data
 from recbole_freqd.core.errors import CheckpointError, ConfigError
 from recbole_freqd.core.files import file_hash, write_atomically
 from recbole_freqd.distiller import Distiller
-from recbole_freqd.identity import data_fingerprint, same_data
 from recbole_freqd.resume import ResumableTrainer
 
 

@@ -8,7 +8,6 @@ ending is a space that is shipped: ``FreqD`` is the grid ``properties/hyper/Freq
 search is exhaustive, else the ranges of ``properties/search/FreqD.yaml``.
 """
 
-import copy
 import math
 from pathlib import Path
 from typing import Any, Optional
@@ -16,13 +15,14 @@ from typing import Any, Optional
 import numpy as np
 import yaml
 
-from recbole_freqd.compat.literals import literal, strings_as_they_are
-from recbole_freqd.config import asking_recbole, keys_known_to, no_command_line, trainer_names
+from recbole_freqd.compat.literals import literal
+from recbole_freqd.config.complete import trainer_names
+from recbole_freqd.config.make import keys_known_to, with_keys
+from recbole_freqd.config.names import TEACHER
 from recbole_freqd.core.errors import ConfigError, did_you_mean
 from recbole_freqd.core.files import parse_yaml
 from recbole_freqd.core.schema import method_keys, properties_folder
 from recbole_freqd.frozen import refuse_fixed
-from recbole_freqd.key_names import TEACHER
 from recbole_freqd.search import is_whole, read_rule
 from recbole_freqd.teacher.recipe import recipe_config
 
@@ -220,19 +220,6 @@ def _by_kind(content: str, file: Path) -> dict[str, dict[str, Any]]:
         values = [math.log(value) if logarithms else value for value in rule.values]
         found.setdefault(rule.kind, {})[key] = values
     return found
-
-
-def with_keys(config: Any, keys: dict[str, Any]) -> Any:
-    """The Config again with some keys of it changed; ``teacher.x`` changes one of the teacher's.
-
-    Raises:
-        ConfigError: A key or a value is not allowed.
-    """
-    from recbole.config import Config
-
-    given = copy.deepcopy(config.external_config_dict)
-    with no_command_line(), strings_as_they_are(), asking_recbole():  # they have been read once
-        return Config(config.model_class, config["dataset"], config_dict={**given, **keys})
 
 
 def plain(value: Any) -> Any:

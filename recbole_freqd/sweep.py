@@ -10,11 +10,12 @@ from typing import Any, Callable, Optional
 
 from recbole_freqd import __version__
 from recbole_freqd.cells import note_failure
-from recbole_freqd.config import trainer_names
+from recbole_freqd.config import make
+from recbole_freqd.config.complete import trainer_names
+from recbole_freqd.config.identity import planned_identity
 from recbole_freqd.core.errors import ConfigError, TrainingError, require
 from recbole_freqd.core.files import fingerprint, read_json, write_json, write_text
 from recbole_freqd.core.locks import outcomes_when_free, working_on
-from recbole_freqd.identity import planned_identity
 
 _SYMBOLS = {"alpha": "α", "beta": "β"}
 _MOST_VALUES = 1000
@@ -89,7 +90,7 @@ def sweep(
         ConfigError: A value is not allowed.
         TrainingError: No run of any value could be finished on all seeds.
     """
-    from recbole_freqd import runs, spectrum_plots
+    from recbole_freqd import spectrum_plots
 
     require("matplotlib", "plot", "--sweep")
     configs = {  # all of them first: a value that is not allowed ends it before the work
@@ -101,7 +102,7 @@ def sweep(
     home = folder / f"sweep-{some['dataset']}-{key}"
     alone = []
     if trainer_names(some["trainer"]):
-        without = {place: runs.alone_config(config) for place, config in configs.items()}
+        without = {place: make.alone_config(config) for place, config in configs.items()}
         # A line beside the sweep, unless the key is one of the student's own: then it is no line.
         identities = (planned_identity(config) for config in without.values())
         if len({fingerprint(identity) for identity in identities}) == len(seeds):

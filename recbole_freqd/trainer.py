@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_freqd import compat
-from recbole_freqd.config import complete_in_place, trainer_names
+from recbole_freqd.config.complete import complete_in_place, trainer_names
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.distiller import Distiller
@@ -23,8 +23,8 @@ from recbole_freqd.features import (
     student_adapter,
 )
 from recbole_freqd.features.check import whole_features
+from recbole_freqd.features.scores import undisturbed
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.ranking import undisturbed
 from recbole_freqd.resume import over
 from recbole_freqd.sidecar import SidecarTrainer
 from recbole_freqd.teacher import Teacher, find_teacher

@@ -9,17 +9,18 @@ from typing import Any, Callable, Optional
 from recbole_freqd import runs, search
 from recbole_freqd.cells import made_with, note_failure, say_other_commits
 from recbole_freqd.comparison import config_of
-from recbole_freqd.config import asking_recbole, keys_known_to
+from recbole_freqd.config.identity import planned_identity
+from recbole_freqd.config.make import keys_known_to
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.reading import asking_recbole
+from recbole_freqd.config.teacher import CHECKPOINT
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.files import fingerprint, write_yaml
 from recbole_freqd.core.locks import outcomes_when_free
 from recbole_freqd.frozen import made_for, refuse_fixed
-from recbole_freqd.identity import planned_identity
-from recbole_freqd.key_names import TEACHER
 from recbole_freqd.progress import Countdown
 from recbole_freqd.search import Space
 from recbole_freqd.teacher.recipe import is_closed_form, recipe_config
-from recbole_freqd.teacher_keys import CHECKPOINT
 from recbole_freqd.trials import TrialLog
 
 _FAILED = "trials"  # the folder of the tracebacks

@@ -13,8 +13,8 @@ from recbole_freqd.core.rankers import FeatureRanker, top_items
 from recbole_freqd.features import adapter_of
 from recbole_freqd.features.base import FeatureAdapter
 from recbole_freqd.features.check import ranks_alike, some_users, whole_table
-from recbole_freqd.ranking import ModelRanker, ScoredUsers, score_users, undisturbed
-from recbole_freqd.svd import low_rank_features
+from recbole_freqd.features.low_rank import low_rank_features
+from recbole_freqd.features.scores import ModelRanker, ScoredUsers, score_users, undisturbed
 
 Read = Callable[[torch.Tensor], torch.Tensor]
 _TOP = 10

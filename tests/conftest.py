@@ -80,7 +80,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Any:
     from recbole.config import configurator
 
     import recbole_freqd
-    from recbole_freqd import key_names
+    from recbole_freqd.config import names as key_names
 
     stand_in = SimpleNamespace(load=_load_again, FullLoader=yaml.FullLoader)
     monkeypatch.setattr(configurator, "yaml", stand_in)

@@ -168,8 +168,8 @@ class Newcomer:
     def config(self, block: Block, code: str) -> None:
         """Checks a config, or a search space, as the script would."""
         from recbole_freqd import search, spaces
+        from recbole_freqd.config.make import make_config
         from recbole_freqd.losses import LOSSES
-        from recbole_freqd.quick_start import make_config
 
         values = yaml.safe_load(code)
         (self.folder / "block.yaml").write_text(code, encoding="utf-8")

@@ -87,7 +87,7 @@ def main():
     from recbole.model.general_recommender import BPR
 
     import recbole_freqd.runs  # noqa: F401
-    from recbole_freqd.model_classes import keys_read_by
+    from recbole_freqd.config.models import keys_read_by
 
     keys_read_by(BPR)
 

@@ -75,7 +75,7 @@ def notes():
 def trained(model, keys, launched, broken=None):
     """One run; what each process knows in the end."""
     from recbole_freqd import runs
-    from recbole_freqd.quick_start import make_config
+    from recbole_freqd.config.make import make_config
     from recbole_freqd.trainer import DistillationTrainer
 
     config = make_config(model, "tiny", None, {**keys, **launched})
@@ -155,8 +155,8 @@ def every(models, launched):
 
     register()
     from recbole_freqd import runs
+    from recbole_freqd.config.make import make_config
     from recbole_freqd.core.files import fingerprint
-    from recbole_freqd.quick_start import make_config
 
     other = []
     for model, keys in models.items():

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd import runs
+from recbole_freqd.config import make
 from recbole_freqd.core.errors import ConfigError, TeacherError, TrainingError
 from recbole_freqd.core.schema import method_keys
 from recbole_freqd.distiller import Distiller
@@ -506,7 +506,7 @@ def test_such_a_key_is_mentioned_once_however_many_configs_have_it(
             config = tiny_config(
                 trainer="FreqD", teacher=teacher_recipe, embeding_size=8, seed=seed
             )
-        runs.config_with(config, ["FD"], lerning_rate=0.1)
+        make.config_with(config, ["FD"], lerning_rate=0.1)
     assert caplog.text.count("Unknown key 'embeding_size'") == 1
     assert caplog.text.count("Unknown key 'lerning_rate'") == 1
 

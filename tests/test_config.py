@@ -14,22 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_freqd import compat
-from recbole_freqd.config import (
-    complete,
-    complete_in_place,
-    deep_merge,
-    fold_dotted,
-    method_options,
-    no_command_line,
-    read_external,
-    teacher_config,
-    trainer_names,
-)
+from recbole_freqd.config.complete import complete, complete_in_place, method_options, trainer_names
+from recbole_freqd.config.make import teacher_config
+from recbole_freqd.config.models import check_model_name, general_models
+from recbole_freqd.config.reading import deep_merge, fold_dotted, no_command_line, read_external
+from recbole_freqd.config.teacher import inherited_keys
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.schema import method_keys
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.model_classes import check_model_name, general_models
-from recbole_freqd.teacher_keys import inherited_keys
 
 random_inputs = settings(deadline=None, database=None)
 RECBOLE = Path(recbole.__file__).parent

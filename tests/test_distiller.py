@@ -5,8 +5,9 @@ import torch
 from recbole.config import Config
 
 from recbole_freqd.core.rng import RandomStream
-from recbole_freqd.distiller import BatchReader, Distiller, training_matrix
+from recbole_freqd.distiller import BatchReader, Distiller
 from recbole_freqd.features import EmbeddingTables
+from recbole_freqd.features.data import training_matrix
 
 FIELDS = {
     "USER_ID_FIELD": "user_id",

@@ -14,11 +14,11 @@ import yaml
 
 import recbole_freqd
 from recbole_freqd import runs
+from recbole_freqd.config.models import general_models
 from recbole_freqd.core import schema as settings
 from recbole_freqd.features import ADAPTERS
-from recbole_freqd.identity import pairs, tokens
+from recbole_freqd.features.data import pairs, tokens
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.model_classes import general_models
 from tests.doc_blocks import PAGES, ROOT, Newcomer, blocks_of
 from tests.test_exporting import hidden
 

@@ -14,9 +14,9 @@ import torch
 import recbole_freqd
 from recbole_freqd import exporting, runs
 from recbole_freqd.core.errors import CheckpointError, ConfigError
-from recbole_freqd.identity import tokens
+from recbole_freqd.features.data import tokens
+from recbole_freqd.features.scores import score_users
 from recbole_freqd.quick_start import main
-from recbole_freqd.ranking import score_users
 from recbole_freqd.vector_files import open_table
 
 
@@ -135,7 +135,7 @@ def test_the_manifest_says_what_the_files_are(student):
     assert set(manifest["sha256"]) == {"users.npz", "items.npz", "histories.npz"}
     for file, known in manifest["sha256"].items():
         assert hashlib.sha256(Path("out", file).read_bytes()).hexdigest() == known
-    assert manifest["data"] == recbole_freqd.identity.data_fingerprint(run.data[0]._dataset)
+    assert manifest["data"] == recbole_freqd.config.identity.data_fingerprint(run.data[0]._dataset)
     assert manifest["dataset"] == "tiny" and set(manifest["versions"]) >= {
         "recbole",
         "recbole_freqd",

@@ -24,7 +24,7 @@ from recbole_freqd.features import (
     shared_features,
     student_adapter,
 )
-from recbole_freqd.ranking import evaluating, score_users, undisturbed
+from recbole_freqd.features.scores import evaluating, score_users, undisturbed
 
 # One model or more of each family: (its keys, whether its scores are the sigmoid of the products).
 SMALL_VAE = {"mlp_hidden_size": [6], "latent_dimension": 4}

@@ -184,7 +184,7 @@ def check_one_config(tiny_keys, config):
     """A config is accepted, or refused by an error of ours that names one of its keys."""
     from recbole.config import Config
 
-    from recbole_freqd.config import teacher_config
+    from recbole_freqd.config.make import teacher_config
 
     model, dataset = config.pop("model", "BPR"), config.pop("dataset", "tiny")
     names = ["model", "dataset", "trainer", "teacher", "valid_metric", "metrics", "freqd_filter"]

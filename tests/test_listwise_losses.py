@@ -336,7 +336,7 @@ def test_dcd_draws_what_is_misjudged_most_more_often(monkeypatch):
 def test_rce_kd_compares_the_scores_of_neumf_on_one_scale(built):
     """What its predict gives are sigmoids; lists, and scores of other items, are what is below."""
     from recbole_freqd.features import adapter_of
-    from recbole_freqd.ranking import ModelRanker
+    from recbole_freqd.features.scores import ModelRanker
 
     model, (train_data, *_) = built("NeuMF", mlp_hidden_size=[8])
     with torch.no_grad():

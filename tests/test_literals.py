@@ -9,7 +9,7 @@ import pytest
 
 from recbole_freqd import compat
 from recbole_freqd.compat.literals import literal, strings_as_they_are
-from recbole_freqd.config import teacher_config
+from recbole_freqd.config.make import teacher_config
 from recbole_freqd.core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,7 +128,7 @@ def test_the_student_alone_gets_the_strings_as_its_file_has_them(
 ):
     from recbole.config import Config
 
-    from recbole_freqd.runs import alone_config
+    from recbole_freqd.config.make import alone_config
 
     file = tmp_path / "run.yaml"
     file.write_text("note: '[1]'\nother: 'true'\nnumber: '10'\n")
@@ -180,7 +180,7 @@ def test_the_script_runs_no_string_of_its_command_line():
 
 @pytest.mark.parametrize("tag", ["object/apply:os.system", "object/new:os.system", "module:os"])
 def test_a_config_file_cannot_make_yaml_call_anything(host, tmp_path, tag):
-    from recbole_freqd.config import asking_recbole, read_external
+    from recbole_freqd.config.reading import asking_recbole, read_external
 
     file = tmp_path / "evil.yaml"
     file.write_text(f"note: !!python/{tag} ['echo > made']\n")

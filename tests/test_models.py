@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_freqd.config.models import general_models
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.features import ADAPTERS, adapter_of, extract_features, student_adapter
 from recbole_freqd.features.check import ranks_alike
-from recbole_freqd.model_classes import general_models
 
 # What the models cannot do on 60 users and 80 items with RecBole's defaults; the rest are defaults.
 KEYS = {

@@ -31,7 +31,7 @@ from recbole_freqd.features import (
 )
 from recbole_freqd.features.closed_form import OnlyScores
 from recbole_freqd.features.own import OwnMethod
-from recbole_freqd.ranking import ScoredUsers, score_users, undisturbed
+from recbole_freqd.features.scores import ScoredUsers, score_users, undisturbed
 from recbole_freqd.teacher.recipe import recipe_config
 
 # RecBole knows the defaults of its own models only: a subclass has to be told.

@@ -113,7 +113,7 @@ try:
 except AttributeError as error:
     said["unknown"] = str(error)
 said["register"] = callable(recbole_freqd.register)
-import recbole_freqd.core.errors, recbole_freqd.core.schema, recbole_freqd.registry, recbole_freqd.report
+import recbole_freqd.core.errors, recbole_freqd.core.schema, recbole_freqd.core.registry, recbole_freqd.report
 said["loaded"] = sorted({name.partition(".")[0] for name in sys.modules})
 print(json.dumps(said))
 """

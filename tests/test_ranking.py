@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import recbole_freqd.core.rankers as catalogue
-import recbole_freqd.ranking as ranking
+import recbole_freqd.features.scores as ranking
 from recbole_freqd.core.rankers import user_blocks
-from recbole_freqd.ranking import ScoredUsers, evaluating, score_users, undisturbed
+from recbole_freqd.features.scores import ScoredUsers, evaluating, score_users, undisturbed
 
 CPU = torch.device("cpu")
 

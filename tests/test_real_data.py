@@ -36,7 +36,7 @@ def citeulike(host):
 def test_citeulike_graphs_link_only_items_that_share_a_user(citeulike):
     from recbole.data import create_dataset, data_preparation
 
-    from recbole_freqd.distiller import training_matrix
+    from recbole_freqd.features.data import training_matrix
     from recbole_freqd.graph.cooccurrence import cooccurrence_graph
 
     config = citeulike()

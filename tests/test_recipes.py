@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 import recbole_freqd
+from recbole_freqd.config.make import make_config
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.schema import properties_folder
-from recbole_freqd.quick_start import make_config
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 SHIPPED = sorted((properties_folder() / "recipe").rglob("*.yaml"))

@@ -409,7 +409,7 @@ def test_a_run_of_anything_else_is_not_resumed(started, caplog, monkeypatch, tin
         Path("data/tiny/tiny.inter").write_text("\n".join(lines[:-1]) + "\n")
         changed = {"data_path": "data"}
     elif change in ("version", "recbole"):
-        owner = "recbole_freqd.identity" if change == "version" else "recbole"
+        owner = "recbole_freqd.config.identity" if change == "version" else "recbole"
         monkeypatch.setattr(f"{owner}.__version__", "9.9.9")
     elif change == "weights":
         monkeypatch.setattr("recbole.model.general_recommender.bpr.xavier_normal_initialization",

@@ -6,8 +6,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import recbole_freqd.svd as svd
-from recbole_freqd.svd import FactoredScores, Scores, low_rank_features
+import recbole_freqd.features.low_rank as svd
+from recbole_freqd.features.low_rank import FactoredScores, Scores, low_rank_features
 
 N_USERS, N_ITEMS = 60, 80
 # What float32 can lose of a matrix of norm 1, whatever the algorithm.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-import recbole_freqd.identity
+import recbole_freqd.config.identity
 import recbole_freqd.teacher as teacher_room
 from recbole_freqd.core import locks
 from recbole_freqd.core.errors import CheckpointError, ConfigError, TeacherError
@@ -101,7 +101,7 @@ def test_changed_data_and_a_changed_version_are_trained_again(
     caplog.set_level("INFO")
     find(teacher_recipe)
     assert find(teacher_recipe, seed=5).origin == "trained"
-    monkeypatch.setattr(recbole_freqd.identity, "__version__", "99")
+    monkeypatch.setattr(recbole_freqd.config.identity, "__version__", "99")
     assert find(teacher_recipe).origin == "trained"
     assert "differs (versions changed)" in caplog.text
 
@@ -286,7 +286,7 @@ def test_facts_of_others_beside_a_teacher_are_no_stumbling_block(
 
 def test_a_sidecar_of_another_checkpoint_is_not_believed(tiny_config, host, teacher_recipe, caplog):
     from recbole_freqd import runs
-    from recbole_freqd.identity import read_fingerprint
+    from recbole_freqd.config.identity import read_fingerprint
 
     keys = {"trainer": "FreqD", "teacher": teacher_recipe, "epochs": 1}
     paths = [

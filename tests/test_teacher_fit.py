@@ -14,6 +14,7 @@ import torch
 
 from recbole_freqd import runs
 from recbole_freqd.checkpoint.loading import sidecar_path
+from recbole_freqd.config import make
 from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.features import extract_features
 from recbole_freqd.teacher import find_teacher, read_fingerprint
@@ -384,7 +385,7 @@ def test_a_student_is_distilled_from_a_teacher_that_knows_a_part(
     assert run.test_result["ndcg@10"] > 0
     assert runs.evaluate_teacher(run, 1, 2)[1] == [{}, {}]
     assert "is not evaluated: it does not know 10 of the users and 10 of the items" in caplog.text
-    rows = runs.rows_of(run, runs.run(runs.alone_config(config)))
+    rows = runs.rows_of(run, runs.run(make.alone_config(config)))
     assert rows[0]["test"] == {} and rows[0]["size_mb"] > 0
 
 
@@ -398,7 +399,7 @@ def test_in_a_step_an_unknown_user_learns_what_it_would_learn_alone(
     config = make_config(
         student, trainer="FreqD", teacher={"checkpoint": path}, train_batch_size=10**4
     )
-    distilled, alone = runs.run(config, test=False), runs.run(runs.alone_config(config), test=False)
+    distilled, alone = runs.run(config, test=False), runs.run(make.alone_config(config), test=False)
     known = distilled.trainer.teacher.known
     for side, mask in zip(("user", "item"), known):
         name = f"{side}_embedding.weight"

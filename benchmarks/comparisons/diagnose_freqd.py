@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 from recbole_freqd import runs
+from recbole_freqd.config import make
+from recbole_freqd.config.make import make_config
 from recbole_freqd.core.files import read_yaml
 from recbole_freqd.plugin import register
-from recbole_freqd.quick_start import make_config
 
 
 def variants(weight: float) -> dict[str, dict[str, object]]:
@@ -61,7 +62,7 @@ def main() -> None:
             if any((row["name"], row["seed"]) == (name, seed) for row in done):
                 continue
             keys = {**frozen["FreqD"], **change, "teacher": teacher, "seed": seed}
-            run = runs.run(runs.config_with(base, ["FreqD"], **keys), saved=False, test=False)
+            run = runs.run(make.config_with(base, ["FreqD"], **keys), saved=False, test=False)
             epochs = len(run.trainer.train_loss_dict)
             row = {"name": name, "seed": seed, "valid": run.best_valid_score, "epochs": epochs}
             with open(out, "a") as file:

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from recbole_freqd import runs
+from recbole_freqd.config import make
+from recbole_freqd.config.make import make_config
 from recbole_freqd.core.errors import FreqDError
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.plugin import register
-from recbole_freqd.quick_start import make_config
 from recbole_freqd.search import space_of
 
 
@@ -46,7 +47,7 @@ def main() -> None:
             changes = {beta: weight} if method else {}
             try:
                 run = runs.run(
-                    runs.config_with(base, [method] if method else [], seed=2020, **changes),
+                    make.config_with(base, [method] if method else [], seed=2020, **changes),
                     saved=False, test=False,
                 )  # fmt: skip
                 row = {

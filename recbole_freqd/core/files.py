@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
-import numpy as np
 import yaml
 
 from recbole_freqd.core.errors import CheckpointError, ConfigError
@@ -256,6 +255,8 @@ def write_yaml(path: PathLike, comment: str, content: dict[str, Any], **style: A
 
 def fingerprint(*parts: Any) -> str:
     """A hash of arrays, strings and JSON-like values: equal content, equal hash."""
+    import numpy as np  # here, so that reading the keys' files needs no numpy
+
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, np.ndarray):

@@ -7,8 +7,8 @@ from torch import nn
 
 from recbole_freqd.core.registry import Registry
 from recbole_freqd.core.rows import FeatureRows, Features
-from recbole_freqd.ranking import ScoredUsers
-from recbole_freqd.svd import Scores
+from recbole_freqd.features.low_rank import Scores
+from recbole_freqd.features.scores import ScoredUsers
 
 Biases = tuple[Optional[torch.Tensor], Optional[torch.Tensor]]
 

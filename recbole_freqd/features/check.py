@@ -10,7 +10,7 @@ from recbole_freqd.core.rankers import spread_users, user_blocks
 from recbole_freqd.core.rows import Features, empty_rows
 from recbole_freqd.features.base import FeatureAdapter
 from recbole_freqd.features.own import OwnMethod
-from recbole_freqd.ranking import score_users, undisturbed
+from recbole_freqd.features.scores import score_users, undisturbed
 
 ORDER_TOLERANCE = 1e-3  # of a user's range of scores
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import FeatureAdapter, adapts
-from recbole_freqd.svd import FactoredScores, Scores
+from recbole_freqd.features.low_rank import FactoredScores, Scores
 
 
 @adapts("NCEPLRec")

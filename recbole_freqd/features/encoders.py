@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import ADAPTERS, Biases, FeatureAdapter, adapts
-from recbole_freqd.ranking import score_users
+from recbole_freqd.features.scores import score_users
 
 
 class _Enough(Exception):

@@ -19,9 +19,9 @@ from recbole_freqd.features.check import (
     whole_table,
 )
 from recbole_freqd.features.find import adapter_of
+from recbole_freqd.features.low_rank import FactoredScores, Scores, low_rank_features
 from recbole_freqd.features.own import OwnMethod, warn_of_other_order
-from recbole_freqd.ranking import ScoredUsers, score_users, undisturbed
-from recbole_freqd.svd import FactoredScores, Scores, low_rank_features
+from recbole_freqd.features.scores import ScoredUsers, score_users, undisturbed
 
 logger = logging.getLogger(__name__)
 

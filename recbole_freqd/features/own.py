@@ -10,8 +10,8 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import FeatureAdapter
 from recbole_freqd.features.propagated import PropagatedEmbeddings
+from recbole_freqd.features.scores import undisturbed
 from recbole_freqd.features.tables import EmbeddingTables
-from recbole_freqd.ranking import undisturbed
 
 logger = logging.getLogger(__name__)
 

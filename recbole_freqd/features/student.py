@@ -17,7 +17,7 @@ from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
 from recbole_freqd.features.check import as_if_trained, ranks_alike, whole_table
 from recbole_freqd.features.find import adapter_of, is_registered, registered_adapter
 from recbole_freqd.features.own import OwnMethod, warn_of_other_order
-from recbole_freqd.ranking import ModelRanker, evaluating, score_pairs, undisturbed
+from recbole_freqd.features.scores import ModelRanker, evaluating, score_pairs, undisturbed
 
 
 def closed_form_error(name: str) -> ConfigError:

@@ -6,7 +6,7 @@ checkpoint. A checkpoint of other data goes through ``home`` (its data, read aga
 ``translated``. ``identity`` tells data apart.
 """
 
-from recbole_freqd.identity import data_fingerprint, read_fingerprint
+from recbole_freqd.config.identity import data_fingerprint, read_fingerprint
 from recbole_freqd.teacher.base import Teacher
 from recbole_freqd.teacher.find import find_teacher
 

@@ -9,7 +9,7 @@ import torch
 
 from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.core.rows import Features, empty_rows
-from recbole_freqd.identity import tokens
+from recbole_freqd.features.data import tokens
 
 logger = logging.getLogger(__name__)
 

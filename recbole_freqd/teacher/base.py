@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from recbole_freqd.checkpoint.loading import load_checkpoint
-from recbole_freqd.config import asking_recbole
+from recbole_freqd.config.identity import weights_hash
+from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rng import rng_untouched
@@ -17,9 +18,9 @@ from recbole_freqd.core.rows import Features, empty_rows
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.check import are_exact
-from recbole_freqd.identity import pairs, weights_hash
+from recbole_freqd.features.data import pairs
+from recbole_freqd.features.scores import ModelRanker
 from recbole_freqd.processes import Processes
-from recbole_freqd.ranking import ModelRanker
 from recbole_freqd.teacher.alignment import Alignment
 from recbole_freqd.teacher.translated import Translated
 

@@ -3,14 +3,14 @@
 import logging
 from typing import Any, Optional
 
-from recbole_freqd.checks import check_data
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.config.values import check_data
 from recbole_freqd.core.rng import rng_untouched
-from recbole_freqd.key_names import TEACHER
 from recbole_freqd.teacher.base import Teacher
 from recbole_freqd.teacher.recipe import from_recipe
 from recbole_freqd.teacher.stored import from_checkpoint
 from recbole_freqd.teacher.values import check_features
-from recbole_freqd.teacher_keys import CHECKPOINT
 
 logger = logging.getLogger(__name__)
 

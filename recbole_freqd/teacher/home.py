@@ -9,11 +9,11 @@ from typing import Any, Optional
 
 import torch
 
+from recbole_freqd.config.identity import data_fingerprint
 from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.core.rng import rng_untouched
 from recbole_freqd.features import adapter_of
-from recbole_freqd.identity import data_fingerprint
-from recbole_freqd.ranking import undisturbed
+from recbole_freqd.features.scores import undisturbed
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def compare_with_record(home: Home, record: dict[str, str], *, allow: bool, path
 
     Args:
         home: From :func:`rebuild`.
-        record: From :func:`recbole_freqd.identity.read_fingerprint`.
+        record: From :func:`recbole_freqd.config.identity.read_fingerprint`.
         allow: ``teacher.allow_leakage``: another split is a warning, since it only hides leakage.
         path: The teacher's checkpoint.
 

@@ -5,11 +5,12 @@ from typing import Any, Optional
 
 import numpy as np
 
+from recbole_freqd.config.identity import splitting
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.teacher import CHECKPOINT
 from recbole_freqd.core.errors import TeacherError
-from recbole_freqd.identity import pairs, splitting
-from recbole_freqd.key_names import TEACHER
+from recbole_freqd.features.data import pairs
 from recbole_freqd.teacher.alignment import Alignment
-from recbole_freqd.teacher_keys import CHECKPOINT
 
 logger = logging.getLogger(__name__)
 

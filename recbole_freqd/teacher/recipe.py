@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from recbole_freqd.checkpoint.loading import load_checkpoint
-from recbole_freqd.config import asking_recbole, teacher_config
+from recbole_freqd.config.identity import differences, run_identity
+from recbole_freqd.config.make import teacher_config
+from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import file_hash, read_json, write_atomically, write_json
 from recbole_freqd.core.locks import working_on
@@ -17,7 +19,6 @@ from recbole_freqd.core.rows import Features
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.distributed import whole
 from recbole_freqd.features import check_teacher, registered_adapter
-from recbole_freqd.identity import differences, run_identity
 from recbole_freqd.processes import Processes
 from recbole_freqd.resume import ResumableTrainer, over
 from recbole_freqd.teacher.base import Teacher, features_of, had_once, load_model

@@ -6,13 +6,15 @@ from typing import Any, Optional
 import numpy as np
 
 from recbole_freqd.checkpoint.loading import load_checkpoint
-from recbole_freqd.config import adopt_world
+from recbole_freqd.config.identity import data_fingerprint, read_fingerprint, same_data
+from recbole_freqd.config.make import adopt_world
+from recbole_freqd.config.models import check_model_name
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.teacher import CHECKPOINT
 from recbole_freqd.core.rows import Features
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features import registered_adapter
-from recbole_freqd.identity import data_fingerprint, pairs, read_fingerprint, same_data
-from recbole_freqd.key_names import TEACHER
-from recbole_freqd.model_classes import check_model_name
+from recbole_freqd.features.data import pairs
 from recbole_freqd.teacher.alignment import align, check_overlap
 from recbole_freqd.teacher.base import (
     OtherData,
@@ -26,7 +28,6 @@ from recbole_freqd.teacher.base import (
 )
 from recbole_freqd.teacher.home import compare_with_record, compare_with_score, rebuild
 from recbole_freqd.teacher.leakage import check_leakage, check_lessons, shared_training
-from recbole_freqd.teacher_keys import CHECKPOINT
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import torch
 
 from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.core.rows import Features
-from recbole_freqd.identity import tokens
+from recbole_freqd.features.data import tokens
 
 _BLOCK = 65_536
 _NAMED = 5  # entities that a message names

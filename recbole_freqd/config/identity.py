@@ -5,18 +5,19 @@ import logging
 from pathlib import Path
 from typing import Any, Optional
 
-import numpy as np
 import torch
 from scipy import sparse
 
 from recbole_freqd import __version__
 from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
-from recbole_freqd.config import asking_recbole, trainer_names
+from recbole_freqd.config.complete import trainer_names
+from recbole_freqd.config.models import class_fingerprint, class_or_name
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.reading import asking_recbole
+from recbole_freqd.config.teacher import CHECKPOINT
 from recbole_freqd.core.files import file_hash, fingerprint
-from recbole_freqd.key_names import TEACHER
+from recbole_freqd.features.data import _columns, pairs, tokens
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.model_classes import class_fingerprint, class_or_name
-from recbole_freqd.teacher_keys import CHECKPOINT
 
 WHERE_IT_RUNS = {"device", "gpu_id", "use_gpu", "worker", "eval_batch_size", "data_path"}
 
@@ -225,29 +226,6 @@ def read_fingerprint(path: str) -> Optional[dict[str, str]]:
     except Exception as error:  # json and torch raise a dozen kinds for a damaged file
         logger.warning("What lies beside %s cannot be read: %s", path, error)
     return None
-
-
-def tokens(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The names of users and of items by id, (n_users,) and (n_items,) str; 0 is the padding."""
-    user, item = (
-        np.asarray(dataset.field2id_token[name]) for name in (dataset.uid_field, dataset.iid_field)
-    )
-    return user, item
-
-
-def pairs(dataset: Any) -> np.ndarray:
-    """(n, 2) int64, the interactions of a dataset in its order."""
-    inter = dataset.inter_feat
-    columns = [np.asarray(inter[name]) for name in (dataset.uid_field, dataset.iid_field)]
-    return np.stack(columns, axis=1).astype(np.int64)
-
-
-def _columns(dataset: Any) -> list[Any]:
-    """All that is known of interactions, users and items: names and values in turn."""
-    known = (dataset.inter_feat, dataset.user_feat, dataset.item_feat)
-    tables = [table for table in known if table is not None]
-    return [part for table in tables for name in sorted(table.columns)
-            for part in (name, np.asarray(table[name]))]  # fmt: skip
 
 
 def splitting(config: Any) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from recbole_freqd.checks import check_recipe_values
+from recbole_freqd.config.models import name_of_class
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.values import check_recipe_values
 from recbole_freqd.core.errors import ConfigError, listed, shown
 from recbole_freqd.core.schema import nearest, read_keys
-from recbole_freqd.key_names import TEACHER
-from recbole_freqd.model_classes import name_of_class
 
 RECIPE, CHECKPOINT = "model", "checkpoint"
 # Keys of RecBole's properties/overall.yaml that its own lists of arguments forget; and one of ours.

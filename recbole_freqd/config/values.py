@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any, Optional
 
 from recbole_freqd.compat.literals import value_of
+from recbole_freqd.config.names import TEACHER
 from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
 from recbole_freqd.core.schema import is_number, method_keys, read_keys
-from recbole_freqd.key_names import TEACHER
 from recbole_freqd.losses import LOSSES
 
 _INTERVAL = re.compile(r"^\s*[\[(]([^,\[\]()]+),([^,\[\]()]+)[\])]\s*$")
@@ -204,8 +204,6 @@ def check_sampling(config: Any, where: str = "") -> None:
 
 
 # --- values with a form: each function says what is wrong, or nothing -------------------------
-
-
 def _topk(value: Any) -> Optional[str]:
     cutoffs = value if isinstance(value, list) else [value]
     if all(1 <= k <= 10**9 for k in cutoffs):

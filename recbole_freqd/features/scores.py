@@ -11,7 +11,7 @@ from torch import nn
 
 from recbole_freqd.core.rankers import Ranker, user_blocks
 from recbole_freqd.core.rng import rng_untouched
-from recbole_freqd.svd import Scores
+from recbole_freqd.features.low_rank import Scores
 
 _PAIRS = 4096  # scored at once by predict: RecBole's default eval_batch_size
 

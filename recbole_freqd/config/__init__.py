@@ -1,0 +1,1 @@
+"""A config: read, named, checked, completed, made again, and told apart from others."""

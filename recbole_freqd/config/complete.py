@@ -1,0 +1,151 @@
+"""What RecBole's Config does not know: nested teacher keys, our defaults, and the check of keys."""
+
+import logging
+from typing import Any, Optional, Union
+
+from recbole_freqd.config.names import TEACHER, mention_unknown, refuse_misspelt
+from recbole_freqd.config.reading import fold_dotted
+from recbole_freqd.config.teacher import check_teacher
+from recbole_freqd.config.values import check_host_values
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.schema import method_keys, read_keys
+from recbole_freqd.losses import LOSSES
+
+_OF_THE_MLP = ("experts", "hidden", "dropout")
+logger = logging.getLogger(__name__)
+
+
+def trainer_names(value: Union[str, list[str], None]) -> list[str]:
+    """The registered names that ``trainer:`` asks for; empty where it names none.
+
+    A string may hold a list, as the command line gives one: ``[FreqD,FD]``.
+
+    Raises:
+        ConfigError: An unknown or repeated name.
+    """
+    if isinstance(value, str):
+        value = [name.strip(" '\"") for name in value.strip("[] ").split(",")]
+    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    given = [name for name in given if not _is_none(name)]
+    names = [LOSSES.canonical(name) for name in given]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"trainer: {names} names a loss twice. Allowed: each at most once.")
+    return names
+
+
+def _is_none(name: Any) -> bool:
+    return name is None or (isinstance(name, str) and name.lower() in ("none", "null", ""))
+
+
+def complete(
+    external: dict[str, Any], internal: dict[str, Any], categories: dict[str, list[str]]
+) -> dict[str, Any]:
+    """Checks everything the user set and returns the defaults of the trainers named.
+
+    Args:
+        external: What the user gave (files, dict, command line), folded; ``trainer`` and checked
+            values are put in their canonical form in place.
+        internal: RecBole's defaults for this model and dataset.
+        categories: RecBole's names of keys by category (``config.parameters``).
+
+    Returns:
+        Default of every key of every trainer named; empty where none is named.
+
+    Raises:
+        ConfigError: Misspelt or unknown keys of ours, values out of range, contradictions, no
+            teacher or two forms of one.
+    """
+    hosts = set(internal).union(*categories.values())
+    refuse_misspelt(external, hosts)
+    for key, spec in read_keys("run.yaml").items():
+        if key in external:
+            external[key] = spec.check(external[key])
+    names = trainer_names(external.get("trainer"))
+    if not names:
+        _note_idle(external)
+        return {}
+    mention_unknown(external, hosts)
+    checked = check_host_values({**internal, **external}, internal)
+    external.update({key: value for key, value in checked.items() if key in external})
+    external["trainer"] = names[0] if len(names) == 1 else names
+    defaults: dict[str, Any] = {}
+    for name in LOSSES.names():
+        checked = _check_method(name, external)
+        if name in names:
+            defaults.update(checked)
+        elif set(checked) & set(external):
+            idle = ", ".join(sorted(set(checked) & set(external)))
+            logger.warning("%s has no effect: trainer is %s.", idle, external["trainer"])
+    check_teacher(external.get(TEACHER), categories)
+    return defaults
+
+
+def complete_in_place(config: Any, default_trainer: Optional[str] = None) -> None:
+    """Does to a finished Config what the hooks of :func:`recbole_freqd.register` do to a new one.
+
+    For scripts that build the trainer by hand, with keys set by ``config[key] = value`` or without
+    :func:`recbole_freqd.register`. Doing it twice changes nothing.
+
+    Args:
+        config: A RecBole Config.
+        default_trainer: What ``trainer`` is where the config names none.
+
+    Raises:
+        ConfigError: As :func:`complete`.
+    """
+    internal, final = config.internal_config_dict, config.final_config_dict
+    if final.get("trainer") is None and default_trainer:
+        final["trainer"] = default_trainer
+    given = {
+        key: value for key, value in final.items() if key not in internal or internal[key] != value
+    }
+    given = fold_dotted(given)
+    defaults = complete(given, internal, config.parameters)
+    for key in [key for key in final if str(key).startswith(f"{TEACHER}.")]:
+        del final[key]
+    internal.update(defaults)  # so that they are not taken for given ones the next time
+    final.update({**{key: final.get(key, value) for key, value in defaults.items()}, **given})
+
+
+def method_options(config: Any, method: str) -> dict[str, Any]:
+    """The options of a method in a finished Config, by name without prefix.
+
+    Args:
+        config: A RecBole Config that has been completed.
+        method: A registered name.
+
+    Returns:
+        Every option, but for those without effect: ``alpha`` beside a coefficient list, and what
+        belongs to the mlp beside a linear projector.
+    """
+    prefix = LOSSES.get(method).prefix
+    options = {name[len(prefix) + 1 :]: config[name] for name in method_keys(method)}
+    if not isinstance(options.get("filter", ""), str):
+        options.pop("alpha", None)
+    if options.get("projector") == "linear":
+        options = {key: value for key, value in options.items() if key not in _OF_THE_MLP}
+    return options
+
+
+def _check_method(name: str, external: dict[str, Any]) -> dict[str, Any]:
+    """Checks the given keys of a method; returns all its defaults."""
+    keys, prefix = method_keys(name), LOSSES.get(name).prefix
+    given = {key: external[key] for key in keys if key in external}
+    for key, value in given.items():
+        external[key] = keys[key].check(value)
+    LOSSES.get(name).check_options({key[len(prefix) + 1 :]: external[key] for key in given})
+    return {key: spec.default for key, spec in keys.items()}
+
+
+def _note_idle(external: dict[str, Any]) -> None:
+    """Without a trainer nothing changes, but what was meant for one is not passed over silently."""
+    ours = {key for name in LOSSES.names() for key in method_keys(name)} & set(external)
+    if isinstance(external.get(TEACHER), dict):
+        ours.add(TEACHER)
+    if "trainer" in external:
+        external["trainer"] = None
+    elif ours:
+        logger.warning(
+            "%s: no effect, since no trainer is named (unless FreqDTrainer is made by hand).",
+            ", ".join(sorted(ours)),
+        )

@@ -1,0 +1,154 @@
+"""A Config made: of the student's keys, of other keys, of a teacher's recipe."""
+
+import copy
+from typing import Any, Optional
+
+from recbole_freqd.compat.literals import literals_only, strings_as_they_are
+from recbole_freqd.config.models import (
+    check_dataset_name,
+    check_model_name,
+    class_or_name,
+    keys_read_by,
+)
+from recbole_freqd.config.names import TEACHER, refuse_what_is_no_setting
+from recbole_freqd.config.reading import asking_recbole, no_command_line, read_external
+from recbole_freqd.config.teacher import RECIPE, inherited_keys
+from recbole_freqd.config.values import check_config, check_sampling
+from recbole_freqd.core.errors import ConfigError, shown
+from recbole_freqd.core.schema import method_keys, nearest
+from recbole_freqd.losses import LOSSES
+
+
+def make_config(
+    model: Optional[str],
+    dataset: Optional[str],
+    files: Optional[list[str]],
+    values: Optional[dict[str, Any]],
+) -> Any:
+    """RecBole's Config; its own complaints become ours.
+
+    Raises:
+        ConfigError: RecBole or we do not accept it.
+    """
+    from recbole.config import Config
+
+    values = dict(values or {})  # RecBole changes it in place
+    with asking_recbole(values):
+        given = read_external(files, values)
+    refuse_what_is_no_setting(given)
+    check_model_name(given.get("model") if model is None else model, "model")
+    check_dataset_name(given.get("dataset") if dataset is None else dataset)
+    with asking_recbole(given):
+        config = Config(model, dataset, files, values)
+    check_config(config)
+    return config
+
+
+def config_with(config: Any, methods: list[str], **changes: Any) -> Any:
+    """The same student taught by other methods, or by none.
+
+    Args:
+        config: A Config with the keys of all of them.
+        methods: Names of losses; the keys of the others are left out, and without any the teacher.
+        **changes: Keys that are to be others.
+
+    Raises:
+        ConfigError: A value is not allowed, also where no method is named and nothing is checked
+            when RecBole makes the Config.
+    """
+    from recbole.config import Config
+
+    ours = {key for name in LOSSES.names() if name not in methods for key in method_keys(name)}
+    ours |= {"trainer"} | (set() if methods else {TEACHER})
+    kept = {
+        key: copy.deepcopy(value)
+        for key, value in config.external_config_dict.items()
+        if key not in ours
+    }
+    if methods:
+        kept["trainer"] = methods
+    kept.update(copy.deepcopy(changes))
+    with no_command_line(), strings_as_they_are():  # they have been read once
+        made = Config(config.model_class, config["dataset"], config_dict=kept)
+    check_config(made)
+    return made
+
+
+def alone_config(config: Any) -> Any:
+    """The same student without its teacher: the Config again, less every key of ours."""
+    return config_with(config, [])
+
+
+def with_keys(config: Any, keys: dict[str, Any]) -> Any:
+    """The Config again with some keys of it changed; ``teacher.x`` changes one of the teacher's.
+
+    Raises:
+        ConfigError: A key or a value is not allowed.
+    """
+    from recbole.config import Config
+
+    given = copy.deepcopy(config.external_config_dict)
+    with no_command_line(), strings_as_they_are(), asking_recbole():  # they have been read once
+        return Config(config.model_class, config["dataset"], config_dict={**given, **keys})
+
+
+def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
+    """The Config a teacher is built with: the student's world, the recipe's model and training.
+
+    Args:
+        student: The student's finished Config.
+        recipe: RecBole keys with ``model`` among them, without reserved keys.
+
+    Returns:
+        A RecBole Config on the student's device.
+
+    Raises:
+        ConfigError: An unknown model, or a key that this model does not have.
+    """
+    from recbole.config import Config
+
+    model = class_or_name(recipe[RECIPE])
+    check_model_name(model, "teacher.model", only_general=True)
+    inherited = _world(student)
+    world = {key: value for key, value in inherited.items() if value is not None}
+    # Metrics and splits of the student are in their final form already, and fit RecBole's checks.
+    # Without register() RecBole would run the strings among them as code.
+    given = {f"{TEACHER}.{key}": value for key, value in recipe.items()}
+    with no_command_line(), asking_recbole(given), literals_only():
+        config = Config(
+            model=model,
+            dataset=student["dataset"],
+            config_dict={**world, **{key: recipe[key] for key in recipe if key != RECIPE}},
+        )
+    known = keys_known_to(config)
+    for key in recipe:
+        if key != RECIPE and key not in known:
+            raise ConfigError(
+                f"Unknown key {shown(f'teacher.{key}')} for model {recipe[RECIPE]}; "
+                f"did you mean 'teacher.{nearest(str(key), sorted(known), 0.0)}'?"
+            )
+    check_config(config, f"{TEACHER}.")
+    check_sampling(config, f"{TEACHER}.")
+    adopt_world(config, student)
+    return config
+
+
+def keys_known_to(config: Any) -> set[str]:
+    """Keys that RecBole, or the model of a Config, has a use for."""
+    known = set(config.internal_config_dict).union(*config.parameters.values())
+    return known | keys_read_by(config.model_class)  # some models read more than they list
+
+
+def _world(student: Any) -> dict[str, Any]:
+    """Environment, data, split and evaluation of a student, as its finished Config has them."""
+    keys = sorted(inherited_keys(student.parameters))
+    return {key: copy.deepcopy(student[key]) for key in keys if key in student}
+
+
+def adopt_world(config: Any, student: Any) -> None:
+    """Puts a teacher's Config into the student's world, exactly, past the evaluation of strings."""
+    derived = ("device", "eval_type", "valid_neg_sample_args", "test_neg_sample_args")
+    config.final_config_dict.update(_world(student))
+    config.final_config_dict.update({key: student[key] for key in derived})
+    # One process, and the run on Weights & Biases is the student's.
+    config.final_config_dict.update(log_wandb=False, single_spec=True, local_rank=0)

@@ -1,0 +1,131 @@
+"""Where keys come from: config files, dotted keys, the command line; RecBole's errors named."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.teacher import (
+    check_teacher_is_nested,
+)
+from recbole_freqd.core.errors import ConfigError, FreqDError, listed, shown
+
+logger = logging.getLogger(__name__)
+
+
+def deep_merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """``low`` updated by ``high``, where a nested ``teacher`` is merged instead of replaced."""
+    merged = {**low, **high}
+    if isinstance(low.get(TEACHER), dict) and isinstance(high.get(TEACHER), dict):
+        merged[TEACHER] = {**low[TEACHER], **high[TEACHER]}
+    return merged
+
+
+def fold_dotted(keys: dict[str, Any]) -> dict[str, Any]:
+    """``{"teacher.model": "BPR"}`` becomes ``{"teacher": {"model": "BPR"}}``.
+
+    Raises:
+        ConfigError: ``teacher`` is given beside dotted keys, but not as a nested key.
+
+    Example:
+        >>> fold_dotted({"teacher": {"model": "BPR"}, "teacher.embedding_size": 64, "epochs": 5})
+        {'teacher': {'model': 'BPR', 'embedding_size': 64}, 'epochs': 5}
+    """
+    flat = {name: value for name, value in keys.items() if not str(name).startswith(f"{TEACHER}.")}
+    dotted = {name[len(TEACHER) + 1 :]: value for name, value in keys.items() if name not in flat}
+    if not dotted:
+        return flat
+    check_teacher_is_nested(flat.get(TEACHER, {}))
+    return deep_merge(flat, {TEACHER: dotted})
+
+
+def read_config_file(path: Any, loader: Any) -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Args:
+        path: The file.
+        loader: RecBole's YAML loader.
+
+    Raises:
+        ConfigError: It cannot be read, is no YAML, or holds no keys but something else.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
+    except Exception as error:  # of the system, of the encoding, and several of PyYAML
+        raise ConfigError(
+            f"Config file {shown(path)} cannot be read: {type(error).__name__}: {error}. "
+            "It must be a YAML file of `key: value` lines."
+        ) from None
+    if content is None:
+        logger.warning("Config file %s is empty.", path)
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(
+            f"Config file {shown(path)} holds {shown(content)}; allowed: a YAML file of "
+            "`key: value` lines."
+        )
+    return content
+
+
+def read_external(
+    config_file_list: Optional[list[str]], values: Optional[dict[str, Any]] = None
+) -> dict[str, Any]:
+    """What the user gives in files, a dict and on the command line, merged as a Config merges it.
+
+    Args:
+        config_file_list: YAML files. values: A ``config_dict``, which wins over them.
+    """
+    from recbole.config import Config
+
+    config = Config.__new__(Config)
+    config.yaml_loader = config._build_yaml_loader()
+    config.file_config_dict = config._load_config_files(config_file_list)
+    config.variable_config_dict = dict(values or {})
+    config.cmd_config_dict = config._load_cmd_line()
+    config._merge_external_config_dict()
+    return config.external_config_dict
+
+
+@contextmanager
+def no_command_line() -> Iterator[None]:
+    """Hides the command line from RecBole's Config, which reads it whoever makes one."""
+    arguments = sys.argv
+    sys.argv = arguments[:1]
+    try:
+        yield
+    finally:
+        sys.argv = arguments
+
+
+@contextmanager
+def asking_recbole(config: Any = None) -> Iterator[None]:
+    """RecBole's errors for a mistake in config or data, of a dozen kinds, become ours.
+
+    Args:
+        config: The Config in question, or a dict of what was given; its keys are named.
+
+    Raises:
+        ConfigError: RecBole complained; its error is the cause.
+    """
+    try:
+        yield
+    except FreqDError:
+        raise
+    except Exception as error:
+        raise recboles_error(error, config) from error
+
+
+def recboles_error(error: Exception, config: Any = None) -> ConfigError:
+    """What to raise in place of an error of RecBole's; see :func:`asking_recbole`."""
+    given = getattr(config, "external_config_dict", config) or {}
+    keys = f"The keys that were set: {listed(given)}. " if given else ""
+    return ConfigError(
+        f"RecBole does not accept the config or its data: {type(error).__name__}: "
+        f"{shown(str(error))[1:-1]}. {keys}Check the config files, config_dict, command line and "
+        "dataset."
+    )
