@@ -23,7 +23,7 @@ def job(model: str, keys: dict[str, Any], launched: dict[str, Any]) -> dict[str,
     from recbole_freqd import runs
     from recbole_freqd.config.make import make_config
     from recbole_freqd.core.files import fingerprint
-    from recbole_freqd.trainer import DistillationTrainer
+    from recbole_freqd.trainer.distillation import DistillationTrainer
 
     weights: list[Any] = []
     train_epoch = DistillationTrainer._train_epoch
@@ -53,7 +53,7 @@ def main(options: argparse.Namespace) -> None:
     import yaml
 
     from recbole_freqd.core.schema import properties_folder
-    from recbole_freqd.launch import Launch
+    from recbole_freqd.trainer.launch import Launch
 
     keys = yaml.safe_load((properties_folder() / "quick_start.yaml").read_text(encoding="utf-8"))
     keys.update(epochs=options.epochs, show_progress=False, state="ERROR", eval_batch_size=2**20)

@@ -10,11 +10,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "register": "recbole_freqd.plugin",
-    "unregister": "recbole_freqd.plugin",
+    "register": "recbole_freqd.trainer.register",
+    "unregister": "recbole_freqd.trainer.register",
     "run_recbole_freqd": "recbole_freqd.quick_start",
     "compare": "recbole_freqd.comparing",
-    "FreqDTrainer": "recbole_freqd.trainer",
+    "FreqDTrainer": "recbole_freqd.trainer.distillation",
     "FreqDLoss": "recbole_freqd.losses",
     "FDLoss": "recbole_freqd.losses",
     "extract_features": "recbole_freqd.features",

@@ -46,8 +46,8 @@ def run_script(options: argparse.Namespace, keys: list[str]) -> None:
         TrainingError: Some runs of a sweep failed; the rest is done.
     """
     from recbole_freqd.config.make import make_config
-    from recbole_freqd.plugin import register
     from recbole_freqd.quick_start import config_files, fill_in
+    from recbole_freqd.trainer.register import register
 
     files = config_files(options)
     if options.analyze and not (options.teacher and options.student):

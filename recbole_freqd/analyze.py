@@ -30,11 +30,12 @@ from recbole_freqd.losses import LOSSES
 from recbole_freqd.losses.projectors import LinearProjector, MLPProjector
 from recbole_freqd.measure import parameter_count
 from recbole_freqd.runs import name_of
-from recbole_freqd.teacher.base import holds_class, load_model
-from recbole_freqd.teacher.home import (
+from recbole_freqd.teacher.restore import (
     Home,
     compare_with_record,
     compare_with_score,
+    holds_class,
+    load_model,
     rebuild,
     validation_result,
 )

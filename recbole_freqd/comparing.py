@@ -70,7 +70,7 @@ def compare(
         ...     "embedding_size": 8, "teacher": {"model": "BPR", "embedding_size": 64}},
         ...     seeds=[2020, 2021], tune=10)  # doctest: +SKIP
     """
-    from recbole_freqd.plugin import register
+    from recbole_freqd.trainer.register import register
 
     register()
     from recbole_freqd import comparison
@@ -78,7 +78,7 @@ def compare(
     from recbole_freqd import tune as tuning
     from recbole_freqd.config.make import make_config
     from recbole_freqd.frozen import read_frozen
-    from recbole_freqd.trainer import check_trajectory
+    from recbole_freqd.trainer.distillation import check_trajectory
 
     named = comparison.read_methods(methods)
     seeds = comparison.check_seeds(seeds, "--seeds")

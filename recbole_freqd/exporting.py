@@ -22,13 +22,15 @@ from recbole_freqd.core.files import sha256, write_json
 from recbole_freqd.core.rankers import user_blocks
 from recbole_freqd.features import registered_adapter
 from recbole_freqd.features.data import pairs, tokens
-from recbole_freqd.teacher.base import holds_class, load_model, model_class
-from recbole_freqd.teacher.home import (
+from recbole_freqd.teacher.restore import (
     INSTEAD,
     OR_ALLOW,
     Home,
     compare_with_record,
     compare_with_score,
+    holds_class,
+    load_model,
+    model_class,
     rebuild,
 )
 from recbole_freqd.vector_files import FORMATS, check_formats, open_table, write_csr

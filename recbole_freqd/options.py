@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.launch import Launch
+from recbole_freqd.trainer.launch import Launch
 
 _JOBS = ("compare", "hyper", "analyze", "sweep", "export")
 _IN_ONE_PROCESS = (*_JOBS, "resume")
@@ -19,7 +19,7 @@ _ONLY_WITH = {  # options of one job that the others, and a training, have no us
 
 
 def add_launch(parser: argparse.ArgumentParser) -> None:
-    """The options of :class:`recbole_freqd.launch.Launch`, by RecBole's names."""
+    """The options of :class:`recbole_freqd.trainer.launch.Launch`, by RecBole's names."""
     group = parser.add_argument_group("training in several processes (docs/multi_process.md)")
     group.add_argument("--nproc", type=int, default=1, help="processes on this machine")
     group.add_argument("--world_size", type=int, default=-1, help="processes on all machines")

@@ -8,7 +8,6 @@ from typing import Any, Optional
 
 from recbole_freqd import __version__, analysing, comparing
 from recbole_freqd.core.errors import ConfigError, FreqDError, shown
-from recbole_freqd.launch import Launch
 from recbole_freqd.options import (
     add_export,
     add_hyper,
@@ -18,6 +17,7 @@ from recbole_freqd.options import (
     run_export,
     run_hyper,
 )
+from recbole_freqd.trainer.launch import Launch
 
 _RECBOLE_DOCS = "any other --key=value is a config key, as in RecBole"
 
@@ -74,7 +74,7 @@ def _train(
     launched: dict[str, Any],
 ) -> dict[str, Any]:
     """:func:`run_recbole_freqd` in one of the processes."""
-    from recbole_freqd.plugin import register
+    from recbole_freqd.trainer.register import register
 
     register()
     from recbole_freqd import runs
@@ -179,7 +179,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def _train_and_report(options: argparse.Namespace, launched: dict[str, Any]) -> None:
     """Runs what the options ask for: a comparison, or one method beside the student alone."""
     files = config_files(options)
-    from recbole_freqd.plugin import register
+    from recbole_freqd.trainer.register import register
 
     register()
     if options.compare is not None:

@@ -8,12 +8,12 @@ from recbole_freqd.compat import fresh_log_handlers
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.config.values import check_data
-from recbole_freqd.distributed import whole
 from recbole_freqd.measure import parameter_count, ranking_latencies, size_mb
-from recbole_freqd.processes import Processes
-from recbole_freqd.resume import ResumableTrainer, over
+from recbole_freqd.runtime.distributed import whole
+from recbole_freqd.runtime.processes import Processes
+from recbole_freqd.runtime.resume import ResumableTrainer, over
 from recbole_freqd.teacher.base import Teacher, own_model
-from recbole_freqd.trainer import DistillationTrainer
+from recbole_freqd.trainer.distillation import DistillationTrainer
 
 logger = logging.getLogger(__name__)
 

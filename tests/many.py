@@ -11,7 +11,7 @@ from recbole_freqd.compat import Patches
 from recbole_freqd.core.errors import CheckpointError, FreqDError
 from recbole_freqd.core.rows import is_mapped
 from recbole_freqd.graph import adjacency
-from recbole_freqd.processes import Processes
+from recbole_freqd.runtime.processes import Processes
 
 BROKEN_STEP = 2
 
@@ -34,7 +34,7 @@ def notes():
     from recbole_freqd.core import rng
     from recbole_freqd.losses import freqd
     from recbole_freqd.teacher import recipe
-    from recbole_freqd.trainer import DistillationTrainer
+    from recbole_freqd.trainer.distillation import DistillationTrainer
 
     seen = {"graphs": 0, "trained": 0, "extracted": 0, "epoch_masks": [], "step_masks": []}
     patches = Patches()
@@ -76,7 +76,7 @@ def trained(model, keys, launched, broken=None):
     """One run; what each process knows in the end."""
     from recbole_freqd import runs
     from recbole_freqd.config.make import make_config
-    from recbole_freqd.trainer import DistillationTrainer
+    from recbole_freqd.trainer.distillation import DistillationTrainer
 
     config = make_config(model, "tiny", None, {**keys, **launched})
     patches, rank = Patches(), Processes.of(config).rank
@@ -138,7 +138,7 @@ BROKEN = {"nothing": nothing_to_distil, "nan": bad_number, "disk": full_disk}
 
 def jobs(wanted, file, launched):
     """Runs ``{name: (model, keys, broken)}`` in turn, and writes what all saw of each, by rank."""
-    from recbole_freqd.plugin import register
+    from recbole_freqd.trainer.register import register
 
     register()
     found = {}
@@ -151,7 +151,7 @@ def jobs(wanted, file, launched):
 
 def every(models, launched):
     """Trains ``{model: keys}``; which of them do not end with the same bits in both processes."""
-    from recbole_freqd.plugin import register
+    from recbole_freqd.trainer.register import register
 
     register()
     from recbole_freqd import runs

@@ -10,13 +10,13 @@ import torch
 from recbole_freqd.config import make
 from recbole_freqd.core.errors import ConfigError, TeacherError, TrainingError
 from recbole_freqd.core.schema import method_keys
-from recbole_freqd.distiller import Distiller
 from recbole_freqd.features import extract_features, student_adapter
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.quick_start import run_recbole_freqd
-from recbole_freqd.teacher.values import check_features
-from recbole_freqd.trainer import FreqDTrainer
+from recbole_freqd.teacher.checks import check_features
+from recbole_freqd.trainer.distillation import FreqDTrainer
+from recbole_freqd.trainer.distiller import Distiller
 from tests.oracles import SHORT_LISTS, random_interactions
 
 every_loss = pytest.mark.parametrize("name", LOSSES.names())

@@ -429,7 +429,7 @@ def test_ranks_and_seeds_won_go_by_what_rounding_hides():
 
 
 def test_a_run_that_was_interrupted_goes_on_inside_with_resume(compare, monkeypatch):
-    from recbole_freqd.trainer import DistillationTrainer
+    from recbole_freqd.trainer.distillation import DistillationTrainer
 
     begin, epochs, failing = DistillationTrainer._begin_epoch, [], [True]
 

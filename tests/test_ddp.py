@@ -21,11 +21,11 @@ from recbole_freqd import compat
 from recbole_freqd.compat.processes import only_nccl
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.rng import RandomStream
-from recbole_freqd.distributed import DistributedTrainer
-from recbole_freqd.launch import Launch
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.processes import Processes
 from recbole_freqd.quick_start import main
+from recbole_freqd.runtime.distributed import DistributedTrainer
+from recbole_freqd.runtime.processes import Processes
+from recbole_freqd.trainer.launch import Launch
 from tests import many
 from tests.test_models import KEYS, can_be_student, general_models, marks, subset  # noqa: F401
 
@@ -291,7 +291,7 @@ def test_fewer_gpus_than_processes_are_said(launched, monkeypatch):
 def test_loaders_of_another_process_and_resume_are_refused(launched, teacher_recipe):
     from recbole.data import create_dataset, data_preparation
 
-    from recbole_freqd.trainer import FreqDTrainer
+    from recbole_freqd.trainer.distillation import FreqDTrainer
 
     config = launched(trainer="FreqD", teacher=teacher_recipe)
     train, *_ = data_preparation(config, create_dataset(config))

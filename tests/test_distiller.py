@@ -5,9 +5,10 @@ import torch
 from recbole.config import Config
 
 from recbole_freqd.core.rng import RandomStream
-from recbole_freqd.distiller import BatchReader, Distiller
 from recbole_freqd.features import EmbeddingTables
 from recbole_freqd.features.data import training_matrix
+from recbole_freqd.trainer.batch import BatchReader
+from recbole_freqd.trainer.distiller import Distiller
 
 FIELDS = {
     "USER_ID_FIELD": "user_id",

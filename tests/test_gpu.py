@@ -57,7 +57,7 @@ def test_amp_trains_on_cuda(distil):
 
 @pytest.mark.parametrize("gpu_id", ["0", ""])
 def test_a_run_cut_off_on_cuda_goes_on_there_and_on_the_cpu(distil, monkeypatch, gpu_id):
-    from recbole_freqd.resume import ResumableTrainer
+    from recbole_freqd.runtime.resume import ResumableTrainer
 
     epoch = ResumableTrainer._train_epoch
 

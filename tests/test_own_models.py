@@ -491,7 +491,7 @@ def test_an_own_class_goes_through_the_run_function_with_checkpoints(
 def test_by_hand_freqdtrainer_takes_an_own_class_too(tiny_config, teacher_recipe):
     from recbole.data import create_dataset, data_preparation
 
-    from recbole_freqd.trainer import FreqDTrainer
+    from recbole_freqd.trainer.distillation import FreqDTrainer
 
     config = tiny_config(ByMethod, **KEYS)
     config["teacher"] = teacher_recipe

@@ -12,7 +12,7 @@ import pytest
 import recbole_freqd
 from recbole_freqd import compat
 from recbole_freqd.core.errors import CompatibilityError, ConfigError
-from recbole_freqd.trainer import DistillationTrainer
+from recbole_freqd.trainer.distillation import DistillationTrainer
 
 ROOT = Path(recbole_freqd.__file__).resolve().parents[1]
 CONFIG_HOOKS = ("_load_config_files", "_merge_external_config_dict", "_load_internal_config_dict")
@@ -190,7 +190,7 @@ def test_the_trainer_is_ours_over_the_hosts_where_one_is_named(make_trainer, tea
 def test_a_trainer_of_ones_own_is_mixed_into_and_not_replaced(make_trainer, teacher_recipe):
     from recbole.trainer import Trainer
 
-    from recbole_freqd.trainer import dispatching
+    from recbole_freqd.trainer.distillation import dispatching
 
     class Mine(Trainer):
         pass

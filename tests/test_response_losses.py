@@ -490,7 +490,7 @@ class Killed(Exception):
 @every
 def test_a_run_that_was_cut_off_ends_in_the_same_bits(tiny_config, name, tmp_path, monkeypatch):
     from recbole_freqd import runs
-    from recbole_freqd.distiller import Distiller
+    from recbole_freqd.trainer.distiller import Distiller
 
     def run(folder, **keys):
         recipe = {"model": "BPR", "epochs": 1}

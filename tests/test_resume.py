@@ -15,16 +15,16 @@ import pytest
 import torch
 from filelock import FileLock
 
-from recbole_freqd import state_file
 from recbole_freqd.checkpoint.loading import load_checkpoint, load_plain, sidecar_path
 from recbole_freqd.core import files as writing
 from recbole_freqd.core.errors import CheckpointError, ConfigError, FreqDError
 from recbole_freqd.core.files import file_hash
 from recbole_freqd.core.rng import set_streams, streams
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.resume import ResumableTrainer, over
-from recbole_freqd.state_file import StateFile
-from recbole_freqd.trainer import DistillationTrainer
+from recbole_freqd.runtime import state_file
+from recbole_freqd.runtime.resume import ResumableTrainer, over
+from recbole_freqd.runtime.state_file import StateFile
+from recbole_freqd.trainer.distillation import DistillationTrainer
 
 LINEAR = {"freqd_projector": "linear", "freqd_k": 3}
 # Students with a trainer of their own, or that keep something outside of their state_dict.

@@ -327,8 +327,8 @@ def test_an_unknown_entity_has_no_part_in_value_gradient_or_graph(
     from recbole.data import create_dataset, data_preparation
 
     from recbole_freqd.core.rows import FeatureRows
-    from recbole_freqd.distiller import Distiller
     from recbole_freqd.features import EmbeddingTables
+    from recbole_freqd.trainer.distiller import Distiller
 
     config = make_config(
         write(tmp_path / "student", world), student, trainer=method, teacher={"model": "BPR"},
@@ -730,8 +730,8 @@ def test_a_score_so_low_that_other_data_would_have_it_is_no_proof(
 ):
     path = trained(write(tmp_path / "teacher", world))
     student = write(tmp_path / "student", permuted(world))
-    monkeypatch.setattr("recbole_freqd.teacher.home._score_of_old", lambda stored: score)
-    monkeypatch.setattr("recbole_freqd.teacher.home._validation_score", lambda home, model: now)
+    monkeypatch.setattr("recbole_freqd.teacher.restore._score_of_old", lambda stored: score)
+    monkeypatch.setattr("recbole_freqd.teacher.restore._validation_score", lambda home, model: now)
     if now == 0.0004:
         find(student, {"checkpoint": path})  # its files are where they were: a warning
         assert "cannot be checked, since its checkpoint has a validation NDCG@10 of" in caplog.text
@@ -891,7 +891,7 @@ def test_on_ml_100k_a_teacher_of_another_seed_has_seen_four_fifths_of_the_test(
 
 
 def test_a_model_asked_by_forward_answers_in_the_students_ids():
-    from recbole_freqd.teacher.translated import Translated
+    from recbole_freqd.teacher.alignment import Translated
 
     class Own(torch.nn.Module):
         def forward(self, users, items):

@@ -9,8 +9,8 @@ import torch
 
 from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
 from recbole_freqd.core.errors import CheckpointError, ConfigError, TrainingError
-from recbole_freqd.resume import over
-from recbole_freqd.trainer import DistillationTrainer, FreqDTrainer, dispatching
+from recbole_freqd.runtime.resume import over
+from recbole_freqd.trainer.distillation import DistillationTrainer, FreqDTrainer, dispatching
 from tests.oracles import dense_filter, dense_graph
 
 PLAIN = {
@@ -400,7 +400,7 @@ def test_a_model_that_cannot_be_a_student_is_refused_with_a_way_out(
 def test_a_model_of_another_kind_is_refused(host):
     from recbole.model.sequential_recommender import GRU4Rec
 
-    from recbole_freqd.trainer import check_student
+    from recbole_freqd.trainer.distillation import check_student
 
     with pytest.raises(ConfigError, match="GRU4Rec cannot be a student: it is a sequential model"):
         check_student(GRU4Rec, GRU4Rec.type)
@@ -453,7 +453,7 @@ def test_a_trainer_that_goes_round_calculate_loss_is_refused_after_an_epoch(star
 def test_the_seconds_of_an_epoch_count_what_a_loss_prepares_for_it(started, monkeypatch):
     from time import sleep
 
-    from recbole_freqd.distiller import Distiller
+    from recbole_freqd.trainer.distiller import Distiller
 
     monkeypatch.setattr(Distiller, "start_epoch", lambda *_: sleep(0.3))
     trainer, _ = fit(started, epochs=1)

@@ -283,7 +283,7 @@ def test_only_what_a_dead_process_of_this_machine_left_is_removed(tmp_path, monk
 def test_a_run_whose_disk_fills_up_ends_with_our_error_and_keeps_its_last_best(
     built, teacher_recipe, monkeypatch, part, error
 ):
-    from recbole_freqd.trainer import FreqDTrainer
+    from recbole_freqd.trainer.distillation import FreqDTrainer
 
     model, (train_data, valid_data, _) = built(teacher=teacher_recipe, trainer="FreqD", epochs=3)
     trainer = FreqDTrainer(train_data._dataset.config, model)

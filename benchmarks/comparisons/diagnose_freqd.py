@@ -15,7 +15,7 @@ from recbole_freqd import runs
 from recbole_freqd.config import make
 from recbole_freqd.config.make import make_config
 from recbole_freqd.core.files import read_yaml
-from recbole_freqd.plugin import register
+from recbole_freqd.trainer.register import register
 
 
 def variants(weight: float) -> dict[str, dict[str, object]]:

@@ -18,8 +18,8 @@ from recbole_freqd.config import make
 from recbole_freqd.config.make import make_config
 from recbole_freqd.core.errors import FreqDError
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.plugin import register
 from recbole_freqd.search import space_of
+from recbole_freqd.trainer.register import register
 
 
 def main() -> None:

@@ -10,19 +10,17 @@ import torch
 
 from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.identity import weights_hash
-from recbole_freqd.config.reading import asking_recbole
-from recbole_freqd.core.errors import ConfigError, TeacherError
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.core.rng import rng_untouched
 from recbole_freqd.core.rows import Features, empty_rows
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.check import are_exact
 from recbole_freqd.features.data import pairs
 from recbole_freqd.features.scores import ModelRanker
-from recbole_freqd.processes import Processes
-from recbole_freqd.teacher.alignment import Alignment
-from recbole_freqd.teacher.translated import Translated
+from recbole_freqd.runtime.processes import Processes
+from recbole_freqd.teacher.alignment import Alignment, Translated
+from recbole_freqd.teacher.restore import load_model
 
 logger = logging.getLogger(__name__)
 
@@ -146,64 +144,6 @@ class Teacher:
 def own_model(model: torch.nn.Module) -> torch.nn.Module:
     """The model to be measured, where :meth:`Teacher.model` gave one that translates ids."""
     return model.own if isinstance(model, Translated) else model
-
-
-def model_class(config: Any) -> type:
-    """The model's class; in a loaded Config there is only a stand-in, which its name replaces."""
-    from recbole.utils import get_model
-
-    return config.model_class if holds_class(config) else get_model(config["model"])
-
-
-def holds_class(config: Any) -> bool:
-    """Whether a Config has the model's class itself."""
-    return issubclass(config.model_class, torch.nn.Module)
-
-
-def load_model(
-    config: Any,
-    payload: dict[str, Any],
-    dataset: Any,
-    path: str,
-    model: Optional[torch.nn.Module] = None,
-) -> torch.nn.Module:
-    """The model of a checkpoint, in eval mode.
-
-    Args:
-        config: What the model is built with.
-        payload: The content of the checkpoint.
-        dataset: The training data it is built on.
-        path: The checkpoint.
-        model: One of the kind on this data, if there is one already.
-
-    Raises:
-        TeacherError: The checkpoint's tensors are not of these users and items.
-    """
-    from recbole.utils import init_seed
-
-    if model is None:
-        with asking_recbole(), rng_untouched():
-            # RecBole shuffles histories when a model is built, and SimpleX keeps the first 50 only:
-            # with the seed of the training these are the same ones.
-            init_seed(config["seed"], config["reproducibility"])
-            model = model_class(config)(config, dataset).to(config["device"])
-    own, stored = model.state_dict(), payload["state_dict"]
-    wrong = [
-        f"{name} {tuple(stored[name].shape)} there, {tuple(own[name].shape)} here"
-        for name in own
-        if name in stored and stored[name].shape != own[name].shape
-    ]
-    missing = sorted(set(own) ^ set(stored))
-    if wrong or missing:
-        raise TeacherError(
-            f"Teacher {path} does not fit its data of {dataset.user_num} users and "
-            f"{dataset.item_num} items (padding included): "
-            f"{'; '.join(wrong) or f'tensors in one of the two only: {missing}'}. "
-            "It was trained on other data than its config reads today: distil from another."
-        )
-    model.load_state_dict(stored)
-    model.load_other_parameter(payload.get("other_parameter"))
-    return model.eval()
 
 
 def is_mapped(config: Any, spec: dict[str, Any]) -> bool:

@@ -8,9 +8,9 @@ from recbole_freqd.config.teacher import CHECKPOINT
 from recbole_freqd.config.values import check_data
 from recbole_freqd.core.rng import rng_untouched
 from recbole_freqd.teacher.base import Teacher
+from recbole_freqd.teacher.checkpoint import from_checkpoint
+from recbole_freqd.teacher.checks import check_features
 from recbole_freqd.teacher.recipe import from_recipe
-from recbole_freqd.teacher.stored import from_checkpoint
-from recbole_freqd.teacher.values import check_features
 
 logger = logging.getLogger(__name__)
 

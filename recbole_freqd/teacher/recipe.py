@@ -17,11 +17,12 @@ from recbole_freqd.core.files import file_hash, read_json, write_atomically, wri
 from recbole_freqd.core.locks import working_on
 from recbole_freqd.core.rows import Features
 from recbole_freqd.core.schema import read_keys
-from recbole_freqd.distributed import whole
 from recbole_freqd.features import check_teacher, registered_adapter
-from recbole_freqd.processes import Processes
-from recbole_freqd.resume import ResumableTrainer, over
-from recbole_freqd.teacher.base import Teacher, features_of, had_once, load_model
+from recbole_freqd.runtime.distributed import whole
+from recbole_freqd.runtime.processes import Processes
+from recbole_freqd.runtime.resume import ResumableTrainer, over
+from recbole_freqd.teacher.base import Teacher, features_of, had_once
+from recbole_freqd.teacher.restore import load_model
 
 logger = logging.getLogger(__name__)
 

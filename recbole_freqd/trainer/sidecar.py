@@ -11,8 +11,8 @@ from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
 from recbole_freqd.config.identity import data_fingerprint, same_data
 from recbole_freqd.core.errors import CheckpointError, ConfigError
 from recbole_freqd.core.files import file_hash, write_atomically
-from recbole_freqd.distiller import Distiller
-from recbole_freqd.resume import ResumableTrainer
+from recbole_freqd.runtime.resume import ResumableTrainer
+from recbole_freqd.trainer.distiller import Distiller
 
 
 class SidecarTrainer(ResumableTrainer):

@@ -21,7 +21,6 @@ from recbole_freqd.core.errors import FreqDError, TrainingError
 from recbole_freqd.core.files import write_atomically
 
 T = TypeVar("T")
-
 # For one process at work while the others wait: a teacher may be trained for hours, and NCCL gives
 # up after ten minutes. A process that has died is noticed at once, since its connections close.
 _PATIENCE = datetime.timedelta(days=1)

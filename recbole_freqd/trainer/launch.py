@@ -11,8 +11,6 @@ from typing import Any, Callable
 
 from recbole_freqd.core.errors import ConfigError, FreqDError, TrainingError
 
-_recboles_own: Any = None  # what register() has put run_recboles in the place of
-
 
 @dataclass(frozen=True)
 class Launch:
@@ -179,11 +177,3 @@ def _leave() -> None:
 
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-def run_recboles(local_rank: int, *arguments: Any) -> None:
-    """RecBole's own, in a process that knows us: a spawned one begins with nothing registered."""
-    from recbole_freqd.plugin import register
-
-    register()
-    _recboles_own(local_rank, *arguments)

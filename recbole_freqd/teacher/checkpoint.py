@@ -16,18 +16,16 @@ from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features import registered_adapter
 from recbole_freqd.features.data import pairs
 from recbole_freqd.teacher.alignment import align, check_overlap
-from recbole_freqd.teacher.base import (
-    OtherData,
-    Teacher,
-    features_of,
-    had_once,
+from recbole_freqd.teacher.base import OtherData, Teacher, features_of, had_once, is_mapped
+from recbole_freqd.teacher.leakage import check_leakage, check_lessons, shared_training
+from recbole_freqd.teacher.restore import (
+    compare_with_record,
+    compare_with_score,
     holds_class,
-    is_mapped,
     load_model,
     model_class,
+    rebuild,
 )
-from recbole_freqd.teacher.home import compare_with_record, compare_with_score, rebuild
-from recbole_freqd.teacher.leakage import check_leakage, check_lessons, shared_training
 
 logger = logging.getLogger(__name__)
 

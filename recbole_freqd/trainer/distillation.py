@@ -15,7 +15,6 @@ from recbole_freqd import compat
 from recbole_freqd.config.complete import complete_in_place, trainer_names
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.distiller import Distiller
 from recbole_freqd.features import (
     StudentRanker,
     closed_form_error,
@@ -25,9 +24,10 @@ from recbole_freqd.features import (
 from recbole_freqd.features.check import whole_features
 from recbole_freqd.features.scores import undisturbed
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.resume import over
-from recbole_freqd.sidecar import SidecarTrainer
+from recbole_freqd.runtime.resume import over
 from recbole_freqd.teacher import Teacher, find_teacher
+from recbole_freqd.trainer.distiller import Distiller
+from recbole_freqd.trainer.sidecar import SidecarTrainer
 
 _BANDS_EVERY = 5  # epochs between two looks at the bands
 
@@ -53,7 +53,7 @@ class DistillationTrainer(SidecarTrainer):
         adapter: How the student's features are read: a
             :class:`recbole_freqd.features.FeatureAdapter`.
         teacher: The :class:`recbole_freqd.teacher.Teacher`, from ``fit`` on.
-        distiller: The :class:`recbole_freqd.distiller.Distiller`, from ``fit`` on.
+        distiller: The :class:`recbole_freqd.trainer.distiller.Distiller`, from ``fit`` on.
 
     Raises:
         ConfigError: A key is wrong, or the student is a model that cannot be trained or read.

@@ -1,12 +1,15 @@
 """Putting FreqD into an existing RecBole project, and taking it out again."""
 
 import functools
+import sys
 from typing import Any, Optional
 
 from recbole_freqd import compat
+from recbole_freqd.core.errors import FreqDError
 
 _hooks = compat.Patches()
 _registered = False
+_recboles_own: Any = None  # what register() has put run_recboles in the place of
 
 
 def register() -> None:
@@ -101,7 +104,6 @@ def _hook_complaints() -> None:
 
     from recbole_freqd.config.models import check_dataset_name, check_model_name
     from recbole_freqd.config.reading import recboles_error
-    from recbole_freqd.core.errors import FreqDError
 
     initialise, find_names = Config.__init__, Config._get_model_and_dataset
 
@@ -133,7 +135,7 @@ def _hook_get_trainer() -> None:
     import recbole.utils
     import recbole.utils.utils
 
-    from recbole_freqd.trainer import dispatching
+    from recbole_freqd.trainer.distillation import dispatching
 
     found_by_host = recbole.utils.utils.get_trainer
 
@@ -148,10 +150,15 @@ def _hook_launch() -> None:
     """Processes that RecBole's ``run`` starts know us too, and need no GPUs."""
     from recbole.quick_start import quick_start
 
-    from recbole_freqd import launch
     from recbole_freqd.compat.processes import apply_start_of_processes, only_nccl
 
     if only_nccl():
         apply_start_of_processes(_hooks)
-    _hooks.set(launch, "_recboles_own", quick_start.run_recboles)
-    _hooks.set(quick_start, "run_recboles", launch.run_recboles)
+    _hooks.set(sys.modules[__name__], "_recboles_own", quick_start.run_recboles)
+    _hooks.set(quick_start, "run_recboles", run_recboles)
+
+
+def run_recboles(local_rank: int, *arguments: Any) -> None:
+    """RecBole's own, in a process that knows us: a spawned one begins with nothing registered."""
+    register()
+    _recboles_own(local_rank, *arguments)

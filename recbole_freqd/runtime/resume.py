@@ -15,10 +15,10 @@ from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.identity import run_identity
 from recbole_freqd.core.files import fingerprint, new_checkpoint_path, write_atomically
 from recbole_freqd.core.rng import set_streams, streams
-from recbole_freqd.distributed import DistributedTrainer
 from recbole_freqd.features import registered_adapter
-from recbole_freqd.processes import as_in_one_process
-from recbole_freqd.state_file import StateFile
+from recbole_freqd.runtime.distributed import DistributedTrainer
+from recbole_freqd.runtime.processes import as_in_one_process
+from recbole_freqd.runtime.state_file import StateFile
 
 
 class ResumableTrainer(DistributedTrainer):

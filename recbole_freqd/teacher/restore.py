@@ -10,13 +10,13 @@ from typing import Any, Optional
 import torch
 
 from recbole_freqd.config.identity import data_fingerprint
+from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.core.rng import rng_untouched
 from recbole_freqd.features import adapter_of
 from recbole_freqd.features.scores import undisturbed
 
 logger = logging.getLogger(__name__)
-
 # Where a run happens, not what its data is: the student's.
 _ENVIRONMENT = ("device", "gpu_id", "use_gpu", "state", "show_progress", "worker", "checkpoint_dir")
 _ALONE = {"log_wandb": False, "single_spec": True, "local_rank": 0}
@@ -213,3 +213,61 @@ def validation_result(home: Home, model: torch.nn.Module) -> Optional[dict[str, 
         result = trainer.evaluate(loader, load_best_model=False)
     trainer.tensorboard.close()
     return {name: float(value) for name, value in result.items()}
+
+
+def load_model(
+    config: Any,
+    payload: dict[str, Any],
+    dataset: Any,
+    path: str,
+    model: Optional[torch.nn.Module] = None,
+) -> torch.nn.Module:
+    """The model of a checkpoint, in eval mode.
+
+    Args:
+        config: What the model is built with.
+        payload: The content of the checkpoint.
+        dataset: The training data it is built on.
+        path: The checkpoint.
+        model: One of the kind on this data, if there is one already.
+
+    Raises:
+        TeacherError: The checkpoint's tensors are not of these users and items.
+    """
+    from recbole.utils import init_seed
+
+    if model is None:
+        with asking_recbole(), rng_untouched():
+            # RecBole shuffles histories when a model is built, and SimpleX keeps the first 50 only:
+            # with the seed of the training these are the same ones.
+            init_seed(config["seed"], config["reproducibility"])
+            model = model_class(config)(config, dataset).to(config["device"])
+    own, stored = model.state_dict(), payload["state_dict"]
+    wrong = [
+        f"{name} {tuple(stored[name].shape)} there, {tuple(own[name].shape)} here"
+        for name in own
+        if name in stored and stored[name].shape != own[name].shape
+    ]
+    missing = sorted(set(own) ^ set(stored))
+    if wrong or missing:
+        raise TeacherError(
+            f"Teacher {path} does not fit its data of {dataset.user_num} users and "
+            f"{dataset.item_num} items (padding included): "
+            f"{'; '.join(wrong) or f'tensors in one of the two only: {missing}'}. "
+            "It was trained on other data than its config reads today: distil from another."
+        )
+    model.load_state_dict(stored)
+    model.load_other_parameter(payload.get("other_parameter"))
+    return model.eval()
+
+
+def model_class(config: Any) -> type:
+    """The model's class; in a loaded Config there is only a stand-in, which its name replaces."""
+    from recbole.utils import get_model
+
+    return config.model_class if holds_class(config) else get_model(config["model"])
+
+
+def holds_class(config: Any) -> bool:
+    """Whether a Config has the model's class itself."""
+    return issubclass(config.model_class, torch.nn.Module)

@@ -12,7 +12,6 @@ from recbole_freqd.features.data import tokens
 
 _BLOCK = 65_536
 _NAMED = 5  # entities that a message names
-
 logger = logging.getLogger(__name__)
 
 

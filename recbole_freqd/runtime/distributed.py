@@ -9,8 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from recbole_freqd import compat
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.finite import FiniteTrainer
-from recbole_freqd.processes import Processes, as_in_one_process
+from recbole_freqd.runtime.finite import FiniteTrainer
+from recbole_freqd.runtime.processes import Processes, as_in_one_process
 
 
 class DistributedTrainer(FiniteTrainer):
