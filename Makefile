@@ -33,11 +33,11 @@ bench:  ## every benchmarks/bench_*.py, one after the other
 docs:  ## docs/config.md, README's results, and the table of docs/models.md from the tests of all models
 	PYTHONPATH=. $(PYTHON) docs/make_config.py
 	$(PYTHON) docs/make_results.py
-	$(PYTHON) -m pytest tests/test_models.py -o junit_family=xunit1 --junitxml=build/models.xml
+	$(PYTHON) -m pytest tests/laws/test_models.py -o junit_family=xunit1 --junitxml=build/models.xml
 	PYTHONPATH=. $(PYTHON) docs/make_models.py build/models.xml
 
 docs-check:  ## every command, block of code, link and table of README.md and docs/
-	$(PYTHON) -m pytest tests/test_docs.py
+	$(PYTHON) -m pytest tests/end_to_end/test_docs.py
 
 wheel:  ## a fresh wheel in dist/
 	rm -rf build dist

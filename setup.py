@@ -86,7 +86,7 @@ setup(
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
     entry_points={
-        "console_scripts": ["run_recbole_freqd = recbole_freqd.quick_start:main"],
+        "console_scripts": ["run_recbole_freqd = recbole_freqd.jobs.script:main"],
     },
     classifiers=[
         "Intended Audience :: Science/Research",

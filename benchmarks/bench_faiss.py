@@ -60,7 +60,7 @@ def trained(options: argparse.Namespace) -> dict[str, str]:
     recbole_freqd.register()
     from recbole.config import Config
 
-    from recbole_freqd import runs
+    from recbole_freqd.jobs import run as runs
 
     common = {"epochs": options.epochs, "eval_step": 4, "train_batch_size": 1024}
     keys: dict[str, Any] = {

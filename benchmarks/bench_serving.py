@@ -29,7 +29,7 @@ def main(options: argparse.Namespace) -> None:
     from recbole.config import Config
     from recbole.data import create_dataset
 
-    from recbole_freqd.measure import parameter_count, ranking_latencies, size_mb
+    from recbole_freqd.jobs.measure import parameter_count, ranking_latencies, size_mb
 
     models = []
     for model, keys in MODELS.values():

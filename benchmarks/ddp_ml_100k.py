@@ -20,9 +20,9 @@ def job(model: str, keys: dict[str, Any], launched: dict[str, Any]) -> dict[str,
     import recbole_freqd
 
     recbole_freqd.register()
-    from recbole_freqd import runs
     from recbole_freqd.config.make import make_config
     from recbole_freqd.core.files import fingerprint
+    from recbole_freqd.jobs import run as runs
     from recbole_freqd.trainer.distillation import DistillationTrainer
 
     weights: list[Any] = []

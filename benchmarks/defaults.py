@@ -84,8 +84,8 @@ def valid(dataset: str, variant: str, weight: float, seed: int) -> float:
     recbole_freqd.register()
     from recbole.config import Config
 
-    from recbole_freqd import runs
     from recbole_freqd.config.reading import no_command_line
+    from recbole_freqd.jobs import run as runs
 
     with no_command_line():
         config = Config("BPR", dataset, config_dict=config_of(**key))

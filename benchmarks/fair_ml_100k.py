@@ -205,8 +205,8 @@ def run(cell: str, keys: dict[str, Any], seed: int, test: bool) -> Any:
     recbole_freqd.register()
     from recbole.config import Config
 
-    from recbole_freqd import runs
     from recbole_freqd.config.reading import no_command_line
+    from recbole_freqd.jobs import run as runs
 
     with no_command_line():
         name = student_of(cell)

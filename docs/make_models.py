@@ -1,6 +1,6 @@
-"""Writes the table of docs/models.md from what tests/test_models.py found.
+"""Writes the table of docs/models.md from what tests/laws/test_models.py found.
 
-python -m pytest tests/test_models.py --junitxml=build/models.xml
+python -m pytest tests/laws/test_models.py --junitxml=build/models.xml
 python docs/make_models.py build/models.xml        # both: make docs
 """
 

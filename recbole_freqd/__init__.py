@@ -12,14 +12,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "register": "recbole_freqd.trainer.register",
     "unregister": "recbole_freqd.trainer.register",
-    "run_recbole_freqd": "recbole_freqd.quick_start",
-    "compare": "recbole_freqd.comparing",
+    "run_recbole_freqd": "recbole_freqd.jobs.quick_start",
+    "compare": "recbole_freqd.jobs.comparison.compare",
     "FreqDTrainer": "recbole_freqd.trainer.distillation",
     "FreqDLoss": "recbole_freqd.losses",
     "FDLoss": "recbole_freqd.losses",
     "extract_features": "recbole_freqd.features",
     "load_checkpoint": "recbole_freqd.checkpoint.loading",
-    "export": "recbole_freqd.exporting",
+    "export": "recbole_freqd.jobs.export.export",
 }
 __all__ = ["__version__", *_HOMES]
 

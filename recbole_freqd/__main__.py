@@ -2,7 +2,7 @@
 
 import sys
 
-from recbole_freqd.quick_start import main
+from recbole_freqd.jobs.script import main
 
 if __name__ == "__main__":
     sys.exit(main())

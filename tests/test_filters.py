@@ -11,7 +11,7 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.filters import PolynomialFilter
 from recbole_freqd.graph.adjacency import EntityGraph
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
-from tests.oracles import dense_filter, random_interactions
+from tests.support.oracles import dense_filter, random_interactions
 
 COEFFICIENTS = st.lists(st.floats(-3, 3), min_size=1, max_size=5)
 

@@ -11,10 +11,10 @@ import json
 import sys
 from pathlib import Path
 
-from recbole_freqd import runs
 from recbole_freqd.config import make
 from recbole_freqd.config.make import make_config
 from recbole_freqd.core.files import read_yaml
+from recbole_freqd.jobs import run as runs
 from recbole_freqd.trainer.register import register
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from recbole_freqd import runs
 from recbole_freqd.config import make
 from recbole_freqd.config.make import make_config
 from recbole_freqd.core.errors import FreqDError
+from recbole_freqd.jobs import run as runs
+from recbole_freqd.jobs.tuning.space import space_of
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.search import space_of
 from recbole_freqd.trainer.register import register
 
 

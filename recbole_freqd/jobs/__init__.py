@@ -1,0 +1,1 @@
+"""What is done with runs: train, compare, tune, sweep, analyze, export."""

@@ -1,0 +1,177 @@
+"""``--analyze`` on paper: figures, CSV, JSON, and one HTML file that needs no other."""
+
+import base64
+import csv
+import html
+import io
+from pathlib import Path
+from typing import Any, Optional
+
+from recbole_freqd.core.files import write_json, write_text
+from recbole_freqd.jobs.analysis import figures as plots
+
+_CSS = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+       color: #1a1a1a; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; }
+img { width: 100%; height: auto; } figure { margin: 1rem 0; }
+figcaption, .note { color: #444; font-size: .92rem; }
+.scroll { overflow-x: auto; }
+"""
+_FIGURES = (
+    (
+        "losses",
+        "What is not learnt yet",
+        "‖P(S) − T‖² by band of frequencies, relative to the teacher's energy there: 0 is all "
+        "learnt, 1 is no better than knowing nothing. Colour: {metric} on the validation split.",
+    ),
+    (
+        "energy",
+        "Where the energy lies",
+        "Shares of ‖T‖² and ‖S‖². Black: the share of all frequencies (eigenvalues) that a band "
+        "has, which is where features without any structure would lie.",
+    ),
+    (
+        "response",
+        "What the filter asks for",
+        "h(λ), and its square: the weight of a frequency in the loss for squared distance, all "
+        "entities and no edge dropout.",
+    ),
+)
+_METRIC = "recall@20"  # as in the paper's Figure 1
+
+
+def write(results: dict[str, Any], folder: Path) -> Path:
+    """Writes everything into ``folder``; returns the path of ``report.html``."""
+    drawn = {
+        "losses": plots.losses_figure(results, _METRIC),
+        "energy": plots.energy_figure(results),
+        "response": plots.response_figure(results),
+    }
+    images = {name: plots.save(figure, folder, name)[1] for name, figure in drawn.items()}
+    write_json(folder / "analysis.json", results)
+    write_text(folder / "bands.csv", _csv(results))
+    report = folder / "report.html"
+    write_text(report, _page(results, images))
+    return report
+
+
+def metrics_table(results: dict[str, Any]) -> list[list[str]]:
+    """Head and rows: the teacher, then the students."""
+    models = [results["teacher"], *results["students"]]
+    metrics = list(models[0]["valid"])
+    head = ["", "dimensions", "parameters", *(f"valid {name}" for name in metrics)]
+    for side in results["sides"]:
+        head.append(f"{side}s: not learnt, all bands")
+    rows = []
+    for model in models:
+        row = [model["name"], "/".join(map(str, model["dimensions"])), f"{model['parameters']:,}"]
+        row += [_number(model["valid"].get(name)) for name in metrics]
+        for side, facts in results["sides"].items():
+            whole = sum(facts["teacher_energy"])
+            own = model["sides"][side]["loss"] if "sides" in model else None
+            row.append(_number(sum(own) / whole if own and whole else None))
+        rows.append(row)
+    return [head, *rows]
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What has to be known to read the figures."""
+    graph, words = results["graph"], []
+    words.append(
+        f"P, the map from a student to the teacher: {results['projection']}. Metrics are of the "
+        "validation split; the test split was not opened."
+    )
+    for side, facts in results["sides"].items():
+        whole = sum(facts["teacher_energy"]) or 1.0
+        words.append(
+            f"{side.capitalize()}s: {facts['entities']:,} entities, {facts['edges']:,} edges "
+            f"(k = {graph['k']}), bands {facts['form']}; {facts['isolated']:,} have no neighbour, "
+            f"which is frequency 0, and {facts['teacher_isolated'] / whole:.1%} of the teacher's "
+            "energy."
+        )
+    words.append("RecBole's padding entity is in nothing.")
+    return words
+
+
+def _csv(results: dict[str, Any]) -> str:
+    """One line for each side, band and student."""
+    file = io.StringIO()
+    lines = csv.writer(file, lineterminator="\n")
+    lines.writerow(
+        [
+            "side",
+            "band",
+            "lambda_from",
+            "lambda_to",
+            "eigenvalues",
+            "teacher_energy",
+            "student",
+            "student_energy",
+            "loss",
+            "relative_loss",
+        ]
+    )
+    edges = results["bands"]
+    for side, facts in results["sides"].items():
+        for band, ends in enumerate(zip(edges, edges[1:])):
+            for student in results["students"]:
+                own = student["sides"][side]
+                relative = own["relative"][band]
+                lines.writerow(
+                    [side, band + 1, *ends, facts["eigenvalues"][band],
+                     facts["teacher_energy"][band], student["name"], own["energy"][band],
+                     own["loss"][band], "" if relative is None else relative]
+                )  # fmt: skip
+    return file.getvalue()
+
+
+def _page(results: dict[str, Any], images: dict[str, Path]) -> str:
+    title = f"Frequencies: {len(results['students'])} students of one teacher, {results['dataset']}"
+    parts = [f"<h1>{html.escape(title)}</h1>", _html_table(metrics_table(results))]
+    parts += [f'<p class="note">{html.escape(text)}</p>' for text in notes(results)]
+    for name, head, caption in _FIGURES:
+        data = base64.b64encode(images[name].read_bytes()).decode()
+        words = html.escape(caption.format(metric=_METRIC))
+        parts.append(
+            f'<h2>{head}</h2><figure><img alt="{head}" src="data:image/svg+xml;base64,{data}">'
+            f"<figcaption>{words}</figcaption></figure>"
+        )
+    for side in results["sides"]:
+        parts.append(f"<h2>Numbers: {side}s</h2>{_html_table(_band_table(results, side))}")
+    parts.append(f'<p class="note">recbole_freqd {results["version"]}</p>')
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}'
+        f"</title><style>{_CSS}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _band_table(results: dict[str, Any], side: str) -> list[list[str]]:
+    facts, edges = results["sides"][side], results["bands"]
+    head = ["λ", "frequencies", "teacher's energy"]
+    head += [f"not learnt: {student['name']}" for student in results["students"]]
+    whole = sum(facts["teacher_energy"]) or 1.0
+    rows = [head]
+    for band, (low, high) in enumerate(zip(edges, edges[1:])):
+        rows.append(
+            [f"{low:.2f} to {high:.2f}", f"{facts['eigenvalues'][band]:,.0f}",
+             f"{facts['teacher_energy'][band] / whole:.1%}",
+             *(_number(each["sides"][side]["relative"][band]) for each in results["students"])]
+        )  # fmt: skip
+    return rows
+
+
+def _html_table(rows: list[list[str]]) -> str:
+    head, *body = (
+        "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in row)
+        for kind, row in zip(["th"] + ["td"] * len(rows), rows)
+    )
+    lines = "".join(f"<tr>{line}</tr>" for line in body)
+    return f'<div class="scroll"><table><tr>{head}</tr>{lines}</table></div>'
+
+
+def _number(value: Optional[float]) -> str:
+    return "–" if value is None else f"{value:.4f}"

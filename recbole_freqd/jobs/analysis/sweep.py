@@ -1,0 +1,240 @@
+"""``--sweep``: one key over several values and seeds, on validation only, and its figure."""
+
+import csv
+import io
+import logging
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from recbole_freqd import __version__
+from recbole_freqd.config import make
+from recbole_freqd.config.complete import trainer_names
+from recbole_freqd.config.identity import planned_identity
+from recbole_freqd.core.errors import ConfigError, TrainingError, require
+from recbole_freqd.core.files import fingerprint, read_json, write_json, write_text
+from recbole_freqd.core.locks import outcomes_when_free, working_on
+from recbole_freqd.jobs.provenance import note_failure
+
+_SYMBOLS = {"alpha": "α", "beta": "β"}
+_MOST_VALUES = 1000
+logger = logging.getLogger(__name__)
+
+
+def read_sweep(text: str) -> tuple[str, list[str]]:
+    """``freqd_alpha=0,0.1,...,1`` as the key and its values; ``...`` goes on in equal steps.
+
+    Example:
+        >>> read_sweep("freqd_alpha=0,0.25,...,1")
+        ('freqd_alpha', ['0', '0.25', '0.5', '0.75', '1'])
+        >>> read_sweep("freqd_filter=linear,quadratic")
+        ('freqd_filter', ['linear', 'quadratic'])
+
+    Raises:
+        ConfigError: It is not of this form.
+    """
+    key, _, rest = text.partition("=")
+    values: list[str] = []
+    given = [value.strip() for value in rest.split(",")]
+    for place, value in enumerate(given):
+        if value not in ("...", "…"):
+            values.append(value)
+            continue
+        try:
+            first, second, last = (float(given[place + step]) for step in (-2, -1, 1))
+            steps = (last - second) / (second - first)
+        except (ValueError, IndexError, ZeroDivisionError):
+            raise _unreadable(text) from None
+        if place < 2 or not 0 < steps < _MOST_VALUES or abs(steps - round(steps)) > 1e-6:
+            raise _unreadable(text)
+        between = range(1, round(steps))
+        values += [f"{round(second + step * (second - first), 10):g}" for step in between]
+    if not key.strip() or not all(values) or len(set(values)) < len(values):
+        raise _unreadable(text)
+    return key.strip(), values
+
+
+def _unreadable(text: str) -> ConfigError:
+    return ConfigError(
+        f"--sweep: got {text!r}; allowed: a key and different values, e.g. "
+        "freqd_alpha=0,0.1,...,1 (two values before the dots, one that the steps meet after them)."
+    )
+
+
+def sweep(
+    key: str,
+    values: Sequence[str],
+    seeds: Sequence[int],
+    make_config: Callable[[dict[str, str]], Any],
+    folder: Path,
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Runs what is not done yet, then draws the validation metric against the key.
+
+    Nothing is tested: a parameter that is chosen by such a picture must not have seen the test
+    split. What is finished is kept, one file a run, under a hash of its config and the version; so
+    a sweep that was cut off, or gets more values or seeds, goes on, and several processes may
+    share it. A run that fails stops none of the others; its value is left out of the figure, and
+    the next sweep tries it again.
+
+    Args:
+        key: A config key. values: As the command line gives them. seeds: For each value.
+        make_config: From keys of the command line to a Config.
+        folder: Runs and figures get a folder ``sweep-<dataset>-<key>`` of their own in it.
+
+    Returns:
+        The path of the figure (PNG), and ``what``, ``seed`` and ``error`` of each run that failed.
+
+    Raises:
+        ConfigError: A value is not allowed.
+        TrainingError: No run of any value could be finished on all seeds.
+    """
+    from recbole_freqd.jobs.analysis import figures as spectrum_plots
+
+    require("matplotlib", "plot", "--sweep")
+    configs = {  # all of them first: a value that is not allowed ends it before the work
+        (value, seed): make_config({key: value, "seed": str(seed)})
+        for value in values
+        for seed in seeds
+    }
+    some = next(iter(configs.values()))
+    home = folder / f"sweep-{some['dataset']}-{key}"
+    alone = []
+    if trainer_names(some["trainer"]):
+        without = {place: make.alone_config(config) for place, config in configs.items()}
+        # A line beside the sweep, unless the key is one of the student's own: then it is no line.
+        identities = (planned_identity(config) for config in without.values())
+        if len({fingerprint(identity) for identity in identities}) == len(seeds):
+            alone = [("alone", without[values[0], seed]) for seed in seeds]
+    taught = [(f"{key}={value}", config) for (value, _), config in configs.items()]
+    done = outcomes_when_free([*taught, *alone], lambda run, wait: _cell(*run, home, wait))
+    cells = [
+        {**cell, "value": _value(config, key, value)}
+        for cell, ((value, _), config) in zip(done, configs.items())
+    ]
+    found = _summary(key, some, seeds, cells, done[len(cells) :])
+    write_json(home / "sweep.json", found)
+    text = _csv(found)
+    write_text(home / "sweep.csv", text)
+    if all(point["mean"] is None for point in found["points"]):
+        raise TrainingError(
+            f"No value of {key} could be run on all seeds; the first error: "
+            f"{found['failed'][0]['error']} Tracebacks: {home / 'cells'}/*.failed."
+        )
+    figure = spectrum_plots.save(spectrum_plots.sweep_figure(found), home, "sweep")[0]
+    return figure, found["failed"]
+
+
+def _cell(what: str, config: Any, home: Path, wait: bool) -> Optional[dict[str, Any]]:
+    """The validation metrics of a run, from its file where it was done before, or its error.
+
+    None: another process is at it.
+    """
+    identity = planned_identity(config)  # with hashes of the data: changed files are run anew
+    path = home / "cells" / f"{fingerprint(identity)}.json"
+    which = {"what": what, "seed": config["seed"]}
+    with working_on(path, "--output_dir", wait=wait) as mine:
+        if not mine:
+            return None
+        if path.is_file():
+            logger.info("Done before: %s", path)
+            return {**read_json(path), **which}
+        try:
+            cell = {**_run(config), "config": identity["config"]}
+        except Exception as error:  # whatever it is, the other runs are not to wait for it
+            why = note_failure(path.with_suffix(".failed"), error)
+            logger.warning("%s, seed %s, failed: %s", what, config["seed"], why)
+            return {**which, "error": why}
+        write_json(path, cell)
+        path.with_suffix(".failed").unlink(missing_ok=True)
+        return {**cell, **which}
+
+
+def _run(config: Any) -> dict[str, Any]:
+    from recbole_freqd.jobs import run as runs
+
+    run = runs.run(config, saved=False, test=False)
+    teacher: dict[str, float] = {}
+    if trainer_names(config["trainer"]):
+        _, (teacher,) = runs.evaluate_teacher(run, 1)
+    return {
+        "valid": run.best_valid_result,
+        "teacher": teacher,
+        "seconds_per_epoch": run.seconds_per_epoch,
+    }
+
+
+def _value(config: Any, key: str, text: str) -> Any:
+    """A number where it is one, also of a nested key like ``teacher.embedding_size``."""
+    if key in config:
+        return _plain(config[key])
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _summary(
+    key: str,
+    config: Any,
+    seeds: Sequence[int],
+    cells: list[dict[str, Any]],
+    alone: list[dict[str, Any]],
+) -> dict[str, Any]:
+    metric = config["valid_metric"].lower()
+    values = list(dict.fromkeys(cell["value"] for cell in cells))
+    points = []
+    for value in values:
+        own = [_score(cell, metric) for cell in cells if cell["value"] == value]
+        points.append({"value": value, **_mean_sd(own)})
+    lone = [_score(cell, metric) for cell in alone]
+    taught = {(each["seed"], each["teacher"].get(metric)) for each in cells if "teacher" in each}
+    # One teacher for each seed is a line beside the sweep; teachers that the key changes are none.
+    same = len(taught) == len(seeds) and all(value is not None for _, value in taught)
+    known = [value for _, value in sorted(taught)] if same else []
+    names = trainer_names(config["trainer"])
+    symbol = _SYMBOLS.get(key.rpartition("_")[2])
+    return {
+        "version": __version__,
+        "dataset": config["dataset"],
+        "parameter": key,
+        "parameter_label": f"{symbol} ({key})" if symbol else key,
+        "label": f"{config['model']} with {' + '.join(names)}" if names else config["model"],
+        "metric": metric,
+        "seeds": list(seeds),
+        "points": points,
+        "teacher": _mean_sd(known) if known else None,
+        "alone": _mean_sd(lone) if lone and None not in lone else None,
+        "failed": [
+            {key: cell[key] for key in ("what", "seed", "error")}
+            for cell in (*cells, *alone)
+            if "error" in cell
+        ],
+    }
+
+
+def _score(cell: dict[str, Any], metric: str) -> Optional[float]:
+    return None if "error" in cell else cell["valid"][metric]
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (int, float)) else str(value)  # no lists: they are keys
+
+
+def _mean_sd(values: Sequence[Optional[float]]) -> dict[str, Any]:
+    """Mean, sample standard deviation (None of one value) and the values; None where one failed."""
+    done = [value for value in values if value is not None]
+    whole = len(done) == len(values)
+    sd = statistics.stdev(done) if whole and len(done) > 1 else None
+    mean = statistics.fmean(done) if whole else None
+    return {"mean": mean, "sd": sd, "values": list(values)}
+
+
+def _csv(found: dict[str, Any]) -> str:
+    file = io.StringIO()
+    lines = csv.writer(file, lineterminator="\n")
+    lines.writerow([found["parameter"], "seed", f"valid {found['metric']}"])
+    for point in found["points"]:
+        for seed, value in zip(found["seeds"], point["values"]):
+            lines.writerow([point["value"], seed, "failed" if value is None else value])
+    return file.getvalue()

@@ -1,0 +1,1 @@
+"""Methods and the student alone under equal conditions."""

@@ -1,0 +1,142 @@
+"""`recbole_freqd.compare`: methods and the student alone on the same teachers and splits."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from recbole_freqd.core.errors import ConfigError
+
+SEEDS = (2020, 2021, 2022, 2023, 2024)
+
+
+def compare(
+    methods: Iterable[str],
+    model: Optional[str] = None,
+    dataset: Optional[str] = None,
+    config_file_list: Optional[list[str]] = None,
+    config_dict: Optional[dict[str, Any]] = None,
+    *,
+    seeds: Sequence[int] = SEEDS,
+    tune: int = 0,
+    tune_seeds: Optional[Sequence[int]] = None,
+    tune_only: bool = False,
+    keep_teacher: bool = False,
+    search: Optional[str] = None,
+    frozen: Optional[str] = None,
+    output_dir: str = "freqd_runs",
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Compares distillation methods and the student alone under equal conditions.
+
+    For each seed one teacher, the student alone, and a student of every method on the same split.
+    Finished runs are kept as files, and taken when the same is asked for again: whatever was
+    interrupted goes on. A run that was interrupted itself goes on with ``resume: true``. A run or
+    trial that fails stops none of the others; it is tried again when the same is asked for again.
+
+    Args:
+        methods: Names of trainers; ``FreqD+FD`` adds both losses.
+        model, dataset, config_file_list, config_dict: As of
+            :func:`recbole_freqd.run_recbole_freqd`, with a ``teacher`` and the keys of any of the
+            methods. ``trainer`` and ``seed`` are left to the comparison.
+        seeds: Each is one run of everything.
+        tune: Trials (Latin hypercube) for each method, the student alone and the teacher, on
+            validation data only; 0: no search. See ``properties/search/``.
+        tune_seeds: The seeds a trial is run with; None: the first two of ``seeds``, since the
+            choice on one seed misleads on small data.
+        tune_only: Stop when the configs are frozen; no test metric has been computed then.
+        keep_teacher: Do not tune the teacher, take the recipe as it is.
+        search: A YAML file with search spaces of your own.
+        frozen: A YAML file with the keys of the teacher, the student alone and every method, as
+            ``tune`` writes it, for the same dataset, student and teacher.
+        output_dir: Everything is in the folder ``compare-<dataset>-<model>`` in it.
+        say: Where lines of progress and the table go.
+
+    Returns:
+        What is in ``results-<hash>.json``: ``table`` (a row each: mean and sd of ``valid`` and
+        ``test``, ``rank``, ``gap_closed``, ``against`` the reference with ``p_holm``, ``epochs``,
+        ``seconds_per_epoch``), ``cells`` (every run), ``common`` and ``configs`` (the frozen
+        configs), ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``, and ``failed``, a
+        ``what``, ``seed`` and ``error`` for each run that failed (the method then has no rank).
+        With ``tune_only`` the frozen keys.
+
+    Raises:
+        FreqDError: Methods, seeds, config or files are not as they should be, or nothing at all
+            could be run.
+
+    Example:
+        >>> results = compare(["FreqD", "FD"], "BPR", "ml-100k", config_dict={
+        ...     "embedding_size": 8, "teacher": {"model": "BPR", "embedding_size": 64}},
+        ...     seeds=[2020, 2021], tune=10)  # doctest: +SKIP
+    """
+    from recbole_freqd.trainer.register import register
+
+    register()
+    from recbole_freqd.config.make import make_config
+    from recbole_freqd.jobs.comparison import plan
+    from recbole_freqd.jobs.fairness import check_seeds
+    from recbole_freqd.jobs.tuning import budget, space
+    from recbole_freqd.jobs.tuning.frozen import read_frozen
+    from recbole_freqd.trainer.distillation import check_trajectory
+
+    named = plan.read_methods(methods)
+    seeds = check_seeds(seeds, "--seeds")
+    _check_tuning(tune, tune_only, frozen, tune_seeds, keep_teacher, search)
+    tune_seeds = check_seeds(seeds[:2] if tune_seeds is None else tune_seeds, "tune_seeds")
+    own = space.read_own(search)
+    losses = list(dict.fromkeys(loss for parts in named.values() for loss in parts))
+    base = make_config(model, dataset, config_file_list, {**(config_dict or {}), "trainer": losses})
+    _say_what_is_not_used(config_file_list, config_dict, say)
+    plan.metric_of(base)
+    chosen = frozen and read_frozen(frozen, named, base, say)
+    check_trajectory(losses, base["teacher"])  # before hours of other runs
+    folder = Path(output_dir) / f"compare-{base['dataset']}-{base['model']}"
+    if tune:
+        chosen = budget.tune(
+            base, named, tune, tune_seeds, folder, own=own, keep_teacher=keep_teacher, say=say
+        )
+    if tune_only:
+        return chosen
+    return plan.compare_runs(base, named, seeds, folder, frozen=chosen or None, say=say)
+
+
+def _check_tuning(
+    tune: int,
+    tune_only: bool,
+    frozen: Optional[str],
+    tune_seeds: Optional[Sequence[int]],
+    keep_teacher: bool,
+    search: Optional[str],
+) -> None:
+    """Raises ConfigError where the arguments of a search do not go together."""
+    if tune < 0 or (tune_only and not tune) or (tune and frozen):
+        raise ConfigError(
+            f"--tune {tune}{' --tune_only' * tune_only}{f' --frozen {frozen}' if frozen else ''}; "
+            "allowed: a number of trials from 1, or frozen configs, not both; --tune_only with "
+            "--tune."
+        )
+    given = {
+        "tune_seeds": tune_seeds is not None,
+        "keep_teacher": keep_teacher,
+        "search": search is not None,
+    }
+    idle = [f"--{name}" for name in given if given[name] and not tune]
+    if idle:
+        raise ConfigError(
+            f"{', '.join(idle)}: goes with --tune, and nothing is searched here. Add --tune N, or "
+            "leave it out."
+        )
+
+
+def _say_what_is_not_used(
+    files: Optional[list[str]], values: Optional[dict[str, Any]], say: Callable[[str], None]
+) -> None:
+    """One line where the config names a trainer or a seed, as the config of a single run does."""
+    from recbole_freqd.config.reading import read_external
+
+    given = read_external(files, values)
+    idle = [f"{key}: {given[key]}" for key in ("trainer", "seed") if given.get(key) is not None]
+    if idle:
+        say(
+            f"Not used of the config: {', '.join(idle)}. The methods and seeds of a comparison are "
+            "those of --compare and --seeds."
+        )

@@ -1,0 +1,270 @@
+"""Many methods, many seeds, one teacher for each seed: what is run, what is kept, what comes out.
+
+(Not ``compare.py``: a module of that name would hide the function ``recbole_freqd.compare``.)
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Callable, Optional
+
+from recbole_freqd.config.complete import trainer_names
+from recbole_freqd.config.identity import planned_identity
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.core.errors import ConfigError, TrainingError
+from recbole_freqd.core.files import fingerprint
+from recbole_freqd.core.locks import each_when_free
+from recbole_freqd.jobs import run as runs
+from recbole_freqd.jobs.comparison.per_user import by_token, recording
+from recbole_freqd.jobs.comparison.results import results_of, write_results
+from recbole_freqd.jobs.comparison.significance import PerUser
+from recbole_freqd.jobs.comparison.store import Cell, CellStore, check_shared_teacher
+from recbole_freqd.jobs.fairness import config_of
+from recbole_freqd.jobs.measure import parameter_count, size_mb
+from recbole_freqd.jobs.progress import Countdown
+from recbole_freqd.jobs.provenance import say_other_commits
+from recbole_freqd.teacher import find_teacher
+from recbole_freqd.teacher.recipe import recipe_config
+
+METRIC = "ndcg@10"
+Outcome = tuple[dict[str, Any], Optional[PerUser]]
+
+
+def compare_runs(
+    base: Any,
+    methods: dict[str, list[str]],
+    seeds: Sequence[int],
+    folder: Path,
+    *,
+    frozen: Optional[dict[str, Any]] = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Runs what is not finished yet, and writes ``results-<hash>`` as JSON, Markdown and picture.
+
+    Args:
+        base: A Config with the keys of all methods and the teacher.
+        methods: From :func:`read_methods`.
+        seeds: One run of everything for each.
+        folder: Where finished runs are kept (``cells/``), and the results.
+        frozen: Keys by ``teacher``, ``alone`` and method that lie over those of ``base``.
+        say: Where lines go.
+
+    Returns:
+        The results: see :func:`recbole_freqd.compare`.
+
+    Raises:
+        TrainingError: No student could be finished at all.
+    """
+    metric, store = metric_of(base), CellStore(folder / "cells", say)
+    whats = ["teacher", "alone", *methods]
+    plan = [cell_of(base, what, methods, seed, frozen or {}) for seed in seeds for what in whats]
+    count, found = Countdown([cell.what for cell in plan], say), {}
+    for cell in plan:  # before the first run, so that it is said at once why something is anew
+        found[cell.name] = store.find(cell)
+        if found[cell.name] is not None:
+            count.skip(cell.what)
+    kept = [record for record in found.values() if record is not None]
+    say(f"{len(plan)} runs in {store.folder}, {len(kept)} of them finished already.")
+    say_other_commits(kept, say)
+    failures = _run_missing(plan, found, store, metric, frozen or {}, count)
+    done = [cell for cell in plan if found[cell.name] is not None]
+    by_what = {what: [cell for cell in done if cell.what == what] for what in whats}
+    records = {what: [found[cell.name] for cell in cells] for what, cells in by_what.items()}
+    if not any(records[what] for what in ("alone", *methods)):
+        raise TrainingError(
+            f"None of the runs could be finished; the first: {failures[0]['error']} All of them: "
+            f"*.failed in {store.folder}."
+        )
+    taught = [record for what, each in records.items() if what != "alone" for record in each]
+    check_shared_teacher(taught)
+    per_user = {what: [store.users(cell) for cell in cells] for what, cells in by_what.items()}
+    configs = {cell.what: cell.config for cell in reversed(plan)}
+    results = results_of(base, records, per_user, configs, failures, seeds, metric, frozen)
+    results["cells_folder"] = str(store.folder)
+    write_results(results, folder / f"results-{fingerprint([cell.name for cell in plan])[:8]}", say)
+    return results
+
+
+def read_methods(names: Iterable[str]) -> dict[str, list[str]]:
+    """The losses of each method, by its name in the registry's spelling.
+
+    Args:
+        names: Such as ``freqd`` or ``FreqD+FD``, whose losses are added.
+
+    Raises:
+        ConfigError: An unknown name, one given twice, or none at all.
+
+    Example:
+        >>> read_methods(["freqd", "FD + FreqD"])
+        {'FreqD': ['FreqD'], 'FD+FreqD': ['FD', 'FreqD']}
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        losses = trainer_names([part.strip() for part in name.split("+")])
+        if not losses:
+            raise ConfigError(
+                f"--compare: got {name!r}; allowed: names of trainers between commas, e.g. "
+                "FreqD,FD,FreqD+FD. The student alone is always there."
+            )
+        if set(losses) in map(set, found.values()):
+            raise ConfigError(f"--compare: {'+'.join(losses)} is named twice. Allowed: once each.")
+        found["+".join(losses)] = losses
+    if not found:
+        raise ConfigError("--compare: no method is named; allowed: e.g. FreqD,FD.")
+    return found
+
+
+def metric_of(base: Any) -> str:
+    """What is ranked and tested by: NDCG@10, else the metric that validation goes by.
+
+    Raises:
+        ConfigError: It is no metric of single users.
+    """
+    from recbole.evaluator.base_metric import TopkMetric
+    from recbole.evaluator.register import metrics_dict
+
+    computed = [f"{name}@{k}".lower() for name in base["metrics"] for k in base["topk"]]
+    metric = METRIC if METRIC in computed else str(base["valid_metric"]).lower()
+    kind = metrics_dict.get(metric.partition("@")[0])
+    if kind is None or not issubclass(kind, TopkMetric) or "topk_result" in vars(kind):
+        raise ConfigError(
+            f"--compare tests by NDCG@10, or else by valid_metric, user by user; got {metric}, "
+            f"which has no value for a single user, and metrics and topk compute only "
+            f"{', '.join(computed)}. Add NDCG to metrics and 10 to topk."
+        )
+    return metric
+
+
+def cell_of(
+    base: Any, what: str, methods: dict[str, list[str]], seed: int, frozen: dict[str, Any]
+) -> Cell:
+    """A run of the comparison, with its whole Config."""
+    losses = methods.get(what, [])
+    if what == "teacher":
+        config = config_of(base, next(iter(methods.values())), seed, {}, frozen)
+        spec = config[TEACHER]
+        if spec.get(CHECKPOINT) is None:
+            own = planned_identity(recipe_config(config, spec))
+        else:
+            own = planned_identity(config)
+        return Cell(what, seed, config, own)
+    config = config_of(base, losses, seed, frozen.get(what, {}), frozen)
+    return Cell(what, seed, config, planned_identity(config))
+
+
+def _run_missing(
+    plan: list[Cell],
+    found: dict[str, Optional[dict[str, Any]]],
+    store: CellStore,
+    metric: str,
+    frozen: dict[str, Any],
+    count: Countdown,
+) -> list[dict[str, Any]]:
+    """Runs the cells that are not found, fills these in, and gives what, seed and error of others.
+
+    Whatever a run fails by, the others do not wait for it. What another process is at comes last,
+    and with a teacher all that it teaches.
+    """
+    failures: list[dict[str, Any]] = []
+
+    def attempt(cell: Cell, wait: bool) -> bool:
+        if cell.what not in ("teacher", "alone") and cell.seed in untaught():
+            return False
+        with store.working_on(cell, wait=wait) as mine:
+            if mine:
+                found[cell.name] = store.find(cell, again=True)
+                if found[cell.name] is None:
+                    run(cell)
+                else:
+                    count.skip(cell.what)
+        return mine
+
+    def untaught() -> set[int]:
+        failed = [each["seed"] for each in failures if each["what"] == "teacher"]
+        teachers = [cell for cell in plan if cell.what == "teacher" and found[cell.name] is None]
+        return {cell.seed for cell in teachers}.difference(failed)
+
+    def run(cell: Cell) -> None:
+        start = perf_counter()
+        try:
+            row, users = run_cell(cell, metric, _hindrance(cell, failures, frozen))
+        except Exception as error:
+            why = store.fail(cell, error)
+            failures.append({"what": cell.what, "seed": cell.seed, "error": why})
+            words = f"failed: {why}"
+        else:
+            words = f"test {metric} {row['test'].get(metric, 'none')}"
+            row["seconds"] = perf_counter() - start
+            found[cell.name] = store.keep(cell, row, users)
+        words = f"{cell.what}, seed {cell.seed}: {words}"
+        count.done(cell.what, words, perf_counter() - start)
+
+    each_when_free([cell for cell in plan if found[cell.name] is None], attempt)
+    return failures
+
+
+def _hindrance(cell: Cell, failures: list[dict[str, Any]], frozen: dict[str, Any]) -> Optional[str]:
+    """Why a cell cannot be run at all: it was not tuned, or its teacher has failed."""
+    untuned = (frozen.get("tuned") or {}).get("failed", {})
+    if cell.what in untuned and cell.what not in frozen:
+        return f"No trial of {cell.what} could be finished: {untuned[cell.what]['error']}"
+    for failed in failures:
+        if cell.what != "alone" and (failed["what"], failed["seed"]) == ("teacher", cell.seed):
+            return f"The teacher of seed {cell.seed} failed: {failed['error']}"
+    return None
+
+
+def run_cell(cell: Cell, metric: str, hindrance: Optional[str] = None) -> Outcome:
+    """Runs a cell: what is kept of it, and the metric of every user.
+
+    Raises:
+        TrainingError: There is a hindrance.
+        ConfigError: The split has no test part.
+    """
+    if hindrance is not None:
+        raise TrainingError(hindrance)
+    if cell.what == "teacher":
+        return _run_teacher(cell.config, metric)
+    with recording() as users:
+        run = runs.run(cell.config)
+    if metric not in (run.test_result or {}):
+        raise ConfigError(
+            f"There is no test {metric} for {cell.what}: the split has no test part. Change "
+            "eval_args."
+        )
+    teacher = run.trainer.teacher if trainer_names(cell.config["trainer"]) else None
+    row = {
+        "model": cell.config["model"],
+        "parameters": parameter_count(run.model),
+        "size_mb": size_mb(run.model),
+        "valid": run.best_valid_result,
+        "test": run.test_result,
+        "seconds_per_epoch": run.seconds_per_epoch,
+        "epochs": len(run.trainer.train_loss_dict),
+        "checkpoint": run.trainer.saved_model_file,
+        "teacher": teacher and teacher.checkpoint,
+        "teacher_weights": teacher and teacher.weights(),
+    }
+    return row, by_token(run.data[2], users[metric])
+
+
+def _run_teacher(config: Any, metric: str) -> Outcome:
+    """Trains the teacher of a seed, or takes it as it is, and evaluates it."""
+    data = runs.read_data(config)
+    teacher = find_teacher(config, data[0], data[1])
+    with recording() as users:
+        model, (valid, test) = runs.evaluate_on(data, teacher, 1, 2)
+    row = {
+        "model": teacher.config["model"],
+        "parameters": parameter_count(model),
+        "size_mb": size_mb(model),
+        "valid": valid,
+        "test": test,
+        "seconds_per_epoch": teacher.facts.get("seconds_per_epoch"),
+        "epochs": None,
+        "checkpoint": teacher.checkpoint,
+        "teacher": teacher.checkpoint,
+        "teacher_weights": teacher.weights(),
+    }
+    return row, by_token(data[2], users[metric]) if metric in test else None

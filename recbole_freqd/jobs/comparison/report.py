@@ -1,0 +1,304 @@
+"""The table of a comparison and what it says in words; trains nothing and draws nothing."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, Optional
+
+import numpy as np
+import yaml
+
+from recbole_freqd.config.identity import WHERE_IT_RUNS
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.jobs.comparison.significance import PerUser, holm, paired_test, user_differences
+from recbole_freqd.jobs.fairness import EQUAL_FOR_ALL, other_caps
+from recbole_freqd.jobs.tables import as_markdown, as_text, gap_closed
+
+LEVEL = 0.05
+_SHOWN = (
+    "epochs",
+    "eval_step",
+    "stopping_step",
+    "valid_metric",
+    "eval_args",
+    "train_batch_size",
+    "learner",
+    "learning_rate",
+    "weight_decay",
+    "embedding_size",
+)
+
+
+def summarise(
+    rows: dict[str, list[dict[str, Any]]],
+    users: dict[str, list[Optional[PerUser]]],
+    reference: str,
+    metric: str,
+    failed: Collection[str] = (),
+) -> list[dict[str, Any]]:
+    """One row for the teacher, the student alone and each method, over all seeds.
+
+    Args:
+        rows: What was kept of each run, by ``teacher``, ``alone`` and method, in the order of the
+            seeds: ``valid``, ``test``, ``epochs``, ``seconds_per_epoch``, ``parameters``.
+        users: The metric of every user of those runs, or None where there is none.
+        reference: The method that all others are held against.
+        metric: What is ranked and tested by.
+        failed: Which of them lack a run that failed: means of other seeds are not comparable, so
+            these have no rank, gap or test.
+
+    Returns:
+        ``what``, means and standard deviations of ``valid`` and ``test``; ``rank`` among the
+        students by the mean of the test metric; ``gap_closed`` of the means; ``failed``, whether a
+        run is missing; ``against`` the reference: see
+        :func:`.significance.paired_test`, with ``p_holm`` over all other students and ``wins``, the
+        seeds in which the mean is above the reference's. Ranks, gaps and wins go by the means over
+        users as they are, not by RecBole's rounded ones.
+    """
+    table = [{**_row(what, found), "failed": what in failed} for what, found in rows.items()]
+    exact = {what: _exact(rows[what], users[what], metric) for what in rows if what not in failed}
+    means = {what: float(np.mean(values)) for what, values in exact.items() if values}
+    students = [what for what in means if what != "teacher"]
+    for row in table:
+        what = row["what"]
+        if what in students:
+            row["rank"] = 1 + sum(means[other] > means[what] for other in students)
+        if what in students and what != "alone" and {"teacher", "alone"} <= set(means):
+            row["gap_closed"] = gap_closed(means["teacher"], means["alone"], means[what])
+    known = {
+        what: [one for one in users[what] if one is not None]
+        for what in students
+        if all(one is not None for one in users[what])
+    }
+    tested = {
+        what: paired_test(user_differences(known[what], known[reference]))
+        for what in known
+        if what != reference and reference in known
+    }
+    corrected = holm({what: test["p"] for what, test in tested.items() if test["p"] is not None})
+    for row in table:
+        if row["what"] in tested:
+            pairs = zip(exact[row["what"]], exact[reference])
+            row["against"] = {
+                **tested[row["what"]],
+                "p_holm": corrected.get(row["what"]),
+                "wins": sum(ours > its for ours, its in pairs),
+            }
+    return table
+
+
+def _exact(rows: list[dict[str, Any]], users: list[Optional[PerUser]], metric: str) -> list[float]:
+    """The test metric of every run: the mean over users, where these are known; or nothing."""
+    return [
+        row["test"][metric] if one is None else float(np.mean(one[1], dtype=np.float64))
+        for row, one in zip(rows, users)
+        if metric in row["test"]
+    ]
+
+
+def _row(what: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    seconds = [row["seconds_per_epoch"] for row in found if row["seconds_per_epoch"] is not None]
+    epochs = [row["epochs"] for row in found if row["epochs"] is not None]
+    return {
+        "what": what,
+        "model": found[0]["model"] if found else None,
+        "parameters": found[0]["parameters"] if found else None,
+        "seeds": len(found),
+        "valid": _spreads([row["valid"] for row in found]),
+        "test": _spreads([row["test"] for row in found]),
+        "rank": None,
+        "gap_closed": None,
+        "against": None,
+        "epochs": float(np.mean(epochs)) if epochs else None,
+        "seconds_per_epoch": float(np.median(seconds)) if seconds else None,
+    }
+
+
+def _spreads(results: Sequence[dict[str, float]]) -> dict[str, dict[str, Optional[float]]]:
+    """Mean and standard deviation (of a sample) of the metrics that all results have."""
+    first = results[0] if results else {}
+    shared = [name for name in first if all(name in result for result in results)]
+    return {
+        name: {
+            "mean": float(np.mean([result[name] for result in results])),
+            "sd": float(np.std([result[name] for result in results], ddof=1))
+            if len(results) > 1
+            else None,
+        }
+        for name in shared
+    }
+
+
+def apart(
+    configs: dict[str, dict[str, Any]], equal: frozenset[str] = EQUAL_FOR_ALL
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What all students have in common, and what differs, by student; not where they were run.
+
+    Args:
+        configs: The keys of each, by student.
+        equal: Keys that have to be the same for all.
+
+    Raises:
+        ConfigError: Something differs that has to be the same for all.
+    """
+    apart_from = WHERE_IT_RUNS | {"seed"}
+    students = {
+        what: {key: value for key, value in config.items() if key not in apart_from}
+        for what, config in configs.items()
+        if what != "teacher"
+    }
+    missing = object()
+    common = {
+        key: value
+        for key, value in students["alone"].items()
+        if all(config.get(key, missing) == value for config in students.values())
+    }
+    unequal = sorted((equal - {"trainer", "teacher"}) & set(students["alone"]) - set(common))
+    if unequal:
+        raise ConfigError(f"{', '.join(unequal)}: not the same for all that is compared.")
+    left_out = {*common, "teacher"}
+    return common, {
+        what: {key: value for key, value in config.items() if key not in left_out}
+        for what, config in students.items()
+    }
+
+
+def table_lines(results: dict[str, Any]) -> list[list[str]]:
+    """The cells of the table, head first.
+
+    Args:
+        results: See :func:`recbole_freqd.compare`.
+    """
+    metric, reference = results["metric"], results["reference"]
+    shown = [
+        name
+        for name in max((row["test"] for row in results["table"]), key=len)
+        if name.startswith(("recall@", "ndcg@")) or name == metric
+    ]
+    head = ["", "model", f"valid {metric}", *(f"test {name}" for name in shown), "rank"]
+    head += ["gap closed", f"Δ to {reference}", "seeds won", "p (Holm)", "epochs", "s / epoch"]
+    lines = [head]
+    for row in results["table"]:
+        against = row["against"] or {}
+        rank = "failed" if row["failed"] else _word(row["rank"], "d")
+        lines.append(
+            [_name(row["what"]), row["model"] or "", _spread(row["valid"].get(metric))]
+            + [_spread(row["test"].get(name)) for name in shown]
+            + [rank, _word(row["gap_closed"], ".0%")]
+            + [_word(against.get("difference"), "+.4f")]
+            + [f"{against['wins']} of {row['seeds']}" if against else ""]
+            + [_p_value(against.get("p_holm"))]
+            + [_word(row["epochs"], ".0f"), _word(row["seconds_per_epoch"], ".2f")]
+        )
+    return lines
+
+
+def text_table(results: dict[str, Any]) -> str:
+    """The table for a terminal."""
+    return as_text(table_lines(results))
+
+
+def in_words(results: dict[str, Any]) -> str:
+    """Who is first, and what the reference beats, loses to, or is not told apart from."""
+    metric, reference = results["metric"], results["reference"]
+    by_name = {row["what"]: row for row in results["table"]}
+    students = [row for row in results["table"] if row["rank"] is not None]
+    firsts = [_name(row["what"]) for row in students if row["rank"] == 1]
+    sentences = [f"First by mean test {metric}: {' and '.join(firsts)}."] if firsts else []
+    if by_name[reference]["rank"] is not None:
+        sentences.append(f"{reference} is number {by_name[reference]['rank']} of {len(students)}.")
+    groups: dict[str, list[str]] = {"better than": [], "worse than": [], "not told apart from": []}
+    for row in students:
+        p = (row["against"] or {}).get("p_holm")
+        if p is not None and p < LEVEL:
+            better = row["against"]["difference"] < 0
+            groups["better than" if better else "worse than"].append(_name(row["what"]))
+        elif p is not None:
+            groups["not told apart from"].append(_name(row["what"]))
+    told = [f"{words} {', '.join(names)}" for words, names in groups.items() if names]
+    if told:
+        sentences.append(
+            f"At {LEVEL} (paired t-test over users, Holm-corrected) {reference} is "
+            f"{'; '.join(told)}."
+        )
+    ends = [by_name[what]["test"].get(metric) for what in ("teacher", "alone")]
+    whole = not any(by_name[what]["failed"] for what in ("teacher", "alone"))
+    if whole and None not in ends and ends[0]["mean"] <= ends[1]["mean"]:
+        sentences.append("There is no gap to close: the teacher does not beat the student alone.")
+    sentences += [
+        f"{_name(one['what'])}, seed {one['seed']}, failed: {one['error']}"
+        for one in results["failed"]
+    ]
+    return " ".join(sentences)
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The whole report: table, words, conditions, configs."""
+    seeds = ", ".join(map(str, results["seeds"]))
+    common, metric = results["common"], results["metric"]
+    conditions = {key: common[key] for key in _SHOWN if common.get(key) is not None}
+    return "\n".join(
+        [
+            f"# {results['dataset']}: {results['teacher_model']} → {results['model']}",
+            "",
+            as_markdown(table_lines(results), left=2),
+            "",
+            in_words(results),
+            "",
+            f"Mean ± standard deviation over seeds {seeds}; every method has the same teacher in a "
+            f"seed. Δ is the mean over users of the difference in test {metric}, averaged over "
+            "seeds first; seeds won are those with a higher mean than the reference; p is of the "
+            "paired t-test over users, corrected by Holm over all rows that have one. Users are "
+            "its sample, not seeds: read it beside the spread over seeds. The gap closed is of the "
+            "means: (method − alone) / (teacher − alone).",
+            "",
+            f"Tuning: {_budget(results['tuning'] or {}, common)}.",
+            "",
+            "The same for every student:",
+            "",
+            _yaml(conditions),
+            "",
+            "and what differs:",
+            "",
+            _yaml({"teacher": results["teacher"], **results["configs"]}),
+            "",
+            f"Commit {', '.join(map(str, results['commits']))}; recbole_freqd "
+            f"{results['version']}. All runs are in `{results['cells_folder']}`.",
+            "",
+        ]
+    )
+
+
+def _budget(tuning: dict[str, Any], common: dict[str, Any]) -> str:
+    """How the configs were chosen; those written by hand do not say."""
+    if not {"trials", "seeds", "tuned"} <= set(tuning):
+        return "none; every method as configured below, all else as in properties/"
+    caps = other_caps(tuning, {**common, "metric": str(common.get("valid_metric")).lower()})
+    return (
+        f"{tuning['trials']} trials (Latin hypercube sampling){caps and f' with {caps}'} on the "
+        f"validation split of seeds {', '.join(map(str, tuning['seeds']))} for each of "
+        f"{', '.join(tuning['tuned'])}"
+    )
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return f"```yaml\n{text}```"
+
+
+def _name(what: str) -> str:
+    return {"alone": "student alone"}.get(what, what)
+
+
+def _spread(value: Optional[dict[str, Optional[float]]]) -> str:
+    if value is None:
+        return ""
+    return f"{value['mean']:.4f}" + ("" if value["sd"] is None else f" ± {value['sd']:.4f}")
+
+
+def _p_value(value: Optional[float]) -> str:
+    if value is None:
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _word(value: Optional[float], form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -1,0 +1,99 @@
+"""What comes out of a comparison: its results as plain values, and their files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from recbole_freqd import __version__
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.files import write_json, write_text
+from recbole_freqd.jobs.comparison import report as comparison_report
+from recbole_freqd.jobs.comparison.plot import comparison_plot
+from recbole_freqd.jobs.comparison.significance import PerUser
+from recbole_freqd.jobs.fairness import equal_for_all
+
+_TUNING = ("trials", "seeds", "epochs", "eval_step", "stopping_step", "metric", "tuned", "failed")
+
+
+def results_of(
+    base: Any,
+    records: dict[str, list[dict[str, Any]]],
+    users: dict[str, list[Optional[PerUser]]],
+    configs: dict[str, Any],
+    failures: list[dict[str, Any]],
+    seeds: Sequence[int],
+    metric: str,
+    frozen: Optional[dict[str, Any]],
+) -> dict[str, Any]:
+    """All that is known of a comparison, as plain values; see :func:`recbole_freqd.compare`.
+
+    Args:
+        base: The Config with the keys of all methods and the teacher.
+        records: What was kept of each run, by ``teacher``, ``alone`` and method.
+        users: The metric of every user of those runs, or None where there is none.
+        configs: A Config of each student.
+        failures: What, seed and error of the runs that failed.
+        seeds: One run of everything each.
+        metric: What is ranked and tested by.
+        frozen: The chosen keys, and under ``tuned`` how they were.
+    """
+    methods = [what for what in records if what not in ("teacher", "alone")]
+    failed = {failure["what"] for failure in failures}
+    whole = [what for what in methods if what not in failed] or methods
+    reference = "FreqD" if "FreqD" in whole else whole[0]
+    plain = {what: _plain(config) for what, config in configs.items()}
+    common, apart = comparison_report.apart(plain, equal_for_all(base.model_class))
+    tuned = (frozen or {}).get("tuned")
+    spec = {**base[TEACHER], **(frozen or {}).get("teacher", {})}
+    every = [record for found in records.values() for record in found]
+    return {
+        "dataset": base["dataset"],
+        "model": base["model"],
+        "teacher_model": records["teacher"][0]["model"]
+        if records["teacher"]
+        else spec.get("model") or spec[CHECKPOINT],
+        "version": __version__,
+        "metric": metric,
+        "reference": reference,
+        "methods": methods,
+        "seeds": list(seeds),
+        "failed": failures,
+        "commits": sorted({str(record["made_with"]["commit"]) for record in every}),
+        "made_with": every[-1]["made_with"],
+        "tuning": tuned and {key: tuned[key] for key in _TUNING if key in tuned},
+        "teacher": spec,
+        "common": common,
+        "configs": apart,
+        "table": comparison_report.summarise(records, users, reference, metric, failed),
+        "cells": {
+            what: [
+                {key: record[key] for key in record if key not in ("config", "identity")}
+                for record in found
+            ]
+            for what, found in records.items()
+        },
+    }
+
+
+def write_results(results: dict[str, Any], stem: Path, say: Callable[[str], None]) -> None:
+    """Writes and says the results; a picture only where matplotlib is."""
+    write_json(stem.with_suffix(".json"), results)
+    text = comparison_report.markdown(results)
+    write_text(stem.with_suffix(".md"), text)
+    say(f"\n{results['dataset']}, seeds {', '.join(map(str, results['seeds']))}")
+    say(f"{comparison_report.text_table(results)}\n\n{comparison_report.in_words(results)}")
+    made = ".json, .md"
+    try:
+        comparison_plot(results, stem.with_suffix(".png"))
+        made += ", .png"
+    except ConfigError as error:
+        say(str(error))
+    say(f"Results: {stem}{made}")
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """All keys of a Config, as they are read again from a file."""
+    return json.loads(json.dumps(config.final_config_dict, default=str))

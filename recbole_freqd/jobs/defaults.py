@@ -1,0 +1,88 @@
+"""What the script takes where the user says nothing, and the files that a run reads."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from recbole_freqd.core.errors import ConfigError, shown
+
+
+def config_files(options: argparse.Namespace) -> list[str]:
+    """The files that ``--config_files`` names.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    files = [] if options.config_files is None else options.config_files.split()
+    if not files and options.config_files is not None:
+        raise ConfigError("--config_files: got nothing; allowed: YAML files, separated by spaces.")
+    for file in files:
+        if not os.path.isfile(file):
+            raise ConfigError(
+                f"--config_files: {shown(file)[1:-1]} does not exist, or is no file (from "
+                f"{Path.cwd()}). Names of files are separated by spaces."
+            )
+    return files
+
+
+def fill_in(
+    options: argparse.Namespace, files: list[str]
+) -> tuple[str, str, list[str], dict[str, Any]]:
+    """What the user gave, with the script's own defaults below it."""
+    import yaml
+
+    from recbole_freqd.config.names import TEACHER
+    from recbole_freqd.config.reading import asking_recbole, read_external
+    from recbole_freqd.core.schema import properties_folder
+
+    text = (properties_folder() / "quick_start.yaml").read_text(encoding="utf-8")
+    with asking_recbole():
+        given = read_external(files)
+    defaults = _defaults_of_this_job(options, yaml.safe_load(text), given)
+    named = {key: given.get(key) for key in ("model", "dataset")}
+    model, dataset = (
+        next(
+            value
+            for value in (getattr(options, key), named[key], defaults[key])
+            if value is not None
+        )
+        for key in ("model", "dataset")
+    )
+    low = {key: value for key, value in defaults.items() if key not in given or key == TEACHER}
+    return model, dataset, files, low
+
+
+def _defaults_of_this_job(
+    options: argparse.Namespace, defaults: dict[str, Any], given: dict[str, Any]
+) -> dict[str, Any]:
+    """The main job's settings, less those that would be wrong beside what the user gave."""
+    from recbole_freqd.config.complete import trainer_names
+    from recbole_freqd.config.names import TEACHER
+    from recbole_freqd.config.teacher import CHECKPOINT, RECIPE
+    from recbole_freqd.core.schema import method_keys
+    from recbole_freqd.losses import LOSSES
+
+    teacher = given.get(TEACHER)
+    if isinstance(teacher, dict) and not {CHECKPOINT, RECIPE} & set(teacher):
+        defaults[TEACHER] = {**defaults[TEACHER], **teacher}
+    elif teacher is not None:
+        del defaults[TEACHER]
+    if options.compare is not None:  # what FreqD was tuned with would be nobody else's choice
+        names = []
+        del defaults["trainer"]
+        defaults.update(state="WARNING", show_progress=False)
+        for section in (defaults, defaults.get(TEACHER, {})):
+            for key in ("learning_rate", "weight_decay"):
+                section.pop(key, None)
+    else:
+        names = trainer_names(given.get("trainer", defaults["trainer"]))
+    for method in LOSSES.names():  # what the main job sets for FreqD is no default of another job
+        if method not in names:
+            drop = set(method_keys(method))
+        elif not isinstance(given.get(f"{LOSSES.get(method).prefix}_filter", ""), str):
+            drop = {f"{LOSSES.get(method).prefix}_alpha"}  # the user's coefficients say all of h
+        else:
+            drop = set()
+        defaults = {key: value for key, value in defaults.items() if key not in drop}
+    return defaults

@@ -1,0 +1,1 @@
+"""Vectors for a serving system."""

@@ -1,0 +1,322 @@
+"""A checkpoint's user and item vectors under their own names, for whatever serves them."""
+
+import platform
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from tqdm import tqdm
+
+from recbole_freqd import __version__, compat
+from recbole_freqd.checkpoint.loading import load_checkpoint
+from recbole_freqd.config.identity import data_fingerprint, read_fingerprint
+from recbole_freqd.config.models import check_model_name
+from recbole_freqd.core.errors import CheckpointError, ConfigError, TeacherError
+from recbole_freqd.core.files import sha256, write_json
+from recbole_freqd.core.rankers import user_blocks
+from recbole_freqd.features import registered_adapter
+from recbole_freqd.features.data import pairs, tokens
+from recbole_freqd.jobs.export.files import FORMATS, check_formats, open_table, write_csr
+from recbole_freqd.jobs.export.vectors import Vectors, vectors_of
+from recbole_freqd.teacher.restore import (
+    INSTEAD,
+    OR_ALLOW,
+    Home,
+    compare_with_record,
+    compare_with_score,
+    holds_class,
+    load_model,
+    model_class,
+    rebuild,
+)
+
+SIDES = ("users", "items")
+MANIFEST, HISTORIES = "manifest.json", "histories.npz"
+_NAMES = (*(f"{side}.{kind}" for side in SIDES for kind in FORMATS), HISTORIES, MANIFEST)
+PRECISIONS = ("float32", "float16")
+_TEACHER = re.compile(r"(?<![/\w.-])[Tt]eacher(?= )")  # but for names of files
+
+
+def export(
+    checkpoint: Union[str, Path],
+    out: Union[str, Path],
+    *,
+    formats: Union[str, Sequence[str]] = ("npz",),
+    precision: str = "float32",
+    histories: bool = False,
+    spectral: Optional[int] = None,
+    overwrite: bool = False,
+    data_path: Optional[str] = None,
+    trust: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Writes what a checkpoint scores with: vectors whose inner product orders the items.
+
+    ``users.npz`` and ``items.npz`` (or ``.parquet``, or both) hold the original tokens and the
+    vectors, row for row, without RecBole's padding; biases are extra columns. They are written in
+    blocks, whole or not at all, and ``manifest.json`` last of all: a folder without it is not
+    finished. The checkpoint's data is read again, and must be what it was trained on.
+
+    Args:
+        checkpoint: A ``.pth`` file of RecBole or of this package: student or teacher.
+        out: The folder, made where it does not exist.
+        formats: ``npz``, ``parquet`` (needs pyarrow), or both.
+        precision: ``float32`` or ``float16``.
+        histories: Also write ``histories.npz``, a sparse matrix with a row for each row of users
+            and a column for each row of items: 1 for a training interaction, 2 for one of
+            validation, 3 for any other. ``scipy.sparse.load_npz`` reads it.
+        spectral: Dimensions, for a model whose scores are no inner products: a truncated SVD of
+            its scores, and the manifest says how well that ranks.
+        overwrite: Whether files of an earlier export may be replaced; without it they stay.
+        data_path: Where the datasets are now, as RecBole's key, if they have moved.
+        trust: Load a checkpoint with classes of your own, which can run code.
+        progress: Whether to show bars.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ConfigError: An option is not allowed, files are there already, pyarrow is missing, or the
+            model's scores are no inner products and ``spectral`` is not given.
+        CheckpointError: The checkpoint or its data cannot be read, do not fit, or hold what is no
+            number; a file cannot be written.
+
+    Example:
+        >>> recbole_freqd.export("saved/BPR-FreqD-....pth", "embeddings")  # doctest: +SKIP
+    """
+    kinds, folder, path = check_formats(formats), Path(out), Path(checkpoint)
+    if precision not in PRECISIONS:
+        raise ConfigError(f"--precision: got {precision!r}; allowed: {' or '.join(PRECISIONS)}.")
+    if not overwrite:
+        _refuse_to_replace(folder)
+    compat.install_shims()
+    with _not_only_teachers():
+        source = _read(path, data_path, trust)
+    with vectors_of(source.model, spectral, _seen(source), progress=progress) as vectors:
+        (folder / MANIFEST).unlink(missing_ok=True)  # while files change, it is not finished
+        written = _write(source, vectors, folder, kinds, precision, progress)
+    if histories:
+        write_csr(folder / HISTORIES, _histories(source))
+    manifest = _manifest(source, vectors, written, folder, precision, histories)
+    for name in set(_NAMES) - set(manifest["sha256"]):
+        (folder / name).unlink(missing_ok=True)  # of an earlier export, in another format
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _refuse_to_replace(folder: Path) -> None:
+    """Raises ConfigError where an export lies already, whatever its formats."""
+    there = [name for name in _NAMES if (folder / name).exists()]
+    if there:
+        raise ConfigError(
+            f"{folder} already holds {', '.join(there)}. Give another --out, or --overwrite "
+            "(overwrite=True) to replace the export there."
+        )
+
+
+@contextmanager
+def _not_only_teachers() -> Iterator[None]:
+    """Reading a checkpoint's data again was written for teachers: its errors become ours.
+
+    Raises:
+        CheckpointError: What went wrong, in words for who exports.
+    """
+    try:
+        yield
+    except (TeacherError, CheckpointError) as error:
+        words = str(error).replace(OR_ALLOW, "").replace(": distil from another.", ".")
+        words = words.replace(INSTEAD, "Put the data back, or say where it is: --data_path=...")
+        words = words.replace("set teacher.trust_checkpoint: true", "give --trust_checkpoint")
+        words = _TEACHER.sub(
+            lambda found: "Checkpoint" if found[0][0] == "T" else "checkpoint", words
+        )
+        raise CheckpointError(words.strip()) from error
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A checkpoint with its data read again."""
+
+    path: Path
+    config: Any
+    model: Any
+    home: Home
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_users, n_items), padding included."""
+        return self.home.train.user_num, self.home.train.item_num
+
+
+def _read(path: Path, data_path: Optional[str], trust: bool) -> _Source:
+    payload = load_checkpoint(path, trust=trust)
+    stored = payload["config"]
+    if not holds_class(stored):
+        check_model_name(stored["model"], f"model of {path}", only_general=True)
+    registered_adapter(model_class(stored))
+    home = rebuild(stored, _environment(stored, data_path), str(path))
+    record = read_fingerprint(str(path))
+    if record is not None:
+        compare_with_record(home, record, allow=False, path=str(path))
+    model = load_model(home.config, payload, home.train, str(path))
+    if record is None:
+        compare_with_score(home, model, payload, allow=False, path=str(path))
+    return _Source(path, stored, model, home)
+
+
+def _environment(stored: Any, data_path: Optional[str]) -> dict[str, Any]:
+    """Where a checkpoint is read: on the CPU, with the data where it was or where it is now."""
+    import recbole
+
+    name = stored["dataset"]
+    folder = Path(recbole.__file__).parent / "dataset_example" / name  # ml-100k is among them
+    if data_path is not None:
+        folder = Path(data_path) / name
+    return {
+        "device": torch.device("cpu"),
+        "gpu_id": "",
+        "use_gpu": False,
+        "state": stored["state"],
+        "show_progress": False,
+        "worker": 0,
+        "checkpoint_dir": stored["checkpoint_dir"],
+        "reproducibility": stored["reproducibility"],
+        "dataset": name,
+        "data_path": str(folder),
+    }
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What the files hold.
+
+    Attributes:
+        counts: Rows of each side. files: Of each side.
+        normalised: Whether all rows have length 1 (or 0), so that inner products are cosines.
+    """
+
+    counts: dict[str, int]
+    files: dict[str, list[str]]
+    normalised: bool
+
+
+def _write(
+    source: _Source,
+    vectors: Vectors,
+    folder: Path,
+    kinds: Sequence[str],
+    precision: str,
+    progress: bool,
+) -> _Written:
+    """Writes both sides, a block at a time."""
+    done, dtype, widest = _Written({}, {}, True), np.dtype(precision), max(source.shape)
+    for side, of, names in zip(SIDES, (vectors.user, vectors.item), tokens(source.home.train)):
+        names = names[1:].astype(str)
+        done.counts[side] = len(names)
+        done.files[side] = [f"{side}.{kind}" for kind in kinds]
+        with ExitStack() as stack:
+            writers = [
+                stack.enter_context(open_table(folder / file, kind, names, vectors.width, dtype))
+                for file, kind in zip(done.files[side], kinds)
+            ]
+            blocks = list(user_blocks(len(names), widest, "cpu"))
+            for ids in tqdm(blocks, desc=f"Writing {side}", ncols=100, disable=not progress):
+                block = of(ids + 1).detach().numpy()
+                rounded = _rounded(block, dtype, f"{side} of {source.path}")
+                done = replace(done, normalised=done.normalised and _is_normalised(block))
+                for write in writers:
+                    write(rounded)
+    return done
+
+
+def _is_normalised(block: np.ndarray) -> bool:
+    lengths = np.linalg.norm(block, axis=1)
+    return bool(((np.abs(lengths - 1) < 1e-5) | (lengths == 0)).all())
+
+
+def _rounded(block: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
+    """The same numbers at the precision asked for.
+
+    Raises:
+        CheckpointError: NaN or infinite numbers.
+        ConfigError: Numbers that float16 cannot hold.
+    """
+    if not np.isfinite(block).all():
+        raise CheckpointError(
+            f"Vectors of {what} hold NaN or infinite numbers: it cannot be exported. Train again, "
+            "with a smaller learning rate."
+        )
+    with np.errstate(over="ignore"):
+        rounded = block.astype(dtype)
+    if not np.isfinite(rounded).all():
+        raise ConfigError(
+            f"--precision float16: vectors of {what} go up to {np.abs(block).max():.3g}, float16 "
+            "to 65504. Use float32."
+        )
+    return rounded
+
+
+def _seen(source: _Source) -> sp.csr_array:
+    """(n_users, n_items) sparse, non-zero for training interactions, padding included."""
+    ids = tuple(pairs(source.home.train).T)
+    return sp.csr_array((np.ones(len(ids[0]), dtype=bool), ids), shape=source.shape)
+
+
+def _histories(source: _Source) -> sp.csr_array:
+    """(n_users - 1, n_items - 1) uint8 CSR: 1 for training, 2 for validation, 3 for other pairs."""
+    home, shape = source.home, (source.shape[0] - 1, source.shape[1] - 1)
+    keys = [(pairs(part) - 1) @ [shape[1], 1] for part in (home.train, home.valid, home.whole)]
+    # np.unique keeps the first of equal pairs, so the earliest split that has one.
+    kept, first = np.unique(np.concatenate(keys), return_index=True)
+    kind = np.repeat(np.array([1, 2, 3], dtype=np.uint8), [len(part) for part in keys])[first]
+    ids = np.stack(np.divmod(kept, shape[1])).astype(np.int32)
+    return sp.csr_array((kind, tuple(ids)), shape=shape)
+
+
+def _manifest(
+    source: _Source,
+    vectors: Vectors,
+    written: _Written,
+    folder: Path,
+    precision: str,
+    histories: bool,
+) -> dict[str, Any]:
+    """All that who serves the files has to know."""
+    files = [file for side in SIDES for file in written.files[side]]
+    files += [HISTORIES] if histories else []
+    sides = {side: {"count": written.counts[side], "files": written.files[side]} for side in SIDES}
+    return {
+        "format": 1,
+        "model": source.config["model"],
+        "trainer": source.config["trainer"],
+        "checkpoint": {"file": source.path.name, "sha256": sha256(source.path)},
+        "dataset": source.config["dataset"],
+        "data": data_fingerprint(source.home.train),
+        "metric": "cosine" if written.normalised and not vectors.biases else "dot",
+        "dimensions": vectors.width,
+        "dtype": precision,
+        "biases": {"folded_in": bool(vectors.biases), "of": list(vectors.biases)},
+        "score_transform": vectors.transform,
+        "approximation": vectors.approximation,
+        **sides,
+        "histories": HISTORIES if histories else None,
+        "sha256": {file: sha256(folder / file) for file in files},
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    import recbole
+
+    modules = {"recbole": recbole, "torch": torch, "numpy": np}
+    return {
+        "recbole_freqd": __version__,
+        **{name: str(module.__version__) for name, module in modules.items()},
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,67 @@
+"""What is the same for everything that is compared: seeds, caps and keys."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from recbole_freqd.config import make
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.features import registered_adapter
+
+_CAPS = {
+    "epochs": "at most {} epochs",
+    "eval_step": "an eval_step of {}",
+    "stopping_step": "a stopping_step of {}",
+    "metric": "a valid_metric of {}",
+}
+# What is compared is compared under equal conditions: these are nobody's to choose.
+EQUAL_FOR_ALL = frozenset(
+    {"epochs", "eval_step", "stopping_step", "valid_metric", "metrics", "topk", "eval_args", "seed"}
+    | {"dataset", "data_path", "trainer", "teacher", "model", "checkpoint", "embedding_size"}
+    | {"train_batch_size"}
+)
+OF_THE_TEACHER = frozenset({"embedding_size", "train_batch_size"})  # which are its own affair
+
+
+def config_of(
+    base: Any, losses: list[str], seed: int, keys: dict[str, Any], frozen: dict[str, Any]
+) -> Any:
+    """The Config of a student with the frozen teacher and keys of its own."""
+    changes = {"seed": seed, **keys}
+    if losses and frozen.get("teacher"):
+        changes[TEACHER] = {**base[TEACHER], **frozen["teacher"]}
+    return make.config_with(base, losses, **changes)
+
+
+def check_seeds(seeds: Sequence[Any], option: str) -> list[int]:
+    """The seeds, if they are whole numbers and each is there once.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ConfigError(
+            f"{option}: got {list(seeds)}; allowed: whole numbers from 0, each once, e.g. 1,2."
+        )
+    return list(seeds)
+
+
+def other_caps(tuned: dict[str, Any], here: dict[str, Any]) -> str:
+    """In words, how far runs were trained, as far as that is otherwise here; empty: it is not.
+
+    Args:
+        tuned: ``epochs``, ``eval_step``, ``stopping_step`` and ``metric``, as far as known.
+        here: The same of other runs.
+    """
+    return ", ".join(
+        words.format(tuned[key])
+        for key, words in _CAPS.items()
+        if {key} <= set(tuned) & set(here) and tuned[key] != here[key]
+    )
+
+
+def equal_for_all(model_class: type) -> frozenset[str]:
+    """The keys that nobody chooses where students of a model are compared, its width among them."""
+    adapter = registered_adapter(model_class)
+    return EQUAL_FOR_ALL.union(adapter.capacity if adapter else ())

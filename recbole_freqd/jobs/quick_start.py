@@ -1,0 +1,79 @@
+"""`recbole_freqd.run_recbole_freqd`: a run, in one call or on several processes."""
+
+from typing import Any, Optional
+
+from recbole_freqd.trainer.launch import Launch
+
+
+def run_recbole_freqd(
+    model: Optional[str] = None,
+    dataset: Optional[str] = None,
+    config_file_list: Optional[list[str]] = None,
+    config_dict: Optional[dict[str, Any]] = None,
+    saved: bool = True,
+    nproc: int = 1,
+    world_size: int = -1,
+    ip: str = "localhost",
+    port: str = "5678",
+    group_offset: int = 0,
+) -> dict[str, Any]:
+    """RecBole's ``run``, where the config may name a distillation trainer.
+
+    Args:
+        model: The student's name; None: ``model`` of the config.
+        dataset: Name of the dataset; None: ``dataset`` of the config.
+        config_file_list: YAML files, later ones win.
+        config_dict: Keys that win over the files; the command line wins over both.
+        saved: Whether the best model is saved and tested (else the last one is).
+        nproc, world_size, ip, port, group_offset: As RecBole's ``run``: processes on this machine
+            and on all, where the first one is, and the rank of this machine's first. A process
+            takes a GPU, or, where there is none, cores. See ``docs/multi_process.md``.
+
+    Returns:
+        RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
+        ``test_result``, plus ``teacher_test_result`` (None where no trainer is named, or where the
+        teacher does not know all users that are tested).
+
+    Raises:
+        FreqDError: Config, teacher or checkpoint are not as they should be.
+
+    Example:
+        >>> result = run_recbole_freqd("BPR", "ml-100k", config_dict={
+        ...     "trainer": "FreqD", "embedding_size": 8,
+        ...     "teacher": {"model": "BPR", "embedding_size": 64}})  # doctest: +SKIP
+    """
+    launch = Launch(nproc, world_size, ip, port, group_offset)
+    launch.check()
+    job = (model, dataset, config_file_list, config_dict, saved)
+    return launch.run(_train, *job) if launch.is_many else _train(*job, {})
+
+
+def _train(
+    model: Optional[str],
+    dataset: Optional[str],
+    config_file_list: Optional[list[str]],
+    config_dict: Optional[dict[str, Any]],
+    saved: bool,
+    launched: dict[str, Any],
+) -> dict[str, Any]:
+    """:func:`run_recbole_freqd` in one of the processes."""
+    from recbole_freqd.trainer.register import register
+
+    register()
+    from recbole_freqd.config.make import make_config
+    from recbole_freqd.jobs import run as runs
+
+    config = make_config(model, dataset, config_file_list, {**(config_dict or {}), **launched})
+    done = runs.run(config, saved=saved)
+    teacher_test_result = None
+    if config["trainer"]:
+        (teacher_test_result,) = done.trainer.processes.agreed(
+            lambda: runs.evaluate_teacher(done, 2)[1]
+        )
+    return {
+        "best_valid_score": done.best_valid_score,
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": done.best_valid_result,
+        "test_result": done.test_result,
+        "teacher_test_result": teacher_test_result or None,
+    }

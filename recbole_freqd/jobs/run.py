@@ -1,0 +1,205 @@
+"""One run: data, model, trainer, fit, test. The steps are RecBole's own, taken one by one."""
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from recbole_freqd.compat import fresh_log_handlers
+from recbole_freqd.config.complete import trainer_names
+from recbole_freqd.config.reading import asking_recbole
+from recbole_freqd.config.values import check_data
+from recbole_freqd.jobs.measure import parameter_count, ranking_latencies, size_mb
+from recbole_freqd.runtime.distributed import whole
+from recbole_freqd.runtime.processes import Processes
+from recbole_freqd.runtime.resume import ResumableTrainer, over
+from recbole_freqd.teacher.base import Teacher, own_model
+from recbole_freqd.trainer.distillation import DistillationTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """What is left of a finished run.
+
+    Attributes:
+        config, model, trainer: RecBole's (or our) objects; the model is the best of the run.
+        data: RecBole's train, valid and test loaders.
+        best_valid_score, best_valid_result: Of the best epoch.
+        test_result: Metrics on the test split, or None where it was not opened.
+        seconds_per_epoch: Median of an epoch: what comes before its first step (lists, masks), and
+            its steps, without its validation.
+    """
+
+    config: Any
+    model: Any
+    trainer: Any
+    data: tuple[Any, Any, Any]
+    best_valid_score: float
+    best_valid_result: dict[str, float]
+    test_result: Optional[dict[str, float]]
+    seconds_per_epoch: Optional[float]
+
+
+def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
+    """Trains what a Config asks for, with or without distillation; alone or as one of several.
+
+    Random seeds are set where RecBole's ``run_recbole`` sets them, so initial weights and batches
+    are those of stock RecBole.
+
+    Args:
+        config: A Config made while RecBole is registered.
+        saved: Whether the best model is written to, and read back from, a checkpoint.
+        test: Whether the test split is evaluated; tuning must not.
+
+    Raises:
+        FreqDError: The teacher or the student is not as it should be.
+    """
+    from recbole.utils import get_trainer, init_seed
+
+    train_data, valid_data, test_data = read_data(config)
+    # RecBole adds local_rank, which is 0 once on every machine: batches would be drawn alike.
+    init_seed(config["seed"] + Processes.of(config).rank, config["reproducibility"])
+    with asking_recbole(config):
+        model = config.model_class(config, train_data._dataset).to(config["device"])
+        logger.info(model)
+        found = get_trainer(config["MODEL_TYPE"], config["model"])
+        mixin = DistillationTrainer if trainer_names(config["trainer"]) else ResumableTrainer
+        trainer = over(mixin, found)(config, model)
+    progress = config["show_progress"]
+    score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
+    if valid_result is None and valid_data:  # RaCT validates nothing while it pretrains
+        trainer.eval_collector.data_collect(train_data)
+        valid_result = trainer.evaluate(valid_data, saved, show_progress=progress)
+        score = valid_result[config["valid_metric"].lower()]
+    test_result = None
+    if test:
+        test_result = plain(trainer.evaluate(test_data, saved, show_progress=progress))
+        logger.info("Test result of %s: %s", name_of(config), test_result)
+    trainer.tensorboard.close()
+    if config["log_wandb"]:
+        trainer.wandblogger._wandb.finish()  # else the next run of this process logs into it
+    return Run(
+        config, model, trainer, (train_data, valid_data, test_data),
+        float(score), plain(valid_result), test_result, trainer.seconds_per_epoch(),
+    )  # fmt: skip
+
+
+def read_data(config: Any) -> tuple[Any, Any, Any]:
+    """RecBole's train, valid and test loaders of a Config, drawn from its seed."""
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import init_logger, init_seed
+
+    fresh_log_handlers()
+    init_seed(config["seed"], config["reproducibility"])
+    with asking_recbole(config):
+        if config["local_rank"] == 0:
+            init_logger(config)  # makes log/ in the working directory
+        else:
+            logging.getLogger().setLevel(logging.ERROR)
+        logger.info(config)
+        dataset = create_dataset(config)
+        logger.info(dataset)
+        loaders = data_preparation(config, dataset)
+        check_data(config, loaders[0]._dataset)
+    return loaders
+
+
+def evaluate_teacher(run: Run, *splits: int) -> tuple[Any, list[dict[str, float]]]:
+    """:func:`evaluate_on` of a finished run with distillation: its teacher on its own splits."""
+    return evaluate_on(run.data, run.trainer.teacher, *splits)
+
+
+def evaluate_on(
+    data: tuple[Any, Any, Any], teacher: Teacher, *splits: int
+) -> tuple[Any, list[dict[str, float]]]:
+    """Evaluates a teacher on the splits of a student, all by itself: in one process is enough.
+
+    Args:
+        data: The student's train, valid and test loaders.
+        teacher: Its teacher.
+        *splits: Positions in ``data``: 1 is valid, 2 is test.
+
+    Returns:
+        The teacher's model, and its metrics on each split: none where it does not know all users.
+    """
+    from recbole.trainer import Trainer
+
+    train_data = data[0]
+    model = teacher.model(train_data._dataset)
+    # Not get_trainer's: that of a student of ours would want to be distilled again.
+    trainer = Trainer(teacher.config, model)
+    trainer.eval_collector.data_collect(train_data)
+    results = [
+        plain(trainer.evaluate(loader, load_best_model=False)) if teacher.can_rank(loader) else {}
+        for loader in (whole(data[split]) for split in splits)
+    ]
+    trainer.tensorboard.close()
+    return own_model(model), results
+
+
+def rows_of(distilled: Optional[Run], alone: Run) -> list[dict[str, Any]]:
+    """The rows of ``results.json``: teacher and distilled student, if any, and student alone."""
+    rows, models = [_student_row(alone)], [alone.model]
+    if distilled is not None:
+        teacher_row, teacher = _teacher_row(distilled)
+        rows = [teacher_row, *rows, _student_row(distilled)]
+        models = [teacher, *models, distilled.model]
+    for row, latency in zip(rows, ranking_latencies(models)):
+        row["latency_ms_per_1k_users"] = latency
+    return rows
+
+
+def _teacher_row(run: Run) -> tuple[dict[str, Any], Any]:
+    """The row of a run's teacher, and its model."""
+    teacher = run.trainer.teacher
+    model, (valid, test) = evaluate_teacher(run, 1, 2)
+    row = _row(
+        "teacher", teacher.config, model, valid, test,
+        teacher.facts.get("seconds_per_epoch"), teacher.checkpoint,
+    )  # fmt: skip
+    return row, model
+
+
+def _student_row(run: Run) -> dict[str, Any]:
+    """The row of a run's student."""
+    role = "distilled" if trainer_names(run.config["trainer"]) else "student_alone"
+    return _row(
+        role, run.config, run.model, run.best_valid_result, run.test_result,
+        run.seconds_per_epoch, run.trainer.saved_model_file,
+    )  # fmt: skip
+
+
+def _row(
+    role: str,
+    config: Any,
+    model: Any,
+    valid: dict[str, float],
+    test: Optional[dict[str, float]],
+    seconds_per_epoch: Optional[float],
+    checkpoint: str,
+) -> dict[str, Any]:
+    names = trainer_names(config["trainer"])
+    return {
+        "role": role,
+        "trainer": "+".join(names) or None,
+        "model": config["model"],
+        "parameters": parameter_count(model),
+        "size_mb": size_mb(model),
+        "valid": valid,
+        "test": test,
+        "latency_ms_per_1k_users": None,  # measured when all models are there to take turns
+        "seconds_per_epoch": seconds_per_epoch,
+        "checkpoint": checkpoint,
+    }
+
+
+def name_of(config: Any) -> str:
+    """``BPR with FreqD`` or ``BPR alone``."""
+    names = trainer_names(config["trainer"])
+    return f"{config['model']} with {' + '.join(names)}" if names else f"{config['model']} alone"
+
+
+def plain(metrics: Optional[dict[str, Any]]) -> dict[str, float]:
+    """RecBole's metrics as a dict of Python floats."""
+    return {name: float(value) for name, value in (metrics or {}).items()}

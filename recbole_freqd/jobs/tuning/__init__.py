@@ -1,0 +1,1 @@
+"""Searching keys on validation data."""
