@@ -49,7 +49,8 @@ def from_recipe(
     trained: list[Any] = []  # the model, in the process that has trained it
 
     def have() -> tuple[dict[str, Any], str]:
-        if not _is_whole(path, facts_file):
+        # A lock that nobody holds is what a killed process left: taking it removes it.
+        if not _is_whole(path, facts_file) or Path(f"{path}.lock").exists():
             with working_on(path, "checkpoint_dir", wait=True):
                 if not _is_whole(path, facts_file):  # another process may have just trained it
                     return train(), "trained"
