@@ -17,6 +17,7 @@ from recbole_freqd.literals import literals_only
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.model_classes import (
     check_model_name,
+    check_own_model,
     class_or_name,
     keys_read_by,
 )
@@ -280,6 +281,8 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
 
     model = class_or_name(recipe[RECIPE])
     check_model_name(model, "teacher.model", only_general=True)
+    recipe = dict(recipe)
+    defaults = check_own_model(model, recipe, f"{TEACHER}.")  # without register() no hook does it
     inherited = _world(student)
     world = {key: value for key, value in inherited.items() if value is not None}
     # Metrics and splits of the student are in their final form already, and fit RecBole's checks.
@@ -289,8 +292,13 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
         config = Config(
             model=model,
             dataset=student["dataset"],
-            config_dict={**world, **{key: recipe[key] for key in recipe if key != RECIPE}},
+            config_dict={
+                **defaults,
+                **world,
+                **{key: recipe[key] for key in recipe if key != RECIPE},
+            },
         )
+    config.internal_config_dict.update(defaults)
     known = keys_known_to(config)
     for key in recipe:
         if key != RECIPE and key not in known:

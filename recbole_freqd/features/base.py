@@ -5,7 +5,8 @@ from typing import Any, Callable, Optional
 import torch
 from torch import nn
 
-from recbole_freqd.ranking import ScoredUsers
+from recbole_freqd.catalogue import Ranker
+from recbole_freqd.ranking import ModelRanker, ScoredUsers
 from recbole_freqd.registry import Registry
 from recbole_freqd.rows import FeatureRows, Features
 from recbole_freqd.svd import Scores
@@ -68,6 +69,10 @@ class FeatureAdapter:
     def scores(self, model: nn.Module, progress: bool) -> Scores:
         """The score matrix of a model that is not ``exact``, for the SVD."""
         return ScoredUsers(model, progress)
+
+    def ranker(self, model: nn.Module) -> Ranker:
+        """What a model that is not ``exact`` ranks by."""
+        return ModelRanker(model, self.caches, self.pairs_by)
 
     def check(self, model: nn.Module) -> None:
         """Raises ConfigError where RecBole would fail later with these keys and data."""

@@ -4,6 +4,7 @@ from typing import Any, Optional
 
 from torch import nn
 
+from recbole_freqd.catalogue import Ranker
 from recbole_freqd.features.base import FeatureAdapter, adapts
 from recbole_freqd.rows import FeatureRows
 from recbole_freqd.svd import FactoredScores, Scores
@@ -89,3 +90,16 @@ class NormalisedNeighbours(OnlyScores):
 
     def factors(self, model: Any) -> Optional[list[Any]]:
         return [model.pred_mat]
+
+
+@adapts("ShrunkKNN", "GFCF")
+class SparseFactors(OnlyScores):
+    """Our own ShrunkKNN and GFCF: a sum of products, sparse or of low rank."""
+
+    pairs_by = "predict"  # of pairs only: no row is made for it
+
+    def scores(self, model: Any, progress: bool) -> Scores:
+        return model.scores()
+
+    def ranker(self, model: Any) -> Ranker:
+        return model.ranker()

@@ -15,6 +15,7 @@ from recbole_freqd.errors import ConfigError, TeacherError
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.check import are_exact
 from recbole_freqd.identity import pairs, weights_hash
+from recbole_freqd.model_classes import find_model
 from recbole_freqd.processes import Processes
 from recbole_freqd.ranking import ModelRanker
 from recbole_freqd.rng import rng_untouched
@@ -111,6 +112,8 @@ class Teacher:
         logger.info(
             "%s is asked for its scores, which are no products of features.", self.config["model"]
         )
+        if self.other_data is None:
+            return adapter.ranker(model)
         return ModelRanker(model, adapter.caches, adapter.pairs_by)
 
     def trajectory_rankers(self, dataset: Any) -> list[Callable[[], Ranker]]:
@@ -149,9 +152,7 @@ def own_model(model: torch.nn.Module) -> torch.nn.Module:
 
 def model_class(config: Any) -> type:
     """The model's class; in a loaded Config there is only a stand-in, which its name replaces."""
-    from recbole.utils import get_model
-
-    return config.model_class if holds_class(config) else get_model(config["model"])
+    return config.model_class if holds_class(config) else find_model(config["model"])
 
 
 def holds_class(config: Any) -> bool:
