@@ -314,9 +314,7 @@ def test_weights_that_are_loaded_later_are_those_that_it_scores_with(made):
     assert np.abs(all_scores(model) - before).max() > 0.1
 
 
-@pytest.mark.parametrize(
-    ("name", "other"), [("ShrunkKNN", {"shrink": 5.0}), ("GFCF", {"rank": 3})]
-)
+@pytest.mark.parametrize(("name", "other"), [("ShrunkKNN", {"shrink": 5.0}), ("GFCF", {"rank": 3})])
 def test_checkpoints_of_other_keys_have_other_weights(name, other, fitted):
     from recbole_freqd.identity import weights_hash
 

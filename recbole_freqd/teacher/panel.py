@@ -177,7 +177,10 @@ def distinct_candidates(name: str, shape: tuple[int, int]) -> list[Keys]:
     """
     most = {"rank": min(shape) - 1, "k": shape[1] - 1}
     grid = [
-        {key: min(value, max(1, most[key])) if key in most else value for key, value in keys.items()}
+        {
+            key: min(value, max(1, most[key])) if key in most else value
+            for key, value in keys.items()
+        }
         for keys in GRIDS[name]
     ]
     if name == "ShrunkKNN":

@@ -11,7 +11,8 @@ from scipy.sparse.linalg import svds
 from recbole_freqd.features.products import SummedScores
 from recbole_freqd.teacher.models.base import TrainingFree
 
-_NEGLIGIBLE = 1e-6  # of the largest singular value
+_NEGLIGIBLE = 1e-3  # of the largest singular value; in single precision less is no direction
+_LARGE = 500_000  # interactions
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,9 @@ class GFCF(TrainingFree):
 
 def normalise_both_sides(user_items: sp.csr_array) -> sp.csr_array:
     """R̃ = D_U^-½ R D^-½ float32; rows and columns without interactions stay empty."""
-    sides = [np.bincount(ids, minlength=n) for ids, n in zip(user_items.nonzero(), user_items.shape)]
+    sides = [
+        np.bincount(ids, minlength=n) for ids, n in zip(user_items.nonzero(), user_items.shape)
+    ]
     left, right = (np.where(n > 0, np.maximum(n, 1) ** -0.5, 0.0) for n in sides)
     scaled = sp.diags_array(left) @ user_items @ sp.diags_array(right)
     return sp.csr_array(scaled.astype(np.float32))
@@ -87,10 +90,10 @@ def ideal_basis(
         Both float32; the first r' columns are those of a smaller rank r', up to rounding.
     """
     logger.info("GFCF: the first %d singular vectors of %d x %d", rank, *normalised.shape)
-    start = np.random.default_rng(0).standard_normal(min(normalised.shape))
+    kind = np.float64 if normalised.nnz < _LARGE else np.float32  # half the time
+    start = np.random.default_rng(0).standard_normal(min(normalised.shape)).astype(kind)
     # Lanczos, not random projections: the spectrum is flat at its end, and quality is lost there.
-    # In double precision, since it works on a Gram matrix, where singular values are squared.
-    _, values, right = svds(normalised.astype(np.float64), k=rank, v0=start, which="LM")
+    _, values, right = svds(normalised.astype(kind), k=rank, v0=start)
     order = np.argsort(-values, kind="stable")
     order = order[values[order] > _NEGLIGIBLE * values.max()]
     degrees = np.bincount(user_items.indices, minlength=user_items.shape[1])
