@@ -119,7 +119,7 @@ def own_model_options(name: str, config: Any) -> dict[str, Any]:
         ConfigError: A value that is not allowed.
     """
     return {
-        key: spec.check(config[key] if key in config else spec.default)
+        key: spec.check(config[key] if key in config else spec.default)  # noqa: SIM401 (no get)
         for key, spec in read_keys(f"model/{name}.yaml").items()
     }
 

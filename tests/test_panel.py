@@ -65,9 +65,7 @@ def test_all_users_give_what_recboles_evaluation_gives(metric, built):
 
     keys = {"metrics": ["NDCG", "Recall", "MRR", "Hit"], "topk": [3, 5, 10]}
     model, (train, valid, _) = built("BPR", metric_decimal_place=10, **keys)
-    trainer = get_trainer(model.type, "BPR")(
-        valid._config if hasattr(valid, "_config") else valid.config, model
-    )
+    trainer = get_trainer(model.type, "BPR")(valid.config, model)
     result = trainer.evaluate(valid, load_best_model=False)
     data = training_matrix(train._dataset), training_matrix(valid._dataset)
     sample = draw(metric, data=data)
@@ -117,7 +115,7 @@ def test_without_validation_pairs_there_is_nothing_to_choose_by():
 
 @pytest.mark.parametrize("name", panel.GRIDS)
 def test_a_candidate_scores_as_the_model_with_its_keys_does(name, built):
-    _, (train, valid, _) = built("BPR")
+    _, (train, *_) = built("BPR")
     R = training_matrix(train._dataset).astype(np.float32)
     grid = distinct_candidates(name, R.shape)
     scorer, everyone = panel._SCORERS[name](R, grid), torch.arange(R.shape[0])

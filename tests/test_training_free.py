@@ -285,7 +285,7 @@ def test_a_class_of_the_same_name_of_your_own_is_not_taken_for_ours():
 
 @both
 def test_recboles_trainer_trains_one_epoch_and_a_checkpoint_brings_the_same_scores(name, fitted):
-    config, trainer, model, loaders = fitted(name)
+    _, trainer, model, loaders = fitted(name)
     assert type(trainer).__name__ == "TraditionalTrainer" and trainer.epochs == 1
     assert model.dummy_param.item() == 0
     payload = load_checkpoint(trainer.saved_model_file)

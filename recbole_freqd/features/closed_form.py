@@ -97,6 +97,7 @@ class SparseFactors(OnlyScores):
     """Our own ShrunkKNN and GFCF: a sum of products, sparse or of low rank."""
 
     pairs_by = "predict"  # of pairs only: no row is made for it
+    note = "of this package"
 
     def scores(self, model: Any, progress: bool) -> Scores:
         return model.scores()

@@ -1,4 +1,4 @@
-"""The validation metric on a sample of users, without RecBole's loaders: what choices are made by."""
+"""The validation metric on a sample of users: what choices are made by, without RecBole."""
 
 import logging
 from collections.abc import Callable, Iterator
