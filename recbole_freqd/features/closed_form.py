@@ -96,7 +96,7 @@ class NormalisedNeighbours(OnlyScores):
 class SparseFactors(OnlyScores):
     """Our own ShrunkKNN and GFCF: a sum of products, sparse or of low rank."""
 
-    pairs_by = "predict"  # of pairs only: no row is made for it
+    pairs_by = "predict"
     note = "of this package"
 
     def scores(self, model: Any, progress: bool) -> Scores:

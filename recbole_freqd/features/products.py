@@ -49,7 +49,8 @@ class SummedScores(FactoredScores):
     def at(self, ids: np.ndarray, items: np.ndarray) -> np.ndarray:
         """(b, k) float, the scores of users (b,) for items (b, k) of their own.
 
-        Dense rows are not made where all factors of a product are sparse, or the last is dense.
+        Of a product whose last factor is dense no rows are made. Rows of the others are: ask for no
+        more than :meth:`users_at_once` users.
         """
         if items.size == 0:
             return np.empty(items.shape)
@@ -113,23 +114,15 @@ def _pairs(factors: list[Any], ids: np.ndarray, items: np.ndarray) -> np.ndarray
     for factor in factors[1:-1]:
         left = left @ factor
     if len(factors) == 1:
-        return _entries(left, place, items)
-    if sp.issparse(left) and sp.issparse(factors[-1]):
-        return _entries(left @ factors[-1], place, items)
-    left = left.toarray() if sp.issparse(left) else left
+        return _dense(left)[place[:, None], items]
     if sp.issparse(factors[-1]):
-        return (left @ factors[-1])[place[:, None], items]
-    return _dots(left, place, factors[-1], items)
+        # Looking entries up in sparse rows would mean to sort them, which takes longer.
+        return _dense(left @ factors[-1])[place[:, None], items]
+    return _dots(_dense(left), place, factors[-1], items)
 
 
-def _entries(rows: Any, place: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """(b, k), rows[place, items], where rows are sparse or dense."""
-    if not sp.issparse(rows):
-        return rows[place[:, None], items]
-    rows.sort_indices()
-    wide = np.repeat(place, items.shape[1])
-    # Of a matrix, since what an array gives here is another thing in each version of SciPy.
-    return np.asarray(sp.csr_matrix(rows)[wide, items.ravel()]).reshape(items.shape)
+def _dense(values: Any) -> np.ndarray:
+    return values.toarray() if sp.issparse(values) else values
 
 
 def _dots(left: np.ndarray, place: np.ndarray, last: np.ndarray, items: np.ndarray) -> np.ndarray:
