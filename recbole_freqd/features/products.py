@@ -7,8 +7,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import BUDGET_BYTES, Ranker
-from recbole_freqd.svd import FactoredScores
+from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker
+from recbole_freqd.features.low_rank import FactoredScores
 
 _SPARSE_ENTRY = 12  # bytes of a stored value with its column
 

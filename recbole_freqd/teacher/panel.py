@@ -10,10 +10,10 @@ from typing import Any, Optional
 import numpy as np
 import scipy.sparse as sp
 
-from recbole_freqd.errors import ConfigError, listed
+from recbole_freqd.core.errors import ConfigError, listed
 from recbole_freqd.features.products import SummedRanker, SummedScores
-from recbole_freqd.settings import read_keys
-from recbole_freqd.similarity import shrunk_cosines
+from recbole_freqd.core.schema import read_keys
+from recbole_freqd.graph.similarity import shrunk_cosines
 from recbole_freqd.teacher.models.gfcf import ideal_basis, normalise_both_sides, summed_filters
 from recbole_freqd.teacher.sampled import ValidationSample
 
@@ -103,7 +103,7 @@ def choose_panel(
 
     Args:
         user_items: (n_users, n_items), non-zero for training interactions; see
-            :func:`recbole_freqd.distiller.training_matrix`.
+            :func:`recbole_freqd.features.data.training_matrix`.
         valid_items: (n_users, n_items), non-zero for validation pairs.
         metric: RecBole's ``valid_metric``.
         seed: Of the draw of users.

@@ -8,8 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import Ranker, candidates, user_blocks
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.rankers import Ranker, candidates, user_blocks
+from recbole_freqd.core.errors import ConfigError
 
 FALLBACK = "NDCG@10"
 

@@ -1,6 +1,6 @@
 """Teachers of our own that need no training; RecBole's TraditionalTrainer runs them.
 
-``recbole_freqd.model_classes.OWN_MODELS`` names them, so that a config may: ``-m GFCF``, or
+``recbole_freqd.config.models.OWN_MODELS`` names them, so that a config may: ``-m GFCF``, or
 ``teacher: {model: ShrunkKNN}``.
 """
 

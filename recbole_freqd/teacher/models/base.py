@@ -8,9 +8,9 @@ import torch
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType, ModelType
 
-from recbole_freqd.distiller import training_matrix
+from recbole_freqd.features.data import training_matrix
 from recbole_freqd.features.products import SummedRanker, SummedScores
-from recbole_freqd.model_classes import own_model_options
+from recbole_freqd.config.models import own_model_options
 
 
 class TrainingFree(GeneralRecommender):

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd.features.products import SummedScores
-from recbole_freqd.similarity import shrunk_cosines
+from recbole_freqd.graph.similarity import shrunk_cosines
 from recbole_freqd.teacher.models.base import TrainingFree
 
 

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_freqd.errors import ConfigError
-from recbole_freqd.graph import cooccurrence_graph
-from recbole_freqd.similarity import cosine_graph, shrunk_cosines
-from tests.oracles import random_interactions
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.graph.cooccurrence import cooccurrence_graph
+from recbole_freqd.graph.similarity import cosine_graph, shrunk_cosines
+from tests.support.oracles import random_interactions
 
 
 def dense_cosines(user_items, side, shrinkage):
@@ -102,7 +102,7 @@ def test_several_shrinkages_in_one_pass_are_those_one_by_one_and_small_k_the_fir
 def test_blocks_and_threads_change_nothing(pairs, threads, monkeypatch):
     R = sp.csr_array(a_matrix(3, (50, 60)))
     wanted = cosine_graph(R, side="user", k=5, shrinkage=3.0)
-    monkeypatch.setattr("recbole_freqd.similarity._PAIRS_AT_ONCE", pairs)
+    monkeypatch.setattr("recbole_freqd.graph.cooccurrence.similarity._PAIRS_AT_ONCE", pairs)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     got = cosine_graph(R, side="user", k=5, shrinkage=3.0)
     for part in ("data", "indices", "indptr"):

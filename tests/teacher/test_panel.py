@@ -7,11 +7,11 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import FeatureRanker
-from recbole_freqd.distiller import training_matrix
-from recbole_freqd.errors import ConfigError
-from recbole_freqd.model_classes import find_model
-from recbole_freqd.ranking import ModelRanker
+from recbole_freqd.core.rankers import FeatureRanker
+from recbole_freqd.features.data import training_matrix
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.config.models import find_model
+from recbole_freqd.features.scores import ModelRanker
 from recbole_freqd.teacher import panel
 from recbole_freqd.teacher.panel import choose_panel, distinct_candidates, panel_models
 from recbole_freqd.teacher.sampled import METRICS, ValidationSample, top_list_metric
@@ -92,7 +92,7 @@ def test_the_same_users_are_drawn_from_the_same_seed():
 
 def test_blocks_of_users_change_nothing(monkeypatch):
     whole = draw().values(a_ranker())
-    monkeypatch.setattr("recbole_freqd.catalogue._MOST_USERS", 7)
+    monkeypatch.setattr("recbole_freqd.core.rankers._MOST_USERS", 7)
     np.testing.assert_array_equal(draw().values(a_ranker()), whole)
     assert len(list(draw().blocks())) > 5
 
@@ -167,7 +167,7 @@ def test_candidates_that_are_the_same_on_small_data_are_tried_once():
 
 
 def test_the_first_candidates_of_our_models_are_their_defaults():
-    from recbole_freqd.settings import read_keys
+    from recbole_freqd.core.schema import read_keys
 
     for name in ("ShrunkKNN", "GFCF"):
         defaults = {key: spec.default for key, spec in read_keys(f"model/{name}.yaml").items()}
@@ -175,7 +175,7 @@ def test_the_first_candidates_of_our_models_are_their_defaults():
 
 
 def test_every_key_of_a_grid_is_one_that_its_model_reads():
-    from recbole_freqd.model_classes import keys_read_by, own_model_keys
+    from recbole_freqd.config.models import keys_read_by, own_model_keys
 
     for name, grid in panel.GRIDS.items():
         known = keys_read_by(find_model(name)) | set(own_model_keys(find_model(name)))

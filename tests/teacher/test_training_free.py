@@ -10,19 +10,19 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.checkpoint import load_checkpoint
-from recbole_freqd.config import teacher_config
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.checkpoint.loading import load_checkpoint
+from recbole_freqd.config.make import teacher_config
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.products import SummedRanker, SummedScores
-from recbole_freqd.model_classes import OWN_MODELS, check_model_name, find_model, own_model
-from recbole_freqd.ranking import ModelRanker
-from recbole_freqd.teacher.base import load_model
+from recbole_freqd.config.models import OWN_MODELS, check_model_name, find_model, own_model
+from recbole_freqd.features.scores import ModelRanker
+from recbole_freqd.teacher.restore import load_model
 from recbole_freqd.teacher.models import GFCF, ShrunkKNN
 from recbole_freqd.teacher.models.gfcf import ideal_basis, normalise_both_sides, summed_filters
 from recbole_freqd.teacher.models.shrunk_knn import neighbour_weights
-from tests.oracles import random_interactions
-from tests.test_cosine_graph import dense_cosines, dense_neighbours
+from tests.support.oracles import random_interactions
+from tests.graph.test_similarity import dense_cosines, dense_neighbours
 
 KEYS = {"ShrunkKNN": {"k": 3, "shrink": 2.0}, "GFCF": {"rank": 4, "ideal_weight": 0.5}}
 both = pytest.mark.parametrize("name", list(OWN_MODELS))
@@ -315,7 +315,7 @@ def test_weights_that_are_loaded_later_are_those_that_it_scores_with(made):
 
 @pytest.mark.parametrize(("name", "other"), [("ShrunkKNN", {"shrink": 5.0}), ("GFCF", {"rank": 3})])
 def test_checkpoints_of_other_keys_have_other_weights(name, other, fitted):
-    from recbole_freqd.identity import weights_hash
+    from recbole_freqd.config.identity import weights_hash
 
     hashes = [
         weights_hash(load_checkpoint(fitted(name, **keys)[1].saved_model_file))
@@ -331,7 +331,7 @@ def test_a_checkpoint_is_restored_in_another_process(name, fitted):
         "import recbole_freqd; recbole_freqd.register()\n"
         "from recbole.quick_start import load_data_and_model\n"
         "from recbole_freqd.teacher.base import model_class\n"
-        "from recbole_freqd.checkpoint import load_checkpoint\n"
+        "from recbole_freqd.checkpoint.loading import load_checkpoint\n"
         f"path = {str(trainer.saved_model_file)!r}\n"
         "print(model_class(load_checkpoint(path)['config']).__name__)\n"
         "print(type(load_data_and_model(path)[1]).__name__)\n"
@@ -344,7 +344,7 @@ def test_a_checkpoint_is_restored_in_another_process(name, fitted):
 @both
 @pytest.mark.parametrize("form", ["recipe", "checkpoint"])
 def test_they_teach(name, form, tiny_config, fitted):
-    from recbole_freqd import runs
+    from recbole_freqd.jobs import run as runs
 
     teacher = {"model": name, **KEYS[name]}
     if form == "checkpoint":
@@ -359,7 +359,7 @@ def test_they_teach(name, form, tiny_config, fitted):
 
 
 def test_they_cannot_be_students(tiny_config, teacher_recipe):
-    from recbole_freqd import runs
+    from recbole_freqd.jobs import run as runs
 
     with pytest.raises(ConfigError, match="GFCF cannot be a student"):
         runs.run(tiny_config("GFCF", trainer="FreqD", teacher=teacher_recipe))

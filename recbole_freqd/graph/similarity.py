@@ -8,15 +8,9 @@ import scipy.sparse as sp
 import torch
 from sparse_dot_topn import sp_matmul, sp_matmul_topn
 
-from recbole_freqd.errors import ConfigError
-from recbole_freqd.graph import (
-    blocks_of_equal_work,
-    check_k,
-    incidence_of,
-    keep_neighbours,
-    normalise_edges,
-)
-from recbole_freqd.settings import is_number
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.graph.cooccurrence import blocks_of_equal_work, check_k, incidence_of, keep_neighbours, normalise_edges
+from recbole_freqd.core.schema import is_number
 
 _PAIRS_AT_ONCE = 5_000_000  # whole products of rows are held: some 30 bytes each
 
@@ -31,7 +25,7 @@ def cosine_graph(
 ) -> sp.csr_array:
     """The normalised adjacency of the graph that links entities of high shrunk cosine.
 
-    As :func:`recbole_freqd.graph.cooccurrence_graph`, but that the ``k`` neighbours of a row are
+    As :func:`recbole_freqd.graph.cooccurrence.cooccurrence_graph`, but that the ``k`` neighbours of a row are
     those of the largest c_ij / √(n_i n_j) · c_ij / (c_ij + s), with c the counts and n_i the number
     of interactions of i. Raw counts link everybody to the few busiest; the cosine does not, and the
     shrinkage s keeps pairs of rare entities that met once from being the nearest of all.
@@ -41,7 +35,7 @@ def cosine_graph(
         side: ``"user"`` or ``"item"``.
         k: Neighbours kept per entity, at least 1, before symmetrisation.
         shrinkage: s ≥ 0, in interactions; 0 is the plain cosine.
-        max_pairs: See :func:`recbole_freqd.graph.cooccurrence_graph`; n_i then counts what is left.
+        max_pairs: See :func:`recbole_freqd.graph.cooccurrence.cooccurrence_graph`; n_i then counts what is left.
 
     Returns:
         Â, (n, n) float64, symmetric, sorted indices, empty diagonal.
