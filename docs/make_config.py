@@ -33,6 +33,13 @@ and any of the training and model keys that RecBole has for it (`embedding_size`
 `epochs`, ...). Environment, data, split and evaluation are always the student's. A `teacher` that
 is given in two places is merged key by key.
 """
+OWN_MODELS = """
+Two models are of this package, and need no training; RecBole finds them by these names where
+`register()` was called. Their keys, as a teacher's `teacher.key`:
+"""
+PANEL = """
+The panel of teachers that need no training, and how the values of their keys are chosen:
+"""
 TRAINERS = """
 Each has a weight, `<prefix>_beta`; [methods.md](methods.md) says what they teach. What `null`
 stands for is in the last column.
@@ -71,6 +78,10 @@ def page() -> str:
     names = [*first, *sorted(set(LOSSES.names()) - set(first), key=str.lower)]
     parts = [INTRO, "\n## The run\n\n", table(read_keys("run.yaml").values())]
     parts += ["\n## The teacher\n", TEACHER, "\n", table(read_keys("teacher.yaml").values())]
+    parts += ["\n### Models of this package\n", OWN_MODELS]
+    for name in ("ShrunkKNN", "GFCF"):
+        parts += [f"\n`{name}`:\n\n", table(read_keys(f"model/{name}.yaml").values())]
+    parts += ["\n### The panel\n", PANEL, "\n", table(read_keys("panel.yaml").values())]
     parts += ["\n## Trainers\n", TRAINERS]
     for name in names:
         file = f"trainer/{name}.yaml"

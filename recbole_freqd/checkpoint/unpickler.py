@@ -21,6 +21,9 @@ from recbole_freqd.checkpoint import values
 from recbole_freqd.checkpoint.archive import Archive, Damaged
 from recbole_freqd.core.errors import CheckpointError
 
+MODEL_PACKAGES = ("recbole.model.", "recbole_freqd.teacher.models.")
+"""Where the classes of models are that a checkpoint may mention."""
+
 CONFIG = ("recbole.config.configurator", "Config")
 _SPARSE = {
     f"scipy.sparse._{kind}": {f"{kind}_matrix", f"{kind}_array"} for kind in ("csr", "csc", "lil")
@@ -138,7 +141,7 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
 
             return _Name(value=getattr(scipy.sparse, name))
         if (module, name) in (CONFIG, ("yaml.loader", "FullLoader"), self._own) or (
-            module.startswith("recbole.model.") and name.isidentifier()
+            module.startswith(MODEL_PACKAGES) and name.isidentifier()
         ):
             # A reference to a class, e.g. the model's: no need to import its module.
             return type(name, (Stored,), {"__module__": module})

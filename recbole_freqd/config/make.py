@@ -7,6 +7,7 @@ from recbole_freqd.compat.literals import literals_only, strings_as_they_are
 from recbole_freqd.config.models import (
     check_dataset_name,
     check_model_name,
+    check_own_model,
     class_or_name,
     keys_read_by,
 )
@@ -109,6 +110,8 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
 
     model = class_or_name(recipe[RECIPE])
     check_model_name(model, "teacher.model", only_general=True)
+    recipe = dict(recipe)
+    defaults = check_own_model(model, recipe, f"{TEACHER}.")  # without register() no hook does it
     inherited = _world(student)
     world = {key: value for key, value in inherited.items() if value is not None}
     # Metrics and splits of the student are in their final form already, and fit RecBole's checks.
@@ -118,8 +121,13 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
         config = Config(
             model=model,
             dataset=student["dataset"],
-            config_dict={**world, **{key: recipe[key] for key in recipe if key != RECIPE}},
+            config_dict={
+                **defaults,
+                **world,
+                **{key: recipe[key] for key in recipe if key != RECIPE},
+            },
         )
+    config.internal_config_dict.update(defaults)
     known = keys_known_to(config)
     for key in recipe:
         if key != RECIPE and key not in known:

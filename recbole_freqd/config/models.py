@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from types import CodeType, FunctionType
 from typing import Any, Optional, Union
@@ -18,6 +19,13 @@ from typing import Any, Optional, Union
 import numpy as np
 
 from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.schema import Key, read_keys
+
+OWN_MODELS = {
+    "GFCF": "recbole_freqd.teacher.models.gfcf",
+    "ShrunkKNN": "recbole_freqd.teacher.models.shrunk_knn",
+}
+"""The models that this package adds to RecBole's, and the modules of their classes."""
 
 _KEY_READ = re.compile(r"""config\[\s*["']([^"']+)["']\s*\]""")
 _own: dict[str, type] = {}
@@ -42,7 +50,8 @@ def check_model_name(name: Any, key: str, *, only_general: bool = False) -> None
         key: The config key it came from.
         only_general: Refuse models of another kind too.
     """
-    if isinstance(name, type) or (isinstance(name, str) and name in general_models()):
+    known = [*general_models(), *OWN_MODELS]
+    if isinstance(name, type) or (isinstance(name, str) and name in known):
         return
     if not isinstance(name, str):
         raise ConfigError(
@@ -58,8 +67,69 @@ def check_model_name(name: Any, key: str, *, only_general: bool = False) -> None
     except Exception:  # for an unknown name, whatever its last sub-package fails to import
         raise ConfigError(
             f"{key}: {shown(name)} is no general recommender of RecBole. "
-            f"{did_you_mean(name, general_models())}"
+            f"{did_you_mean(name, known)}"
         ) from None
+
+
+def own_model(name: Any) -> Optional[type]:
+    """The class of a model that this package adds, or None."""
+    if not isinstance(name, str) or name not in OWN_MODELS:
+        return None
+    return getattr(importlib.import_module(OWN_MODELS[name]), name)
+
+
+def find_model(name: str) -> type:
+    """The class of a model of RecBole or of this package.
+
+    Raises:
+        ValueError: RecBole's; there is none of this name.
+    """
+    from recbole.utils.utils import get_model
+
+    return own_model(name) or get_model(name)
+
+
+def own_model_keys(model_class: Any) -> dict[str, Key]:
+    """The keys of a class that this package adds, from ``properties/model/``; else none."""
+    name = getattr(model_class, "__name__", None)
+    ours = name in OWN_MODELS and model_class.__module__ == OWN_MODELS[name]
+    return read_keys(f"model/{name}.yaml") if ours else {}
+
+
+def check_own_model(model_class: Any, given: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Checks what was given of the keys of a class that this package adds, in place.
+
+    Args:
+        model_class: Of any model.
+        given: What the user set.
+        prefix: Of the keys in messages.
+
+    Returns:
+        The defaults of all keys of the class; of another class there are none.
+
+    Raises:
+        ConfigError: A value that is not allowed.
+    """
+    keys = own_model_keys(model_class)
+    for key in set(keys) & set(given):
+        given[key] = replace(keys[key], name=f"{prefix}{key}").check(given[key])
+    return {key: spec.default for key, spec in keys.items()}
+
+
+def own_model_options(name: str, config: Any) -> dict[str, Any]:
+    """The checked values of all keys of a model that this package adds.
+
+    Args:
+        name: One of :data:`OWN_MODELS`.
+        config: A Config; a key that it does not have, has its default.
+
+    Raises:
+        ConfigError: A value that is not allowed.
+    """
+    return {
+        key: spec.check(config[key] if key in config else spec.default)  # noqa: SIM401 (no get)
+        for key, spec in read_keys(f"model/{name}.yaml").items()
+    }
 
 
 def check_dataset_name(name: Any) -> None:
@@ -89,7 +159,7 @@ def class_or_name(name: Union[str, type]) -> Union[str, type]:
         ConfigError: No such class.
     """
     if not isinstance(name, str) or "." not in name:
-        return name
+        return own_model(name) or name
     if name not in _own:
         module, _, attribute = name.rpartition(".")
         try:

@@ -5,10 +5,11 @@ from typing import Any, Callable, Optional
 import torch
 from torch import nn
 
+from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.registry import Registry
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.features.low_rank import Scores
-from recbole_freqd.features.scores import ScoredUsers
+from recbole_freqd.features.scores import ModelRanker, ScoredUsers
 
 Biases = tuple[Optional[torch.Tensor], Optional[torch.Tensor]]
 
@@ -68,6 +69,10 @@ class FeatureAdapter:
     def scores(self, model: nn.Module, progress: bool) -> Scores:
         """The score matrix of a model that is not ``exact``, for the SVD."""
         return ScoredUsers(model, progress)
+
+    def ranker(self, model: nn.Module) -> Ranker:
+        """What a model that is not ``exact`` ranks by."""
+        return ModelRanker(model, self.caches, self.pairs_by)
 
     def check(self, model: nn.Module) -> None:
         """Raises ConfigError where RecBole would fail later with these keys and data."""

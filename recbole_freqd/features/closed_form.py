@@ -4,6 +4,7 @@ from typing import Any, Optional
 
 from torch import nn
 
+from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import FeatureAdapter, adapts
 from recbole_freqd.features.low_rank import FactoredScores, Scores
@@ -89,3 +90,17 @@ class NormalisedNeighbours(OnlyScores):
 
     def factors(self, model: Any) -> Optional[list[Any]]:
         return [model.pred_mat]
+
+
+@adapts("ShrunkKNN", "GFCF")
+class SparseFactors(OnlyScores):
+    """Our own ShrunkKNN and GFCF: a sum of products, sparse or of low rank."""
+
+    pairs_by = "predict"
+    note = "of this package"
+
+    def scores(self, model: Any, progress: bool) -> Scores:
+        return model.scores()
+
+    def ranker(self, model: Any) -> Ranker:
+        return model.ranker()

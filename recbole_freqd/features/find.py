@@ -5,6 +5,7 @@ from typing import Optional
 
 from torch import nn
 
+from recbole_freqd.checkpoint.unpickler import MODEL_PACKAGES
 from recbole_freqd.core.errors import require
 from recbole_freqd.features.base import ADAPTERS, FeatureAdapter
 from recbole_freqd.features.closed_form import OnlyScores
@@ -48,6 +49,6 @@ def registered_adapter(model_class: type) -> Optional[FeatureAdapter]:
 
 
 def is_registered(model_class: type) -> bool:
-    """Whether a class itself has an adapter; ours are not for namesakes of RecBole's classes."""
-    name, of_recbole = model_class.__name__, model_class.__module__.startswith("recbole.model.")
-    return name in ADAPTERS.names() and (of_recbole or name not in _BUILT_IN)
+    """Whether a class itself has an adapter; ours are not for namesakes of the classes."""
+    name, module = model_class.__name__, model_class.__module__
+    return name in ADAPTERS.names() and (module.startswith(MODEL_PACKAGES) or name not in _BUILT_IN)

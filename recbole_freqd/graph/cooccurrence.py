@@ -1,7 +1,7 @@
 """Entity graphs: top-K co-occurrence, normalised, and what edge dropout leaves of them."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Optional
 
 import numpy as np
@@ -56,17 +56,67 @@ def cooccurrence_graph(
                [1., 0., 0.],
                [0., 0., 0.]])
     """
-    if side not in SIDES:
-        raise ConfigError(f"side: got {side!r}; allowed: 'user' or 'item'.")
+    check_k(k)
+    incidence = incidence_of(user_items, side, max_pairs)
+    return normalise_edges(_top_neighbours(incidence, int(k)))
+
+
+def check_k(k: int) -> None:
+    """Raises ConfigError unless ``k`` is a number of neighbours."""
     if int(k) != k or k < 1:
         raise ConfigError(f"k: got {k!r}; allowed: an integer of at least 1.")
+
+
+def incidence_of(
+    user_items: sp.csr_array, side: str, max_pairs: Optional[int] = None
+) -> sp.csr_array:
+    """The entities of a side as rows, what they interacted with as columns, ones; without hubs.
+
+    Args:
+        user_items, side, max_pairs: See :func:`cooccurrence_graph`.
+
+    Returns:
+        (n, n of the other side) int64.
+
+    Raises:
+        ConfigError: Unknown side.
+    """
+    if side not in SIDES:
+        raise ConfigError(f"side: got {side!r}; allowed: 'user' or 'item'.")
     incidence = sp.csr_array(user_items != 0).astype(np.int64)
     incidence.sum_duplicates()
     if side == "item":
         incidence = sp.csr_array(incidence.T)
-    if max_pairs is not None:
-        incidence = _without_hubs(incidence, side, max_pairs)
-    return _normalise(_symmetrise(_top_neighbours(incidence, int(k))))
+    return incidence if max_pairs is None else _without_hubs(incidence, side, max_pairs)
+
+
+def normalise_edges(edges: sp.csr_array) -> sp.csr_array:
+    """Â of directed edges W: A₀ = (W + Wᵀ) / 2, then D^(-1/2) A₀ D^(-1/2)."""
+    return _normalise(_symmetrise(edges))
+
+
+def keep_neighbours(
+    blocks: Iterable[tuple[slice, sp.csr_matrix]], n: int, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first ``k`` stored entries of each row but for the one of the row itself.
+
+    Args:
+        blocks: Rows in ascending order, with their entries (rows, n), the best of a row first.
+        n: Number of rows in all.
+        k: Entries kept per row, at least 1.
+
+    Returns:
+        Rows, columns and values of the entries kept, each (n_edges,), row by row, best first.
+    """
+    parts = []
+    for block, top in blocks:
+        rows = np.repeat(np.arange(n)[block], np.diff(top.indptr))
+        other = top.indices != rows
+        parts.append((rows[other], top.indices[other], top.data[other]))
+    rows, columns, values = (np.concatenate(arrays) for arrays in zip(*parts))
+    counts = np.bincount(rows, minlength=n)
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rows[place < k], columns[place < k], values[place < k]
 
 
 def _without_hubs(incidence: sp.csr_array, side: str, max_pairs: int) -> sp.csr_array:
@@ -117,34 +167,39 @@ def _top_neighbours(incidence: sp.csr_array, k: int) -> sp.csr_array:
     weighted.data = scale - np.repeat(np.arange(n, dtype=np.int64), np.diff(incidence.indptr))
     right = sp.csr_matrix(weighted.T)
     del weighted
-    parts = []
-    for block in _blocks_of_equal_work(incidence):
-        # One more than k, since an entity is among its own top until it is taken out below.
-        top = sp_matmul_topn(
-            sp.csr_matrix(incidence[block]),
-            right,
-            top_n=min(k + 1, n),
-            sort=True,
-            n_threads=torch.get_num_threads(),
+    # One more than k, since an entity is among its own top until it is taken out.
+    blocks = (
+        (
+            block,
+            sp_matmul_topn(
+                sp.csr_matrix(incidence[block]),
+                right,
+                top_n=min(k + 1, n),
+                sort=True,
+                n_threads=torch.get_num_threads(),
+            ),
         )
-        rows = np.repeat(np.arange(n)[block], np.diff(top.indptr))
-        other = top.indices != rows
-        parts.append((rows[other], top.indices[other]))
-    rows, columns = (np.concatenate(arrays) for arrays in zip(*parts))
-    counts = np.bincount(rows, minlength=n)
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    rows, columns = rows[place < k], columns[place < k]
+        for block in blocks_of_equal_work(incidence)
+    )
+    rows, columns, _ = keep_neighbours(blocks, n, k)
     return sp.csr_array((np.ones(len(rows)), (rows, columns)), shape=(n, n))
 
 
-def _blocks_of_equal_work(incidence: sp.csr_array) -> Iterator[slice]:
-    """Slices of rows, each with about as many pairs to count; with a bar where it takes long."""
+def blocks_of_equal_work(
+    incidence: sp.csr_array, most_pairs: Optional[int] = None
+) -> Iterator[slice]:
+    """Slices of rows, each with about as many pairs to count; with a bar where it takes long.
+
+    Args:
+        incidence: From :func:`incidence_of`.
+        most_pairs: Of a slice; a single row may have more. None: as many as need no memory.
+    """
     degrees = np.bincount(incidence.indices, minlength=incidence.shape[1])
     pairs = np.add.reduceat(
         np.append(degrees[incidence.indices], 0), incidence.indptr[:-1], dtype=np.float64
     )
     pairs[np.diff(incidence.indptr) == 0] = 0
-    wanted = np.arange(0, pairs.sum(), _PAIRS_PER_BLOCK)[1:]
+    wanted = np.arange(0, pairs.sum(), most_pairs or _PAIRS_PER_BLOCK)[1:]
     cuts = [0, *np.searchsorted(pairs.cumsum(), wanted).tolist(), incidence.shape[0]]
     with tqdm(total=len(cuts) - 1, desc="Graph", ncols=100, delay=2, disable=None) as bar:
         for start, end in zip(cuts, cuts[1:]):

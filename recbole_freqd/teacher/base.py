@@ -110,6 +110,8 @@ class Teacher:
         logger.info(
             "%s is asked for its scores, which are no products of features.", self.config["model"]
         )
+        if self.other_data is None:
+            return adapter.ranker(model)
         return ModelRanker(model, adapter.caches, adapter.pairs_by)
 
     def trajectory_rankers(self, dataset: Any) -> list[Callable[[], Ranker]]:

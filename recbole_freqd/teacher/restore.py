@@ -10,6 +10,7 @@ from typing import Any, Optional
 import torch
 
 from recbole_freqd.config.identity import data_fingerprint
+from recbole_freqd.config.models import find_model
 from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.core.rng import rng_untouched
@@ -263,9 +264,7 @@ def load_model(
 
 def model_class(config: Any) -> type:
     """The model's class; in a loaded Config there is only a stand-in, which its name replaces."""
-    from recbole.utils import get_model
-
-    return config.model_class if holds_class(config) else get_model(config["model"])
+    return config.model_class if holds_class(config) else find_model(config["model"])
 
 
 def holds_class(config: Any) -> bool:

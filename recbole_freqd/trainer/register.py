@@ -43,6 +43,7 @@ def register() -> None:
     compat.install_shims()
     _hook_config()
     _hook_get_trainer()
+    _hook_get_model()
     _hook_launch()
     _registered = True
 
@@ -68,6 +69,7 @@ def _hook_reading() -> None:
     from recbole.config.configurator import Config
 
     from recbole_freqd.config.complete import complete
+    from recbole_freqd.config.models import check_own_model
     from recbole_freqd.config.names import refuse_what_is_no_setting
     from recbole_freqd.config.reading import deep_merge, fold_dotted, read_config_file
 
@@ -89,6 +91,8 @@ def _hook_reading() -> None:
 
     def _load_internal_config_dict(self: Any, model: str, model_class: type, dataset: str) -> None:
         load_internal(self, model, model_class, dataset)
+        defaults = check_own_model(model_class, self.external_config_dict)
+        self.internal_config_dict.update(defaults)
         if self.external_config_dict.get("trainer") is not None:
             refuse_what_is_no_setting(self.external_config_dict)
         defaults = complete(self.external_config_dict, self.internal_config_dict, self.parameters)
@@ -144,6 +148,29 @@ def _hook_get_trainer() -> None:
 
     for module in (recbole.utils.utils, recbole.utils, recbole.quick_start.quick_start):
         _hooks.set(module, "get_trainer", get_trainer)
+
+
+def _hook_get_model() -> None:
+    """RecBole finds the models that this package adds by their names."""
+    import recbole.config.configurator
+    import recbole.quick_start.quick_start
+    import recbole.utils
+    import recbole.utils.utils
+
+    from recbole_freqd.config.models import own_model
+
+    found_by_host = recbole.utils.utils.get_model
+
+    def get_model(model_name: str) -> type:
+        return own_model(model_name) or found_by_host(model_name)
+
+    for module in (
+        recbole.utils.utils,
+        recbole.utils,
+        recbole.config.configurator,
+        recbole.quick_start.quick_start,
+    ):
+        _hooks.set(module, "get_model", get_model)
 
 
 def _hook_launch() -> None:

@@ -63,3 +63,26 @@ def test_citeulike_distils_end_to_end(citeulike):
     )  # fmt: skip
     run = runs.run(config)
     assert run.test_result["ndcg@10"] > 0 and runs.evaluate_teacher(run, 2)[1][0]["ndcg@10"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "wanted"), [("ShrunkKNN", 0.0864), ("GFCF", 0.0782)])
+def test_citeulike_teachers_without_training_reach_their_validation_score(citeulike, name, wanted):
+    from recbole.config import Config
+    from recbole.data import create_dataset, data_preparation
+
+    from recbole_freqd.features.data import training_matrix
+    from recbole_freqd.teacher.sampled import ValidationSample
+
+    keys = citeulike().external_config_dict
+    config = Config(name, "citeulike", config_dict=keys)
+    train_data, valid_data, _ = data_preparation(config, create_dataset(config))
+    model = config.model_class(config, train_data._dataset)
+    sample = ValidationSample.draw(
+        training_matrix(train_data._dataset),
+        training_matrix(valid_data._dataset),
+        metric="NDCG@10",
+        most_users=10**6,
+        seed=0,
+    )
+    assert sample.value(model.ranker()) == pytest.approx(wanted, abs=5e-4)

@@ -118,7 +118,9 @@ class Newcomer:
         elif block.language == "yaml":
             self.config(block, code)
         else:
-            assert block.language in ("text", "mermaid"), f"a block of {block.language or 'no language'}"
+            assert block.language in ("text", "mermaid"), (
+                f"a block of {block.language or 'no language'}"
+            )
 
     def filled(self, text: str) -> str:
         """The text with the substitutions of names."""

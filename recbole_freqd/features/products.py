@@ -1,0 +1,136 @@
+"""Score matrices that are sums of products of factors: their features, rows and chosen pairs."""
+
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker
+from recbole_freqd.features.low_rank import FactoredScores
+
+_SPARSE_ENTRY = 12  # bytes of a stored value with its column
+
+
+class SummedScores(FactoredScores):
+    """Scores S = Σ of products of factors, none of which is multiplied out as a whole.
+
+    Args:
+        products: Each a list of sparse or dense matrices; the first of a list has n_users rows, the
+            last n_items columns.
+
+    Example:
+        >>> R = sp.csr_array(np.eye(2, dtype=np.float32))
+        >>> SummedScores([[R, R], [R, np.ones((2, 1)), np.ones((1, 2))]]).rows(np.array([1]))
+        array([[1., 2.]])
+    """
+
+    def __init__(self, products: Sequence[list[Any]]) -> None:
+        self.products = [FactoredScores(list(factors)) for factors in products]
+        self.shape = self.products[0].shape
+        self.factors = self.products[0].factors if len(self.products) == 1 else []
+
+    def gram(self, basis: np.ndarray) -> np.ndarray:
+        projected = self._times(basis)
+        return sum(_back(product.factors, projected) for product in self.products)
+
+    def project(self, basis: np.ndarray) -> tuple[np.ndarray, float]:
+        return self._times(basis), self._energy()
+
+    def rows(self, ids: np.ndarray) -> np.ndarray:
+        """(b, n_items) float, the scores of users (b,) multiplied out."""
+        total: Optional[np.ndarray] = None
+        for product in self.products:
+            part = product.rows(ids)
+            total = part if total is None else total + part
+        return total
+
+    def at(self, ids: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(b, k) float, the scores of users (b,) for items (b, k) of their own.
+
+        Of a product whose last factor is dense no rows are made. Rows of the others are: ask for no
+        more than :meth:`users_at_once` users.
+        """
+        if items.size == 0:
+            return np.empty(items.shape)
+        parts = [_pairs(product.factors, ids, items) for product in self.products]
+        return sum(parts[1:], start=parts[0])
+
+    def users_at_once(self) -> int:
+        """Users whose scores, and what they are made of, fit the memory budget."""
+        widths = [factor.shape[1] for product in self.products for factor in product.factors]
+        return max(1, BUDGET_BYTES // (_SPARSE_ENTRY * sum(widths)))
+
+    def _times(self, basis: np.ndarray) -> np.ndarray:
+        return sum(product._times(basis) for product in self.products)
+
+    def _energy(self) -> float:
+        users = np.arange(self.shape[0])
+        blocks = np.split(users, range(self.users_at_once(), len(users), self.users_at_once()))
+        return sum(float(np.square(self.rows(block), dtype=np.float64).sum()) for block in blocks)
+
+
+class SummedRanker(Ranker):
+    """What ranks by a sum of products, on the CPU; scores arrive on a device.
+
+    Args:
+        scores: The sum.
+        device: Where the scores are wanted.
+    """
+
+    def __init__(self, scores: SummedScores, device: Any = "cpu") -> None:
+        self.scores, self.shape, self.device = scores, scores.shape, torch.device(device)
+
+    def block(self, user_ids: torch.Tensor) -> torch.Tensor:
+        made = torch.empty(len(user_ids), self.shape[1], device=self.device)
+        for some in torch.arange(len(user_ids)).split(self.scores.users_at_once()):
+            rows = self.scores.rows(_as_array(user_ids[some.to(user_ids.device)]))
+            made[some.to(self.device)] = torch.from_numpy(rows).to(made)
+        return made
+
+    def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
+        made = torch.empty(item_ids.shape, device=self.device)
+        for some in torch.arange(len(user_ids)).split(self.scores.users_at_once()):
+            pair = (_as_array(ids[some.to(ids.device)]) for ids in (user_ids, item_ids))
+            made[some.to(self.device)] = torch.from_numpy(self.scores.at(*pair)).to(made)
+        return made
+
+
+def _as_array(ids: torch.Tensor) -> np.ndarray:
+    return ids.cpu().numpy()
+
+
+def _back(factors: list[Any], projected: np.ndarray) -> np.ndarray:
+    for factor in factors:
+        projected = factor.T @ projected
+    return projected
+
+
+def _pairs(factors: list[Any], ids: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """(b, k), the entries of one product."""
+    distinct, place = np.unique(ids, return_inverse=True)
+    left: Any = factors[0][distinct]
+    for factor in factors[1:-1]:
+        left = left @ factor
+    if len(factors) == 1:
+        return _dense(left)[place[:, None], items]
+    if sp.issparse(factors[-1]):
+        # Looking entries up in sparse rows would mean to sort them, which takes longer.
+        return _dense(left @ factors[-1])[place[:, None], items]
+    return _dots(_dense(left), place, factors[-1], items)
+
+
+def _dense(values: Any) -> np.ndarray:
+    return values.toarray() if sp.issparse(values) else values
+
+
+def _dots(left: np.ndarray, place: np.ndarray, last: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """(b, k), products of rows of ``left`` with columns of ``last``, within the memory budget."""
+    made = np.empty(items.shape, dtype=np.result_type(left, last))
+    size = max(1, BUDGET_BYTES // (made.itemsize * max(1, items.shape[1]) * len(last)))
+    columns = last.T
+    for start in range(0, len(items), size):
+        some = slice(start, start + size)
+        made[some] = np.matmul(columns[items[some]], left[place[some], :, None])[:, :, 0]
+    return made
