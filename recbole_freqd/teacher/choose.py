@@ -207,7 +207,7 @@ def choose_weights(
         valid, metric, exclude, settings: See :func:`choose`.
 
     Returns:
-        The choice; its ``value`` is a dict of the weights by the members' names, in their order.
+        The choice; its ``value`` is a dict of the weights by the members' names.
 
     Raises:
         ConfigError: No validation interactions, or two members of a name.
