@@ -134,6 +134,8 @@ class FilteredRanker(Ranker):
 
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
         scores = torch.empty(item_ids.shape, device=self.device)
+        if item_ids.numel() == 0:
+            return scores
         n_terms = self.operator.indptr.diff()[item_ids].sum(dim=1)
         for places in _blocks_of_lists(n_terms, self.shape[1]):
             items, users = item_ids[places], user_ids[places]
@@ -281,6 +283,6 @@ def _centred_items(table: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
 def _blocks_of_lists(n_terms: torch.Tensor, n_items: int) -> Iterator[torch.Tensor]:
     """Places of users in blocks whose terms fit the memory budget."""
-    longest = min(int(n_terms.max()), n_items) if len(n_terms) else 1
-    size = max(1, catalogue.BUDGET_BYTES // (64 * max(1, longest)))
+    longest = min(int(n_terms.max()), n_items)
+    size = max(1, catalogue.BUDGET_BYTES // (64 * longest))
     yield from torch.arange(len(n_terms), device=n_terms.device).split(size)
