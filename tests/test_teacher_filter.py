@@ -173,7 +173,9 @@ def test_centred_scores_are_measured_once_whatever_is_asked_first():
         block = ranker.block(EVERYONE)
         torch.testing.assert_close(block, ranker.at(EVERYONE, EVERYTHING))
         kept = [1, 2, 3, 4, 6, 7, 8, 9]
-        torch.testing.assert_close(block[:, kept].mean(dim=1), torch.zeros(N_USERS), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            block[:, kept].mean(dim=1), torch.zeros(N_USERS), atol=1e-5, rtol=0
+        )
         assert block[:, 5].isneginf().all() and ranker.ranker.asked.max() <= 2
 
 
@@ -192,14 +194,18 @@ def test_a_team_of_products_is_filtered_inside_its_features_and_another_by_its_b
     exclude, graph = random_interactions(1), graph_of(1, "item")
     members = [TeamMember.of(name, FeatureRanker(*tables(seed))) for seed, name in enumerate("ab")]
     other = TeamMember("b", DenseRanker(members[1].ranker.block(EVERYONE)))
-    teams = [TeamRanker(pair, [0.7, 0.3], exclude=exclude) for pair in (members, [members[0], other])]
+    teams = [
+        TeamRanker(pair, [0.7, 0.3], exclude=exclude) for pair in (members, [members[0], other])
+    ]
     ways = [filtered_ranker(team, graph, side="item", alpha=0.5, centre=True) for team in teams]
     assert ways[0].factors() is not None and isinstance(ways[1], FilteredRanker)
     a, b = (ranker.block(EVERYONE)[1:, 1:] for ranker in ways)
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
     users = filtered_ranker(teams[0], graph_of(1, "user"), side="user", alpha=0.5)
     expected = dense(teams[0].block(EVERYONE), graph_of(1, "user"), "user", 0.5)
-    np.testing.assert_allclose(users.block(EVERYONE)[1:, 1:], expected[1:, 1:], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        users.block(EVERYONE)[1:, 1:], expected[1:, 1:], rtol=1e-3, atol=1e-4
+    )
 
 
 def test_a_block_scores_a_user_once():
@@ -297,4 +303,6 @@ def test_of_any_small_data_features_blocks_and_pairs_agree(seed, k, alpha, unkno
     inside = filtered_ranker(
         FeatureRanker(*pair), graph, side="item", alpha=alpha, centre=centre, known=known
     )
-    np.testing.assert_allclose(inside.block(EVERYONE)[1:, 1:], expected[1:, 1:], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        inside.block(EVERYONE)[1:, 1:], expected[1:, 1:], rtol=1e-3, atol=1e-4
+    )

@@ -344,7 +344,9 @@ def test_the_factors_of_a_team_of_products_give_its_scores_and_those_of_others_a
     members, exclude = TEAMS["products"](), random_interactions(0)
     team = TeamRanker(members, [0.7, 0.3], exclude=exclude)
     user, item = team.factors()
-    torch.testing.assert_close((user @ item.T)[1:, 1:], team.block(EVERYONE)[1:, 1:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        (user @ item.T)[1:, 1:], team.block(EVERYONE)[1:, 1:], rtol=1e-4, atol=1e-5
+    )
     torch.testing.assert_close(
         team.exchanged().block(torch.arange(N_ITEMS)), item @ user.T, rtol=1e-4, atol=1e-5
     )
@@ -388,7 +390,9 @@ def test_a_masked_ranker_gives_minus_infinity_to_what_is_not_known():
     known = torch.from_numpy(masks(items=[4])[1])
     ranker = MaskedRanker(tables(0), known)
     for scores in ranker.block(EVERYONE), ranker.at(EVERYONE, EVERYTHING):
-        assert torch.equal(scores.isneginf().all(dim=0), ~known) and scores[:, known].isfinite().all()
+        assert (
+            torch.equal(scores.isneginf().all(dim=0), ~known) and scores[:, known].isfinite().all()
+        )
 
 
 # --- what is refused --------------------------------------------------------------------------

@@ -28,12 +28,12 @@ def top_hits(scores: torch.Tensor, positives: torch.Tensor, k: int) -> torch.Ten
 
 def recall(hits: torch.Tensor, n_positives: torch.Tensor, k: int) -> torch.Tensor:
     """(b,), the share of the positives that is in the list."""
-    return hits.sum(dim=1) / n_positives
+    return hits.sum(dim=1).double() / n_positives
 
 
 def precision(hits: torch.Tensor, n_positives: torch.Tensor, k: int) -> torch.Tensor:
     """(b,), the share of the list that is positive."""
-    return hits.sum(dim=1) / k
+    return hits.sum(dim=1).double() / k
 
 
 def hit(hits: torch.Tensor, n_positives: torch.Tensor, k: int) -> torch.Tensor:
