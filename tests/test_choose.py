@@ -283,7 +283,7 @@ def test_figures_of_sides_and_alphas_are_those_of_the_filtered_teacher(data, kin
 
 
 def test_a_filter_that_helps_is_chosen_and_each_user_is_scored_once(data):
-    train, valid = data
+    _, valid = data
     truth = torch.zeros(N_USERS, N_ITEMS)
     truth[torch.from_numpy(valid.toarray() != 0)] = 1.0
     mirrored = torch.arange(N_ITEMS) ^ 1  # each item has a twin that holds its scores
