@@ -31,31 +31,17 @@ the places asked for may be None."""
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to teach: a weighted sum of blocks of scores.
+    """One way to teach: a weighted sum of blocks of scores, in which unknown ones count as 0.
 
     Attributes:
         label: For tables and the log.
         value: What is chosen with it: weights by name, or (key, α).
-        coefficients: One per block.
+        coefficients: One per block, not all 0.
     """
 
     label: str
     value: Any
     coefficients: tuple[float, ...]
-
-    def mix(self, blocks: Sequence[Optional[torch.Tensor]]) -> torch.Tensor:
-        """(b, n_items), Σ c_p Y_p with 0 for what Y_p does not know; -inf where none knows it."""
-        total, unknown = None, None
-        for coefficient, block in zip(self.coefficients, blocks):
-            if coefficient == 0 or block is None:
-                continue
-            missing = block.isneginf()
-            part = block.masked_fill(missing, 0.0).mul_(coefficient)
-            total = part if total is None else total.add_(part)
-            unknown = missing if unknown is None else unknown.logical_and_(missing)
-        if total is None or unknown is None:
-            raise ConfigError(f"{self.label}: got only zeros as weights; allowed: one above 0.")
-        return total.masked_fill_(unknown, -torch.inf)
 
 
 @dataclass(frozen=True)
@@ -173,12 +159,12 @@ class _Scoring:
         }
         totals = np.zeros(len(candidates))
         for ids in self._user_blocks(users, len(needed)):
-            blocks = self.blocks_of(ids, needed)
+            blocks = [_filled(block) for block in self.blocks_of(ids, needed)]
             positives = torch.zeros(len(ids), self.valid.shape[1], dtype=torch.bool).to(ids.device)
             positives[stored_pairs(self.valid, ids)] = True
             seen = None if self.exclude is None else stored_pairs(self.exclude, ids)
             for place, candidate in enumerate(candidates):
-                scores = candidate.mix(blocks)
+                scores = _mixed(candidate, blocks)
                 scores[:, 0] = -torch.inf
                 if seen is not None:
                     scores[seen] = -torch.inf
@@ -189,6 +175,32 @@ class _Scoring:
         each = 4 * (n_blocks + _OWN_COPIES) * self.valid.shape[1]
         ids = torch.from_numpy(users).to(self.device, torch.int64)
         yield from ids.split(max(1, min(catalogue.BUDGET_BYTES // each, 1024)))
+
+
+_Filled = Optional[tuple[torch.Tensor, torch.Tensor]]
+
+
+def _filled(block: Optional[torch.Tensor]) -> _Filled:
+    """A block with 0 where it is -inf, and where that is."""
+    if block is None:
+        return None
+    unknown = block.isneginf()
+    return block.masked_fill(unknown, 0.0), unknown
+
+
+def _mixed(candidate: Candidate, blocks: Sequence[_Filled]) -> torch.Tensor:
+    """(b, n_items), Σ c_p Y_p with 0 for what Y_p does not know; -inf where none knows it."""
+    parts = [
+        (coefficient, *block)
+        for coefficient, block in zip(candidate.coefficients, blocks)
+        if coefficient != 0 and block is not None
+    ]
+    coefficient, scores, unknown = parts[0]
+    total = scores * coefficient
+    for coefficient, scores, missing in parts[1:]:
+        total.add_(scores, alpha=coefficient)
+        unknown = unknown & missing
+    return total.masked_fill_(unknown, -torch.inf)
 
 
 def choose_weights(

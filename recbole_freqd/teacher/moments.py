@@ -1,7 +1,7 @@
 """Mean and spread of each user's scores, measured where they are needed."""
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Union
 
 import numpy as np
 import scipy.sparse as sp
@@ -71,7 +71,9 @@ class UserMoments:
             counts[stored_pairs(self.exclude, user_ids)] = False
         self._keep(user_ids, *moments_of(scores, counts))
 
-    def _keep(self, user_ids: object, mean: torch.Tensor, spread: torch.Tensor) -> None:
+    def _keep(
+        self, user_ids: Union[slice, torch.Tensor], mean: torch.Tensor, spread: torch.Tensor
+    ) -> None:
         if not (mean.isfinite().all() and spread.isfinite().all()):
             raise TeacherError(
                 f"{self.name} gives scores that are NaN or infinite; allowed: finite numbers, and "
