@@ -50,8 +50,16 @@ def dense(scores, graph, side, alpha, centre=False, known=None):
 
 
 def assert_scores(ranker, expected):
-    """Blocks and pairs, the padding item (-inf or a number) apart."""
-    for scores in ranker.block(EVERYONE), ranker.at(EVERYONE, EVERYTHING):
+    """Blocks and pairs, the padding item (-inf or a number) apart.
+
+    Lists of all items ask for whole rows where neighbours are as many; lists of one never do.
+    """
+    one_by_one = [ranker.at(EVERYONE, EVERYTHING[:, [item]]) for item in range(N_ITEMS)]
+    for scores in (
+        ranker.block(EVERYONE),
+        ranker.at(EVERYONE, EVERYTHING),
+        torch.cat(one_by_one, dim=1),
+    ):
         np.testing.assert_allclose(scores[:, 1:].numpy(), expected[:, 1:], rtol=1e-4, atol=2e-5)
 
 
