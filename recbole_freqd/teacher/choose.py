@@ -10,9 +10,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd import catalogue
-from recbole_freqd.catalogue import Ranker, stored_pairs
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core import rankers as catalogue
+from recbole_freqd.core.rankers import Ranker, stored_pairs
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.teacher.filter import Mixture
 from recbole_freqd.teacher.member import Member, StandardisedRanker, in_order
 from recbole_freqd.teacher.ranking_metrics import Metric

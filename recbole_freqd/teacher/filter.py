@@ -16,12 +16,13 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd import catalogue
-from recbole_freqd.catalogue import FeatureRanker, Ranker
-from recbole_freqd.errors import ConfigError, TeacherError, shown
+from recbole_freqd.core import rankers as catalogue
+from recbole_freqd.core.rankers import FeatureRanker, Ranker
+from recbole_freqd.core.errors import ConfigError, TeacherError, shown
 from recbole_freqd.filters import GraphFilter, PolynomialFilter, graph_filter
-from recbole_freqd.graph import SIDES, EntityGraph
-from recbole_freqd.rows import Features
+from recbole_freqd.graph.cooccurrence import SIDES
+from recbole_freqd.graph.adjacency import EntityGraph
+from recbole_freqd.core.rows import Features
 from recbole_freqd.teacher.moments import UserMoments
 from recbole_freqd.teacher.rescaling import MaskedRanker
 
@@ -46,7 +47,7 @@ def filtered_ranker(
 
     Args:
         ranker: What is filtered.
-        graph: Â of the side, (n, n), as :func:`recbole_freqd.graph.cooccurrence_graph` returns it.
+        graph: Â of the side, (n, n), as :func:`recbole_freqd.graph.cooccurrence.cooccurrence_graph` returns it.
         side: ``"user"`` or ``"item"``.
         alpha: α ≥ 0; 0 gives ``ranker`` itself.
         centre: Whether each user's mean over the known items is taken away first.

@@ -8,9 +8,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import Ranker
-from recbole_freqd.errors import ConfigError, TeacherError, listed, shown
-from recbole_freqd.rows import Features
+from recbole_freqd.core.rankers import Ranker
+from recbole_freqd.core.errors import ConfigError, TeacherError, listed, shown
+from recbole_freqd.core.rows import Features
 from recbole_freqd.teacher.moments import UserMoments
 
 

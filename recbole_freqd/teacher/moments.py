@@ -7,10 +7,10 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd import catalogue
-from recbole_freqd.catalogue import Ranker, stored_pairs, user_blocks
-from recbole_freqd.errors import TeacherError
-from recbole_freqd.rows import Features
+from recbole_freqd.core import rankers as catalogue
+from recbole_freqd.core.rankers import Ranker, stored_pairs, user_blocks
+from recbole_freqd.core.errors import TeacherError
+from recbole_freqd.core.rows import Features
 
 # A spread below this share of the size of the scores is rounding: the scores are constant.
 _ROUNDING = 1e-6

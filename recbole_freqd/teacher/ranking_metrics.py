@@ -5,7 +5,7 @@ from typing import Callable
 
 import torch
 
-from recbole_freqd.errors import ConfigError, listed, shown
+from recbole_freqd.core.errors import ConfigError, listed, shown
 
 Metric = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From masked scores (b, n_items) and positives (b, n_items) bool to values (b,) float64."""

@@ -5,9 +5,9 @@ from typing import Optional, Union
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import FeatureRanker, Ranker
-from recbole_freqd.errors import ConfigError, shown
-from recbole_freqd.rows import Features
+from recbole_freqd.core.rankers import FeatureRanker, Ranker
+from recbole_freqd.core.errors import ConfigError, shown
+from recbole_freqd.core.rows import Features
 from recbole_freqd.teacher.member import StandardisedRanker, TeamMember
 
 

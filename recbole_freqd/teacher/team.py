@@ -9,9 +9,9 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
-from recbole_freqd.catalogue import FeatureRanker, Ranker, stored_pairs, user_blocks
-from recbole_freqd.errors import ConfigError, shown
-from recbole_freqd.rows import Features
+from recbole_freqd.core.rankers import FeatureRanker, Ranker, stored_pairs, user_blocks
+from recbole_freqd.core.errors import ConfigError, shown
+from recbole_freqd.core.rows import Features
 from recbole_freqd.teacher.member import Member, StandardisedRanker, TeamMember, in_order
 from recbole_freqd.teacher.moments import moments_of, product_moments
 from recbole_freqd.teacher.rescaling import MaskedRanker, ScaledRanker, rescaled

@@ -6,8 +6,8 @@ from typing import Optional
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.errors import TeacherError
-from recbole_freqd.rows import Features
+from recbole_freqd.core.errors import TeacherError
+from recbole_freqd.core.rows import Features
 from recbole_freqd.teacher.member import Member, StandardisedRanker, in_order
 from recbole_freqd.teacher.moments import product_moments
 

@@ -6,20 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_freqd import catalogue
-from recbole_freqd.catalogue import FeatureRanker
-from recbole_freqd.errors import ConfigError, TeacherError
-from recbole_freqd.graph import cooccurrence_graph
-from recbole_freqd.teacher.filter import (
-    CentredRanker,
-    FilteredRanker,
-    filter_features,
-    filter_mixture,
-    filtered_ranker,
-)
+from recbole_freqd.core import rankers as catalogue
+from recbole_freqd.core.rankers import FeatureRanker
+from recbole_freqd.core.errors import ConfigError, TeacherError
+from recbole_freqd.graph.cooccurrence import cooccurrence_graph
+from recbole_freqd.teacher.filter import CentredRanker, FilteredRanker, filter_features, filter_mixture, filtered_ranker
 from recbole_freqd.teacher.team import TeamMember, TeamRanker
-from tests.oracles import dense_filter, random_interactions
-from tests.test_team import DenseRanker, masks, tables
+from tests.support.oracles import dense_filter, random_interactions
+from tests.teacher.test_team import DenseRanker, masks, tables
 
 N_USERS, N_ITEMS = 9, 10
 EVERYONE = torch.arange(N_USERS)

@@ -9,20 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_freqd import catalogue
-from recbole_freqd.catalogue import FeatureRanker, Ranker
-from recbole_freqd.errors import ConfigError, TeacherError
-from recbole_freqd.teacher.team import (
-    MaskedRanker,
-    ScaledRanker,
-    StandardisedRanker,
-    TeamMember,
-    TeamRanker,
-    rescaled,
-    team_features,
-    team_ranker,
-)
-from tests.oracles import random_interactions
+from recbole_freqd.core import rankers as catalogue
+from recbole_freqd.core.rankers import FeatureRanker, Ranker
+from recbole_freqd.core.errors import ConfigError, TeacherError
+from recbole_freqd.teacher.team import MaskedRanker, ScaledRanker, StandardisedRanker, TeamMember, TeamRanker, rescaled, team_features, team_ranker
+from tests.support.oracles import random_interactions
 
 N_USERS, N_ITEMS = 9, 10
 EVERYONE = torch.arange(N_USERS)

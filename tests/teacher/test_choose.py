@@ -7,21 +7,15 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd import catalogue
-from recbole_freqd.catalogue import FeatureRanker
-from recbole_freqd.errors import ConfigError
-from recbole_freqd.graph import cooccurrence_graph
-from recbole_freqd.teacher.choose import (
-    Candidate,
-    choose,
-    choose_filter,
-    choose_weights,
-    weight_grid,
-)
+from recbole_freqd.core import rankers as catalogue
+from recbole_freqd.core.rankers import FeatureRanker
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.graph.cooccurrence import cooccurrence_graph
+from recbole_freqd.teacher.choose import Candidate, choose, choose_filter, choose_weights, weight_grid
 from recbole_freqd.teacher.filter import filter_mixture, filtered_ranker
 from recbole_freqd.teacher.ranking_metrics import METRICS, metric_named
 from recbole_freqd.teacher.team import StandardisedRanker, TeamMember, TeamRanker
-from tests.test_team import DenseRanker
+from tests.teacher.test_team import DenseRanker
 
 N_USERS, N_ITEMS = 60, 40
 NDCG = metric_named("NDCG@5")
@@ -87,8 +81,8 @@ def test_metrics_are_those_of_recboles_evaluator(name, k, host):
 def test_metrics_of_a_model_are_those_of_recboles_whole_evaluation(built, tiny_config):
     from recbole.trainer import Trainer
 
-    from recbole_freqd.distiller import training_matrix
-    from recbole_freqd.ranking import ModelRanker
+    from recbole_freqd.features.data import training_matrix
+    from recbole_freqd.features.scores import ModelRanker
 
     names = ["NDCG", "Recall", "MRR", "MAP", "Hit", "Precision"]
     keys = {"metrics": names, "topk": [5], "metric_decimal_place": 10}
