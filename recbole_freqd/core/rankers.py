@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
-from recbole_freqd.core.rows import FeatureRows, single_precision
+from recbole_freqd.core.rows import FeatureRows, Features, single_precision
 
 BUDGET_BYTES = 256 * 2**20
 _COPIES = 4  # a model's own intermediate arrays of the size of the scores
@@ -61,6 +61,13 @@ class Ranker:
         """
         return None
 
+    def factors(self) -> Optional[Features]:
+        """User and item features that the scores are the dot products of; None where they are not.
+
+        Also where an item is -inf, which no product is: what :meth:`known_items` leaves out.
+        """
+        return None
+
     def known_items(self) -> torch.Tensor:
         """(n_items,) bool, the items that it can score: not -inf for everybody; never item 0.
 
@@ -88,6 +95,9 @@ class FeatureRanker(Ranker):
 
     def exchanged(self) -> Ranker:
         return FeatureRanker(self.item_emb, self.user_emb)
+
+    def factors(self) -> Features:
+        return self.user_emb, self.item_emb
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
         users = self.user_emb[user_ids].float()
@@ -233,11 +243,16 @@ def candidates(
     if among is not None:
         scores[:, ~among] = -torch.inf
     if exclude is not None:
-        part = exclude[user_ids.cpu().numpy()].tocoo()
-        kept = part.data != 0
-        row, col = (torch.from_numpy(ids[kept]).long() for ids in (part.row, part.col))
-        scores[row.to(scores.device), col.to(scores.device)] = -torch.inf
+        scores[stored_pairs(exclude, user_ids)] = -torch.inf
     return scores
+
+
+def stored_pairs(user_items: sp.csr_array, user_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Places (p,) in user_ids and items (p,) int64 of the non-zero entries of users (b,)."""
+    part = user_items[user_ids.cpu().numpy()].tocoo()
+    kept = part.data != 0
+    row, col = (torch.from_numpy(ids[kept]).long() for ids in (part.row, part.col))
+    return row.to(user_ids.device), col.to(user_ids.device)
 
 
 def _fitting(bytes_each: int) -> int:

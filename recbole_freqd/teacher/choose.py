@@ -1,0 +1,334 @@
+"""``auto``: weights, and side and α of the filter, chosen on validation before any training."""
+
+import itertools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from recbole_freqd.core import rankers as catalogue
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rankers import Ranker, stored_pairs
+from recbole_freqd.teacher.filter import Mixture
+from recbole_freqd.teacher.member import Member, StandardisedRanker, in_order
+from recbole_freqd.teacher.ranking_metrics import Metric
+
+MOST_USERS = 2_000
+ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_FINE_GRID = 5  # members; more of them than this are tried one by one, in pairs and all together
+_OWN_COPIES = 6  # arrays of the size of the scores beside the blocks: the mixture, masks, top lists
+
+logger = logging.getLogger(__name__)
+
+Blocks = Callable[[torch.Tensor, set[int]], list[Optional[torch.Tensor]]]
+"""From users (b,) to blocks of scores (b, n_items), -inf where unknown; those that are not among
+the places asked for may be None."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to teach: a weighted sum of blocks of scores, in which unknown ones count as 0.
+
+    Attributes:
+        label: For tables and the log.
+        value: What is chosen with it: weights by name, or (key, α).
+        coefficients: One per block, not all 0.
+    """
+
+    label: str
+    value: Any
+    coefficients: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and every figure that led to it.
+
+    Attributes:
+        chosen, plain: Labels.
+        value: That of the chosen one.
+        sampled: The metric's mean over the sample by label, of all candidates in their order.
+        on_all: The same over all validation users, of the plain form and the best on the sample.
+        n_sampled, n_users: How many users these are.
+        what: What was chosen, for the log.
+        metric: Its name.
+    """
+
+    chosen: str
+    plain: str
+    value: Any
+    sampled: dict[str, float]
+    on_all: dict[str, float]
+    n_sampled: int
+    n_users: int
+    what: str = ""
+    metric: str = ""
+
+    def __str__(self) -> str:
+        best = max(self.sampled, key=self.sampled.__getitem__)
+        text = (
+            f"{self.what or 'auto'}: {self.chosen}. {self.metric or 'Metric'} on {self.n_sampled} "
+            f"validation users {self.sampled[self.chosen]:.4f}, plain ({self.plain}) "
+            f"{self.sampled[self.plain]:.4f}"
+        )
+        if self.chosen == self.plain and best != self.plain:
+            text += f", best there ({best}) {self.sampled[best]:.4f} but not better on all users"
+        figures = ", ".join(f"{label} {value:.4f}" for label, value in self.on_all.items())
+        return f"{text}; on all {self.n_users}: {figures}. Of {len(self.sampled)} candidates."
+
+
+def choose(
+    blocks_of: Blocks,
+    candidates: Sequence[Candidate],
+    valid: sp.csr_array,
+    metric: Metric,
+    *,
+    device: Any,
+    exclude: Optional[sp.csr_array] = None,
+    seed: int = 0,
+    most_users: int = MOST_USERS,
+    what: str = "",
+    metric_name: str = "",
+) -> Choice:
+    """The best of some ways to teach on a sample of the validation users; the first is plain.
+
+    Another one is taken only if it is better on the sample and, of all validation users, not worse.
+    Of equal ones the first counts. Each block is made once per user and pass.
+
+    Args:
+        blocks_of: Gives the blocks that candidates mix.
+        candidates: At least one; the plain form first.
+        valid: (n_users, n_items) sparse, non-zero for the validation interactions.
+        metric: The larger the better.
+        device: Of the blocks.
+        exclude: (n_users, n_items) sparse, non-zero for the training interactions, masked.
+        seed: Of the sample.
+        most_users: In the sample.
+        what, metric_name: For the log.
+
+    Raises:
+        ConfigError: There is no validation interaction.
+    """
+    users = np.flatnonzero(np.diff(sp.csr_array(valid).indptr))
+    users = users[users > 0]
+    if len(users) == 0:
+        raise ConfigError(
+            "auto: there are no validation interactions to choose on. Give numbers instead of "
+            "auto, or a split with validation data (eval_args)."
+        )
+    sample = users
+    if len(users) > most_users:
+        drawn = np.random.default_rng(seed).choice(users, most_users, replace=False)
+        sample = np.sort(drawn)
+    score = _Scoring(blocks_of, valid, exclude, metric, device)
+    means = score.means(candidates, sample)
+    plain, best = candidates[0], candidates[int(np.argmax(means))]
+    sampled = {candidate.label: mean for candidate, mean in zip(candidates, means)}
+    pair = [plain] if best is plain else [plain, best]
+    whole = [sampled[one.label] for one in pair] if sample is users else score.means(pair, users)
+    on_all = {candidate.label: mean for candidate, mean in zip(pair, whole)}
+    chosen = best if whole[-1] >= whole[0] else plain
+    counts = len(sample), len(users)
+    labels = chosen.label, plain.label
+    choice = Choice(*labels, chosen.value, sampled, on_all, *counts, what, metric_name)
+    logger.info("%s", choice)
+    return choice
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """Means of a metric over users; see :func:`choose`."""
+
+    blocks_of: Blocks
+    valid: sp.csr_array
+    exclude: Optional[sp.csr_array]
+    metric: Metric
+    device: Any
+
+    def means(self, candidates: Sequence[Candidate], users: np.ndarray) -> list[float]:
+        """The metric's mean over users, of each candidate."""
+        needed = {
+            place
+            for candidate in candidates
+            for place, coefficient in enumerate(candidate.coefficients)
+            if coefficient != 0
+        }
+        totals = np.zeros(len(candidates))
+        for ids in self._user_blocks(users, len(needed)):
+            blocks = [_filled(block) for block in self.blocks_of(ids, needed)]
+            positives = torch.zeros(len(ids), self.valid.shape[1], dtype=torch.bool).to(ids.device)
+            positives[stored_pairs(self.valid, ids)] = True
+            seen = None if self.exclude is None else stored_pairs(self.exclude, ids)
+            for place, candidate in enumerate(candidates):
+                scores = _mixed(candidate, blocks)
+                scores[:, 0] = -torch.inf
+                if seen is not None:
+                    scores[seen] = -torch.inf
+                totals[place] += float(self.metric(scores, positives).sum())
+        return (totals / len(users)).tolist()
+
+    def _user_blocks(self, users: np.ndarray, n_blocks: int) -> Iterator[torch.Tensor]:
+        each = 4 * (n_blocks + _OWN_COPIES) * self.valid.shape[1]
+        ids = torch.from_numpy(users).to(self.device, torch.int64)
+        yield from ids.split(max(1, min(catalogue.BUDGET_BYTES // each, 1024)))
+
+
+_Filled = Optional[tuple[torch.Tensor, torch.Tensor]]
+
+
+def _filled(block: Optional[torch.Tensor]) -> _Filled:
+    """A block with 0 where it is -inf, and where that is."""
+    if block is None:
+        return None
+    unknown = block.isneginf()
+    return block.masked_fill(unknown, 0.0), unknown
+
+
+def _mixed(candidate: Candidate, blocks: Sequence[_Filled]) -> torch.Tensor:
+    """(b, n_items), Σ c_p Y_p with 0 for what Y_p does not know; -inf where none knows it."""
+    parts = [
+        (coefficient, *block)
+        for coefficient, block in zip(candidate.coefficients, blocks)
+        if coefficient != 0 and block is not None
+    ]
+    coefficient, scores, unknown = parts[0]
+    total = scores * coefficient
+    for coefficient, scores, missing in parts[1:]:
+        total.add_(scores, alpha=coefficient)
+        unknown = unknown & missing
+    return total.masked_fill_(unknown, -torch.inf)
+
+
+def choose_weights(
+    members: Sequence[Member],
+    valid: sp.csr_array,
+    metric: Metric,
+    *,
+    exclude: Optional[sp.csr_array] = None,
+    **settings: Any,
+) -> Choice:
+    """The weights of a team, from a coarse grid; plain are equal weights.
+
+    Args:
+        members: At least one. A :class:`StandardisedRanker` with this ``exclude`` keeps what is
+            measured here.
+        valid, metric, exclude, settings: See :func:`choose`.
+
+    Returns:
+        The choice; its ``value`` is a dict of the weights by the members' names.
+
+    Raises:
+        ConfigError: No validation interactions, or two members of a name.
+    """
+    rankers, _ = in_order(members, [1.0] * len(members), exclude)
+    names = [ranker.member.name for ranker in rankers]
+    candidates = [_team_of(names, weights) for weights in weight_grid(len(names))]
+
+    def blocks_of(user_ids: torch.Tensor, needed: set[int]) -> list[Optional[torch.Tensor]]:
+        return [
+            _known_block(ranker, user_ids) if place in needed else None
+            for place, ranker in enumerate(rankers)
+        ]
+
+    what, device = "teacher_weights: auto", rankers[0].device
+    return choose(
+        blocks_of, candidates, valid, metric, device=device, exclude=exclude, what=what, **settings
+    )
+
+
+def _known_block(ranker: StandardisedRanker, user_ids: torch.Tensor) -> torch.Tensor:
+    """z of users, -inf for users and items that the member does not know."""
+    scores = ranker.block(user_ids)
+    known = ranker.known_users()[user_ids][:, None] & ranker.known_items()
+    return scores.masked_fill_(~known, -torch.inf)
+
+
+def _team_of(names: Sequence[str], weights: tuple[float, ...]) -> Candidate:
+    present = [f"{weight:.2g} {name}" for name, weight in zip(names, weights) if weight > 0]
+    return Candidate(" + ".join(present), dict(zip(names, weights)), weights)
+
+
+def weight_grid(n_members: int) -> list[tuple[float, ...]]:
+    """Weights that sum to 1: equal ones first, then each member alone, then mixtures.
+
+    Two members in steps of .1; up to five in steps of .2, and of .1 beside a single member; more
+    of them in pairs of .5, .8 and .2.
+
+    Example:
+        >>> len(weight_grid(2)), len(weight_grid(3)), weight_grid(1)
+        (11, 28, [(1.0,)])
+    """
+    plain = tuple([1 / n_members] * n_members)
+    alone = _spread([(10,)], n_members)
+    if n_members == 2:
+        mixed = _simplex(n_members, 1)
+    elif n_members <= _FINE_GRID:
+        mixed = [*_simplex(n_members, 2), *_spread([(9, 1)], n_members)]
+    else:
+        mixed = _spread([(5, 5), (8, 2)], n_members)
+    tenths = [tuple(part / 10 for part in point) for point in (*alone, *mixed)]
+    return list(dict.fromkeys([plain, *tenths]))
+
+
+def _simplex(n_members: int, step: int) -> list[tuple[int, ...]]:
+    """All weights in tenths that are multiples of ``step`` and sum to 10."""
+    steps = itertools.product(range(0, 11, step), repeat=n_members)
+    return [point for point in steps if sum(point) == 10]
+
+
+def _spread(shares: Sequence[tuple[int, ...]], n_members: int) -> list[tuple[int, ...]]:
+    """Each share given to every ordered choice of members, the others getting nothing."""
+    points = []
+    for share in shares:
+        for places in itertools.permutations(range(n_members), len(share)):
+            given = dict(zip(places, share))
+            points.append(tuple(given.get(place, 0) for place in range(n_members)))
+    return points
+
+
+def choose_filter(
+    ranker: Ranker,
+    mixtures: Mapping[Any, Mixture],
+    valid: sp.csr_array,
+    metric: Metric,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    **settings: Any,
+) -> Choice:
+    """How a teacher is filtered; plain is not at all.
+
+    Args:
+        ranker: The teacher or team.
+        mixtures: By key, e.g. the side, what filters its scores: see
+            :func:`recbole_freqd.teacher.filter.filter_mixture`.
+        valid, metric, settings: See :func:`choose`.
+        alphas: α that are tried, each in (0, 1].
+
+    Returns:
+        The choice; its ``value`` is (key, α), or None for the plain form.
+    """
+    keys, size = list(mixtures), 1 + 2 * len(mixtures)
+    candidates = [Candidate("unfiltered", None, _at({0: 1.0}, size))]
+    for place, key in enumerate(keys):
+        for alpha in alphas:
+            parts = {1 + 2 * place: 1 - alpha, 2 + 2 * place: alpha}
+            candidates.append(Candidate(f"{key} {alpha:g}", (key, alpha), _at(parts, size)))
+
+    def blocks_of(user_ids: torch.Tensor, needed: set[int]) -> list[Optional[torch.Tensor]]:
+        scores = ranker.block(user_ids)
+        blocks: list[Optional[torch.Tensor]] = [scores]
+        for place, key in enumerate(keys):
+            wanted = needed & {1 + 2 * place, 2 + 2 * place}
+            blocks += mixtures[key](user_ids, scores) if wanted else (None, None)
+        return blocks
+
+    what, device = "teacher_filter: auto", ranker.device
+    return choose(blocks_of, candidates, valid, metric, device=device, what=what, **settings)
+
+
+def _at(parts: dict[int, float], size: int) -> tuple[float, ...]:
+    return tuple(parts.get(place, 0.0) for place in range(size))

@@ -1,0 +1,94 @@
+"""A ranker whose scores are multiplied by a constant, or known of some items only."""
+
+from typing import Optional, Union
+
+import scipy.sparse as sp
+import torch
+
+from recbole_freqd.core.errors import ConfigError, shown
+from recbole_freqd.core.rankers import FeatureRanker, Ranker
+from recbole_freqd.core.rows import Features
+from recbole_freqd.teacher.member import StandardisedRanker, TeamMember
+
+
+class ScaledRanker(Ranker):
+    """The scores of a ranker times a constant above 0; -inf stays -inf."""
+
+    def __init__(self, ranker: Ranker, factor: float) -> None:
+        self.ranker, self.factor = ranker, factor
+        self.shape, self.device = ranker.shape, ranker.device
+
+    def known_items(self) -> torch.Tensor:
+        return self.ranker.known_items()
+
+    def block(self, user_ids: torch.Tensor) -> torch.Tensor:
+        return self.ranker.block(user_ids).mul_(self.factor)
+
+    def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
+        return self.ranker.at(user_ids, item_ids) * self.factor
+
+    def exchanged(self) -> Optional[Ranker]:
+        exchanged = self.ranker.exchanged()
+        return None if exchanged is None else ScaledRanker(exchanged, self.factor)
+
+    def factors(self) -> Optional[Features]:
+        factors = self.ranker.factors()
+        if factors is None:
+            return None
+        root = self.factor**0.5
+        return factors[0] * root, factors[1] * root
+
+
+class MaskedRanker(Ranker):
+    """Dot products of features; -inf for the items that are not known.
+
+    Args:
+        features: (n_users, d) and (n_items, d).
+        known: (n_items,) bool.
+    """
+
+    def __init__(self, features: Features, known: torch.Tensor) -> None:
+        self.ranker, self.known = FeatureRanker(*features), known
+        self.shape, self.device = self.ranker.shape, self.ranker.device
+
+    def known_items(self) -> torch.Tensor:
+        return self.known.clone()
+
+    def block(self, user_ids: torch.Tensor) -> torch.Tensor:
+        return self.ranker.block(user_ids).masked_fill_(~self.known, -torch.inf)
+
+    def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
+        scores = self.ranker.at(user_ids, item_ids)
+        return scores.masked_fill_(~self.known[item_ids], -torch.inf)
+
+    def exchanged(self) -> Ranker:
+        return self.ranker.exchanged()
+
+    def factors(self) -> Features:
+        return self.ranker.factors()
+
+
+def rescaled(
+    teacher: Union[Ranker, TeamMember], spread: float, *, exclude: Optional[sp.csr_array] = None
+) -> Ranker:
+    """The same scores times the constant that makes the mean spread of the users' scores this one.
+
+    For a single teacher that is not trained by gradient: its scores may be so close together that
+    a softmax over them is flat. They are not centred: no ranking changes.
+
+    Args:
+        teacher: A ranker, or a member where it does not know everything.
+        spread: Above 0.
+        exclude: (n_users, n_items) sparse, pairs whose scores do not count in the spread.
+
+    Returns:
+        The ranker itself where its scores are constant.
+
+    Raises:
+        ConfigError: ``spread`` is not above 0.
+    """
+    if not spread > 0:
+        raise ConfigError(f"spread: got {shown(spread)}; allowed: above 0.")
+    member = teacher if isinstance(teacher, TeamMember) else TeamMember.of("teacher", teacher)
+    own = StandardisedRanker(member, exclude).mean_spread()
+    return member.ranker if own == 0 else ScaledRanker(member.ranker, spread / own)
