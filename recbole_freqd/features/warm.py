@@ -13,7 +13,7 @@ from recbole_freqd.errors import ConfigError
 from recbole_freqd.rows import FeatureRows
 
 TABLES, PROPAGATED = "tables", "propagated"
-EPSILON = 1e-6  # beside the eigenvalues of PᵀP, of which the largest is near 1
+EPSILON = 1e-8  # beside the eigenvalues of PᵀP, of which the largest is near 1
 MOST_STEPS = 200
 _TOLERANCE = 1e-6  # of the gradient, of where it began
 _PROBE = 1e-3  # how far P(2x) may be from 2 P(x)
