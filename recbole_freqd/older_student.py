@@ -22,7 +22,7 @@ from recbole_freqd.rows import Features
 from recbole_freqd.teacher.alignment import align
 from recbole_freqd.teacher.base import holds_class, load_model
 from recbole_freqd.teacher.home import compare_with_record, rebuild
-from recbole_freqd.warm_start import check_warm, start_at
+from recbole_freqd.warm_start import check_warm, feature_width, start_at
 
 _NEIGHBOURS = 10  # of a newcomer, where no teacher knows it
 _LEAST = 1e-3  # of the largest singular value of a map: below it, a direction is not inverted
@@ -128,9 +128,7 @@ def start_from(
     approximation: Optional[Approximation] = None,
 ) -> OlderStart:
     """:func:`warm_start_from`, of an older student that has been read."""
-    with torch.no_grad():
-        one = torch.ones(1, dtype=torch.int64, device=model.device)
-        width = adapter.rows(model).item(one).shape[1]
+    width = feature_width(model, adapter)
     if older.features[1].shape[1] != width:
         raise ConfigError(
             f"warm_start: the older student has {older.features[1].shape[1]} dimensions, this one "
@@ -167,40 +165,55 @@ def older_target(
         approximation: Of what is taught, in the order of the new data.
         neighbours: K of the graph.
     """
-    device = older.features[0].device
-    tables = [_matched(table, rows) for table, rows in zip(older.features, older.rows)]
-    placed = [rows > 0 for rows in older.rows]
-    biases = [None if bias is None else _matched(bias[:, None], rows)
-              for bias, rows in zip(older.biases, older.rows)]  # fmt: skip
-    matched = _counts(placed)
+    tables = _Tables(older)
+    counts = [tables.placed_now()]
     if approximation is not None:
-        moved = map_into(approximation, tables, placed)
-        own = (approximation.user_bias, approximation.item_bias)
-        for side in (0, 1):
-            new = approximation.masks[side] & ~placed[side]
-            mask = torch.from_numpy(new).to(device)
-            tables[side][mask] = moved[side][mask].to(tables[side])
-            if biases[side] is not None and own[side] is not None:
-                biases[side][mask, 0] = own[side].to(device)[mask]
-            placed[side] = placed[side] | new
-    mapped = _counts(placed)
-    for side in (0, 1):
-        graph = cooccurrence_graph(user_items, side=SIDES[side], k=neighbours)
-        some = mean_of_neighbours(graph, placed[side])
-        tables[side] = _spread(tables[side], some)
-        if biases[side] is not None:
-            biases[side] = _spread(biases[side], some)
-        placed[side] = placed[side] | (np.diff(some.indptr) > 0)
-    beside = _counts(placed)
-    sizes = [len(mask) - 1 for mask in placed]
-    steps = list(zip(matched, mapped, beside, sizes))
-    done = OlderStart(
-        matched,
-        *(tuple(s[i + 1] - s[i] for s in steps) for i in range(3)),  # type: ignore[misc]
-    )
-    masks = [torch.from_numpy(mask).to(device) for mask in placed]
-    of_users, of_items = (None if bias is None else bias[:, 0] for bias in biases)
-    return Target(*tables, *masks, of_users, of_items), done
+        tables.place_by_teacher(approximation)
+    counts.append(tables.placed_now())
+    for side, name in enumerate(SIDES):
+        graph = cooccurrence_graph(user_items, side=name, k=neighbours)
+        tables.place_beside(side, graph)
+    counts += [tables.placed_now(), tuple(len(rows) - 1 for rows in older.rows)]
+    steps = [tuple(np.subtract(later, now).tolist()) for now, later in zip(counts, counts[1:])]
+    return tables.target(), OlderStart(counts[0], *steps)
+
+
+class _Tables:
+    """Features and biases of the new users and items, as far as they are placed; else zeros."""
+
+    def __init__(self, older: OlderStudent) -> None:
+        self.emb = [_matched(table, rows) for table, rows in zip(older.features, older.rows)]
+        self.bias = [
+            None if bias is None else _matched(bias[:, None], rows)
+            for bias, rows in zip(older.biases, older.rows)
+        ]
+        self.placed = [rows > 0 for rows in older.rows]
+
+    def placed_now(self) -> tuple[int, int]:
+        return int(self.placed[0].sum()), int(self.placed[1].sum())
+
+    def place_by_teacher(self, found: Approximation) -> None:
+        moved, own_bias = map_into(found, self.emb, self.placed), (found.user_bias, found.item_bias)
+        for side, own in enumerate(own_bias):
+            new = found.masks[side] & ~self.placed[side]
+            mask = torch.from_numpy(new).to(self.emb[side].device)
+            self.emb[side][mask] = moved[side].to(self.emb[side])[mask]
+            bias = self.bias[side]
+            if bias is not None and own is not None:
+                bias[mask, 0] = own.to(bias)[mask]
+            self.placed[side] = self.placed[side] | new
+
+    def place_beside(self, side: int, graph: sp.csr_array) -> None:
+        means = mean_of_neighbours(graph, self.placed[side])
+        self.emb[side] = _plus(self.emb[side], means)
+        bias = self.bias[side]
+        if bias is not None:
+            self.bias[side] = _plus(bias, means)
+        self.placed[side] = self.placed[side] | (np.diff(means.indptr) > 0)
+
+    def target(self) -> Target:
+        masks = (torch.from_numpy(mask).to(self.emb[0].device) for mask in self.placed)
+        return Target(*self.emb, *masks, *(b if b is None else b[:, 0] for b in self.bias))
 
 
 def map_into(
@@ -252,10 +265,6 @@ def _matched(table: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
     return torch.where(index[:, None] > 0, table.index_select(0, index).float(), 0.0)
 
 
-def _spread(table: torch.Tensor, some: sp.csr_array) -> torch.Tensor:
-    """The table plus the sums that ``some`` says, of rows that were zero."""
-    return table + torch.from_numpy(some @ table.cpu().numpy()).to(table)
-
-
-def _counts(masks: list[np.ndarray]) -> tuple[int, int]:
-    return int(masks[0].sum()), int(masks[1].sum())
+def _plus(table: torch.Tensor, sums: sp.csr_array) -> torch.Tensor:
+    """A table and weighted sums of its rows, for rows that were zero."""
+    return table + torch.from_numpy(sums @ table.cpu().numpy()).to(table)

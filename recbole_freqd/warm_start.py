@@ -74,7 +74,7 @@ def warm_start(
         TeacherError: Scores that are NaN or infinite.
     """
     check_warm(model, adapter)
-    width = _width(model, adapter)
+    width = feature_width(model, adapter)
     found = approximate(
         taught, width - adapter.warm_spare, known, biases=adapter.warm_biases, seed=seed
     )
@@ -142,7 +142,7 @@ def _residual(features: Features, target: Target) -> float:
     return (error / size) ** 0.5 if size else 0.0
 
 
-def _width(model: Any, adapter: FeatureAdapter) -> int:
+def feature_width(model: Any, adapter: FeatureAdapter) -> int:
     """Columns of a student's features, which are as many for users as for items."""
     one = torch.ones(1, dtype=torch.int64, device=model.device)
     with undisturbed(model, adapter.caches):

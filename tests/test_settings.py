@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from recbole_freqd import settings
 from recbole_freqd.errors import ConfigError
-from recbole_freqd.settings import Key, method_keys, properties_folder, read_keys, resolve, run_defaults
+from recbole_freqd.settings import (
+    Key,
+    method_keys,
+    properties_folder,
+    read_keys,
+    resolve,
+    run_defaults,
+)
 
 FILES = [
     "recbole.yaml",

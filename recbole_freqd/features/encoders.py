@@ -77,6 +77,7 @@ class LastLayer(FeatureAdapter):
 class CDAEUsers(LastLayer):
     """CDAE: one hidden layer, to which every user adds a row of a table."""
 
+    warm = TABLES
     warm_biases = (False, True)
 
     def __init__(self) -> None:
@@ -85,7 +86,7 @@ class CDAEUsers(LastLayer):
     def warm_by(self, model: nn.Module) -> str:
         if isinstance(model.o_act, nn.ReLU):
             return "with out_activation: relu all scores below 0 are tied"
-        return TABLES
+        return self.warm
 
     def start(self, model: Any, target: Target) -> int:
         """Users (u - c) s, within the range of the activation; items v / s and a bias c·v make up.

@@ -85,6 +85,7 @@ class SimpleXHistory(FeatureAdapter):
 
     student = "user mixed with the history, item; both normalised"
     capacity = ("embedding_size",)
+    warm = TABLES
     warm_spare = 1
 
     def rows(self, model: nn.Module) -> FeatureRows:
@@ -100,7 +101,9 @@ class SimpleXHistory(FeatureAdapter):
     def warm_by(self, model: nn.Module) -> str:
         if model.aggregator == "user_attention":
             return "the attention of aggregator: user_attention mixes the user in once more"
-        return TABLES if model.gamma > 0 else "with gamma: 0 its users have no weights of their own"
+        return (
+            self.warm if model.gamma > 0 else "with gamma: 0 its users have no weights of their own"
+        )
 
     def start(self, model: Any, target: Target) -> int:
         """Cosines that rank as the products do, by one column more.

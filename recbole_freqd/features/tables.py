@@ -82,12 +82,13 @@ class NeuMFTables(FeatureAdapter):
     capacity = ("mf_embedding_size", "mlp_embedding_size")
     note = "exact where `mlp_train: False`"
     pairs_by = "forward"
+    warm = f"{InputTables.warm}; with mlp_train: False they do not"
 
     def exact(self, model: nn.Module) -> bool:
         return not model.mlp_train
 
     def warm_by(self, model: nn.Module) -> str:
-        return TABLES if self.exact(model) else InputTables.warm + " (with mlp_train: False not)"
+        return TABLES if self.exact(model) else self.warm
 
     def start(self, model: Any, target: Target) -> int:
         with torch.no_grad():
