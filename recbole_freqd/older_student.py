@@ -166,7 +166,7 @@ def older_target(
         neighbours: K of the graph.
     """
     tables = _Tables(older)
-    counts = [tables.placed_now()]
+    counts: list[Any] = [tables.placed_now()]
     if approximation is not None:
         tables.place_by_teacher(approximation)
     counts.append(tables.placed_now())

@@ -100,11 +100,11 @@ def check_warm(model: nn.Module, adapter: FeatureAdapter) -> None:
 def target_of(found: Approximation, device: Any) -> Target:
     """An approximation as what a student's features are to be."""
     user_mask, item_mask = (torch.from_numpy(mask).to(device) for mask in found.masks)
-    biases = (
+    of_users, of_items = (
         None if bias is None else bias.to(device) for bias in (found.user_bias, found.item_bias)
     )
-    features = (table.to(device) for table in found.features)
-    return Target(*features, user_mask, item_mask, *biases)
+    user_emb, item_emb = (table.to(device) for table in found.features)
+    return Target(user_emb, item_emb, user_mask, item_mask, of_users, of_items)
 
 
 def start_at(model: Any, adapter: FeatureAdapter, target: Target) -> tuple[int, float]:

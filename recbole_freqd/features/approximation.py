@@ -176,7 +176,7 @@ class _Table:
         """(k, k) at most, R of the QR decomposition, block after block."""
         found = np.zeros((0, self.values.shape[1]))
         for _, block in self.blocks():
-            found = np.linalg.qr(np.concatenate([found, block]), mode="r")
+            found = np.asarray(np.linalg.qr(np.concatenate([found, block]), mode="r"))
         return found
 
     def times(self, matrix: np.ndarray) -> torch.Tensor:
