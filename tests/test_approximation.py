@@ -74,10 +74,10 @@ class OtherScores(Ranker):
         return self.scores[user_ids].clone()
 
 
-@pytest.mark.parametrize("block", [2**16, 7], ids=["in-one-block", "in-blocks"])
+@pytest.mark.parametrize("block", [2**26, 500], ids=["in-one-block", "in-blocks"])
 @pytest.mark.parametrize("biases", BIASES)
 def test_a_product_is_cut_to_its_truncated_svd_biases_apart(biases, block, monkeypatch):
-    monkeypatch.setattr(approximation, "_ROWS_AT_ONCE", block)
+    monkeypatch.setattr(approximation, "_BLOCK_BYTES", block)
     features, counted = tables(), masks(3, 7)
     found = approximate(FeatureRanker(*features), RANK, counted, biases=biases)
     wanted = nearest(dense(features, counted), RANK, biases)
