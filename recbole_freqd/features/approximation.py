@@ -7,12 +7,12 @@ from typing import Any, Optional, Union
 import numpy as np
 import torch
 
-from recbole_freqd.catalogue import FeatureRanker, Ranker, user_blocks
-from recbole_freqd.errors import TeacherError
+from recbole_freqd.core.rankers import FeatureRanker, Ranker, user_blocks
+from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.features.extract import factored_scores
-from recbole_freqd.ranking import ModelRanker
-from recbole_freqd.rows import Features, single_precision
-from recbole_freqd.svd import Scores, low_rank_features
+from recbole_freqd.features.scores import ModelRanker
+from recbole_freqd.core.rows import Features, single_precision
+from recbole_freqd.features.low_rank import Scores, low_rank_features
 
 Masks = tuple[np.ndarray, np.ndarray]
 """(n_users,) and (n_items,) bool: the entities that count; never the padding, row 0."""

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from recbole_freqd.catalogue import user_blocks
-from recbole_freqd.errors import ConfigError
-from recbole_freqd.rows import FeatureRows
+from recbole_freqd.core.rankers import user_blocks
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rows import FeatureRows
 
 TABLES, PROPAGATED = "tables", "propagated"
 EPSILON = 1e-8  # beside the eigenvalues of PᵀP, of which the largest is near 1

@@ -6,13 +6,13 @@ import torch
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.utils import InputType
 
-from recbole_freqd.catalogue import FeatureRanker
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.rankers import FeatureRanker
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.features import ADAPTERS, FeatureAdapter, StudentRanker, adapter_of
 from recbole_freqd.features.approximation import approximate
 from recbole_freqd.features.warm import PROPAGATED, TABLES
-from recbole_freqd.ranking import ModelRanker
-from recbole_freqd.warm_start import check_warm, warm_start
+from recbole_freqd.features.scores import ModelRanker
+from recbole_freqd.trainer.warm_start import check_warm, warm_start
 
 WIDTH = 4
 KEYS = {

@@ -7,15 +7,15 @@ from typing import Any, Optional, Union
 import torch
 from torch import nn
 
-from recbole_freqd.catalogue import Ranker
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.rankers import Ranker
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.features import ADAPTERS, FeatureAdapter
 from recbole_freqd.features.approximation import Approximation, Masks, approximate
 from recbole_freqd.features.check import whole_features
 from recbole_freqd.features.warm import MOST_STEPS, PROPAGATED, TABLES, Target
-from recbole_freqd.ranking import undisturbed
-from recbole_freqd.rows import Features
-from recbole_freqd.svd import Scores
+from recbole_freqd.features.scores import undisturbed
+from recbole_freqd.core.rows import Features
+from recbole_freqd.features.low_rank import Scores
 
 logger = logging.getLogger(__name__)
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from recbole_freqd.config import method_options
+from recbole_freqd.config.complete import method_options
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.settings import method_keys, properties_folder, read_keys, run_defaults
-from recbole_freqd.yaml_files import parse_yaml
-from tests.oracles import random_interactions
+from recbole_freqd.core.schema import method_keys, properties_folder, read_keys, run_defaults
+from recbole_freqd.core.files import parse_yaml
+from tests.support.oracles import random_interactions
 
 SHORT = {"k": 2, "sampled": 2, "top": 5}
 EVERYONE, NONE = torch.arange(1, 9), torch.empty(0, dtype=torch.int64)
@@ -64,7 +64,7 @@ def test_its_search_space_is_that_of_rce_kd():
 def test_a_weight_of_zero_is_allowed_and_leaves_the_student_alone(
     tiny_config, teacher_recipe, caplog
 ):
-    from recbole_freqd import runs
+    from recbole_freqd.jobs import run as runs
 
     with caplog.at_level("WARNING", "recbole_freqd"):
         config = tiny_config(trainer="freqrank", teacher=teacher_recipe, freqrank_beta=0)

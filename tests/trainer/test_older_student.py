@@ -5,19 +5,13 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.catalogue import FeatureRanker
-from recbole_freqd.distiller import training_matrix
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.core.rankers import FeatureRanker
+from recbole_freqd.features.data import training_matrix
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.features import StudentRanker, adapter_of, extract_features
 from recbole_freqd.features.approximation import Approximation, approximate
-from recbole_freqd.identity import tokens
-from recbole_freqd.older_student import (
-    OlderStudent,
-    map_into,
-    mean_of_neighbours,
-    older_target,
-    warm_start_from,
-)
+from recbole_freqd.features.data import tokens
+from recbole_freqd.trainer.older_student import OlderStudent, map_into, mean_of_neighbours, older_target, warm_start_from
 
 WIDTH = 3
 

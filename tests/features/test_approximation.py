@@ -6,11 +6,11 @@ import scipy.sparse as sp
 import torch
 
 import recbole_freqd.features.approximation as approximation
-from recbole_freqd.catalogue import FeatureRanker, Ranker
-from recbole_freqd.errors import TeacherError
+from recbole_freqd.core.rankers import FeatureRanker, Ranker
+from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.features.approximation import RankerScores, approximate
-from recbole_freqd.rows import empty_rows
-from recbole_freqd.svd import FactoredScores
+from recbole_freqd.core.rows import empty_rows
+from recbole_freqd.features.low_rank import FactoredScores
 
 N_USERS, N_ITEMS, RANK = 40, 50, 4
 BIASES = [(False, False), (True, False), (False, True), (True, True)]

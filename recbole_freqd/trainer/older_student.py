@@ -8,21 +8,21 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.checkpoint import load_checkpoint
-from recbole_freqd.config import adopt_world
-from recbole_freqd.errors import ConfigError
+from recbole_freqd.checkpoint.loading import load_checkpoint
+from recbole_freqd.config.make import adopt_world
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.features import FeatureAdapter, extract_features
 from recbole_freqd.features.approximation import Approximation
 from recbole_freqd.features.base import Biases
 from recbole_freqd.features.warm import Target
-from recbole_freqd.graph import SIDES, cooccurrence_graph
-from recbole_freqd.identity import data_fingerprint, read_fingerprint, same_data
-from recbole_freqd.model_classes import check_model_name
-from recbole_freqd.rows import Features
+from recbole_freqd.graph.cooccurrence import SIDES, cooccurrence_graph
+from recbole_freqd.config.identity import data_fingerprint, read_fingerprint, same_data
+from recbole_freqd.config.models import check_model_name
+from recbole_freqd.core.rows import Features
 from recbole_freqd.teacher.alignment import align
-from recbole_freqd.teacher.base import holds_class, load_model
-from recbole_freqd.teacher.home import compare_with_record, rebuild
-from recbole_freqd.warm_start import check_warm, feature_width, start_at
+from recbole_freqd.teacher.restore import holds_class, load_model
+from recbole_freqd.teacher.restore import compare_with_record, rebuild
+from recbole_freqd.trainer.warm_start import check_warm, feature_width, start_at
 
 _NEIGHBOURS = 10  # of a newcomer, where no teacher knows it
 _LEAST = 1e-3  # of the largest singular value of a map: below it, a direction is not inverted
