@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from recbole_freqd.core.schema import Key, properties_folder, read_keys
+from recbole_freqd.core.schema import Key, properties_folder, read_keys, run_defaults
 from recbole_freqd.losses import LOSSES
 
 PAGE = Path(__file__).resolve().parent / "config.md"
@@ -86,7 +86,7 @@ def page() -> str:
     for name in names:
         file = f"trainer/{name}.yaml"
         parts += [f"\n### {name}\n\n", first_comment(file).removeprefix(f"{name}: ")]
-        parts += ["\n\n", table(read_keys(file).values())]
+        parts += ["\n\n", table(read_keys(file).values()), of_the_run(name)]
     parts += ["\n## Search spaces\n", SPACES, "\n", spaces(names), GRIDS, "\n", grids()]
     parts += ["\n## The main job\n", QUICK_START, "\n", main_job()]
     parts += ["\n## Keys of RecBole\n", RECBOLE, "\n", table(read_keys("recbole.yaml").values())]
@@ -97,6 +97,12 @@ def table(keys: Iterable[Key]) -> str:
     """Keys as rows: name, default, what is allowed, meaning."""
     rows = ((f"`{key.name}`", code(key.default), key.allowed, key.meaning) for key in keys)
     return as_rows(("key", "default", "allowed", "meaning"), rows)
+
+
+def of_the_run(name: str) -> str:
+    """The keys of a run that a trainer sets where the user says nothing."""
+    rows = [(f"`{key}`", code(value)) for key, value in run_defaults(name).items()]
+    return "\n" + as_rows(("key of the run", "with this trainer"), rows) if rows else ""
 
 
 def spaces(names: list[str]) -> str:

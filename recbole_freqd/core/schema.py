@@ -3,7 +3,8 @@
 A line is ``key: value  # (type, range) meaning``. Types are ``int``, ``float``, ``bool``, ``str``,
 ``null``, ``dict``, ``list``, ``list of float`` (or ``int``, or ``str``), or a word that stands for
 itself (``linear or quadratic``); the range of a number is an interval (``[0, 1)``) or a bound
-(``>= 1``) and may be absent.
+(``>= 1``) and may be absent. A line of the type ``default`` in a method's file is no key of that
+method: it says what a key of the run is, with this trainer, where the user says nothing.
 """
 
 import difflib
@@ -20,6 +21,7 @@ from recbole_freqd.core.files import parse_yaml
 
 _LINE = re.compile(r"^(?P<key>\w+):\s*(?P<value>.*?)\s*#\s*\((?P<spec>.*?)\)\s+(?P<meaning>.+)$")
 _INTERVAL = re.compile(r"^([\[(])\s*([-\d.]+)\s*,\s*([-\d.]+)\s*([\])])$")
+_OF_THE_RUN = ("default",)
 _BOUND = re.compile(r"^(>=|>)\s*([-\d.]+)$")
 
 
@@ -137,12 +139,20 @@ def _read_as_list(kind: str, value: Any) -> tuple[bool, Any]:
 def read_keys(file: str) -> dict[str, Key]:
     """The keys of one file of ``properties/``, by name, in the order of the file.
 
+    Those of lines marked ``(default)`` are not among them: see :func:`run_defaults`.
+
     Args:
         file: Path below ``properties/``, e.g. ``"trainer/FreqD.yaml"``, or an absolute one.
 
     Raises:
         ConfigError: The file is missing, or a line is not of the documented form.
     """
+    return {name: key for name, key in _read_lines(file).items() if key.types != _OF_THE_RUN}
+
+
+@cache
+def _read_lines(file: str) -> dict[str, Key]:
+    """Every line of one file of ``properties/``, whatever it is marked as."""
     path = properties_folder() / file
     if not path.is_file():
         raise ConfigError(f"{_shown(file)} does not exist.")
@@ -187,6 +197,19 @@ def own_method(method: str, file: Union[str, Path]) -> None:
 def method_keys(method: str) -> dict[str, Key]:
     """The keys of a distillation method (``properties/trainer/<method>.yaml``), by full name."""
     return read_keys(_OWN_FILES.get(method, f"trainer/{method}.yaml"))
+
+
+def run_defaults(method: str) -> dict[str, Any]:
+    """What keys of the run are with a trainer where the user says nothing, by full name.
+
+    Example:
+        >>> run_defaults("FreqRank")
+        {'teacher_filter': 'auto', 'warm_start': 'teacher'}
+        >>> run_defaults("RCE-KD")
+        {}
+    """
+    lines = _read_lines(_OWN_FILES.get(method, f"trainer/{method}.yaml"))
+    return {name: key.default for name, key in lines.items() if key.types == _OF_THE_RUN}
 
 
 def resolve(method: str, prefix: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from recbole_freqd.core.registry import Registry
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.features.low_rank import Scores
 from recbole_freqd.features.scores import ModelRanker, ScoredUsers
+from recbole_freqd.features.warm import PROPAGATED, Target, fill_rows, start_propagated, tables_of
 
 Biases = tuple[Optional[torch.Tensor], Optional[torch.Tensor]]
 
@@ -37,6 +38,12 @@ class FeatureAdapter:
         pairs_by: Where it is not ``exact``, how scores of chosen pairs are had: ``"predict"``;
             ``"forward"``, what ``predict`` puts a sigmoid on; ``"rows"``, out of the scores of all
             items (of a model that makes these anyway).
+        warm: How a student's weights can be set so that its features are given ones: ``"tables"``,
+            they are rows of tables; ``"propagated"``, they are a fixed linear function of tables;
+            anything else is the reason why not, in words that follow "cannot start warm: ".
+        warm_biases: Whether it has a bias of its own for each user, for each item, that can begin
+            as a given one.
+        warm_spare: Columns of its features that it needs for itself when it is started.
     """
 
     student: Optional[str] = None
@@ -49,6 +56,9 @@ class FeatureAdapter:
     note: str = ""
     shared_forward: Optional[str] = None
     pairs_by: str = "predict"
+    warm: str = "its adapter does not say which of its weights its features are made of"
+    warm_biases: tuple[bool, bool] = (False, False)
+    warm_spare: int = 0
 
     def exact(self, model: nn.Module) -> bool:
         """Whether dot products of the features, plus biases, rank as the model does."""
@@ -73,6 +83,26 @@ class FeatureAdapter:
     def ranker(self, model: nn.Module) -> Ranker:
         """What a model that is not ``exact`` ranks by."""
         return ModelRanker(model, self.caches, self.pairs_by)
+
+    def warm_by(self, model: nn.Module) -> str:
+        """``warm``, as the keys of this model have it."""
+        return self.warm
+
+    def start(self, model: Any, target: Target) -> int:
+        """Sets the weights so that the features are the target; inside ``undisturbed``.
+
+        Returns:
+            The steps that an iterative solution took; 0 where weights are just assigned.
+
+        Raises:
+            ConfigError: The features are not what ``warm`` says.
+        """
+        if self.warm_by(model) == PROPAGATED:
+            return start_propagated(model, lambda: self.rows(model), target)
+        user_table, item_table = tables_of(model)
+        fill_rows(user_table, target.user_emb, target.user_mask)
+        fill_rows(item_table, target.item_emb, target.item_mask)
+        return 0
 
     def check(self, model: nn.Module) -> None:
         """Raises ConfigError where RecBole would fail later with these keys and data."""

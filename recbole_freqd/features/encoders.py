@@ -8,9 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rankers import user_blocks
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import ADAPTERS, Biases, FeatureAdapter, adapts
 from recbole_freqd.features.scores import score_users
+from recbole_freqd.features.warm import TABLES, Target, fill_bias, fill_rows
 
 
 class _Enough(Exception):
@@ -31,6 +33,7 @@ class LastLayer(FeatureAdapter):
     """
 
     student = "input of the last layer for the user, that layer's weights for the item"
+    warm = "a user is what a network makes of the interactions, not a row of a table"
 
     def __init__(self, part: str, *capacity: str) -> None:
         self.part, self.capacity = part, capacity
@@ -70,7 +73,56 @@ class LastLayer(FeatureAdapter):
         return read[-1]
 
 
-ADAPTERS.register("CDAE")(LastLayer("out_layer", "embedding_size"))
+@adapts("CDAE")
+class CDAEUsers(LastLayer):
+    """CDAE: one hidden layer, to which every user adds a row of a table."""
+
+    warm = TABLES
+    warm_biases = (False, True)
+
+    def __init__(self) -> None:
+        super().__init__("out_layer", "embedding_size")
+
+    def warm_by(self, model: nn.Module) -> str:
+        if isinstance(model.o_act, nn.ReLU):
+            return "with out_activation: relu all scores below 0 are tied"
+        return self.warm
+
+    def start(self, model: Any, target: Target) -> int:
+        """Users (u - c) s, within the range of the activation; items v / s and a bias c·v make up.
+
+        The user's row is what that takes before the activation, less what the history adds.
+        """
+        wanted, shift, scale = _within(model.h_act, target.user_emb, target.user_mask)
+        items = target.item_emb / scale
+        fill_rows(model.out_layer.weight, items, target.item_mask)
+        bias = target.item_emb @ shift
+        if target.item_bias is not None:
+            bias = bias + target.item_bias
+        fill_bias(model.out_layer.bias, bias, target.item_mask)
+        width = wanted.shape[1]
+        for ids in user_blocks(model.n_users, model.n_items, model.device):
+            wanted[ids] -= model.h_item(model.get_rating_matrix(ids))[:, :width]
+        fill_rows(model.h_user.weight, wanted, target.user_mask)
+        return 0
+
+
+def _within(
+    activation: nn.Module, users: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What an activation turns into (u - c) s, and c and s (d,), so that no unit is saturated."""
+    low, high = users[mask].amin(dim=0), users[mask].amax(dim=0)
+    span = torch.where(high > low, high - low, 1.0)
+    if isinstance(activation, nn.ReLU):
+        shift, scale = low - 0.1 * span, torch.ones_like(span)
+        return (users - shift) * scale, shift, scale
+    if isinstance(activation, nn.Tanh):  # from -.8 to .8
+        shift, scale = (low + high) / 2, 1.6 / span
+        return ((users - shift) * scale).clamp(-0.9, 0.9).atanh(), shift, scale
+    shift, scale = low - 0.125 * span, 0.8 / span  # a sigmoid, from .1 to .9
+    return ((users - shift) * scale).clamp(0.05, 0.95).logit(), shift, scale
+
+
 ADAPTERS.register("MultiDAE")(LastLayer("decoder", "mlp_hidden_size"))
 ADAPTERS.register("MultiVAE")(LastLayer("decoder", "mlp_hidden_size"))
 
@@ -134,6 +186,7 @@ class MacridVAEFacets(FeatureAdapter):
     """MacridVAE: the user's facets side by side, and the normalised item; log Σ_k is no product."""
 
     student = "means of the user's facets side by side, normalised `item_embedding`"
+    warm = LastLayer.warm
     capacity = ("embedding_size", "kfac")
     random_in_eval = True  # its gumbel noise is drawn and then multiplied by zero
     pairs_by = "rows"

@@ -168,6 +168,18 @@ def _scores(model: Any, adapter: FeatureAdapter, progress: bool) -> Scores:
     return scores
 
 
+def factored_scores(model: Any) -> Optional[FactoredScores]:
+    """The scores of a model as a product of matrices, or None where it has no such factors."""
+    adapter = adapter_of(model)
+    if adapter.exact(model):
+        return None
+    with undisturbed(model, adapter.caches):
+        if not isinstance(adapter.scores(model, False), FactoredScores):
+            return None
+        scores = _scores(model, adapter, False)
+    return scores if isinstance(scores, FactoredScores) else None
+
+
 def _check_finite(model: Any, features: Features) -> None:
     """Raises where features are not numbers; a teacher is never silently wrong."""
     for side, values in zip(("user", "item"), features):

@@ -24,6 +24,10 @@ class OwnMethod(FeatureAdapter):
     """
 
     student = "what its `user_item_features()` returns"
+    warm = (
+        "user_item_features() does not say which weights they are made of; register an adapter "
+        "that does"
+    )
 
     def rows(self, model: Any) -> FeatureRows:
         returned = model.user_item_features()

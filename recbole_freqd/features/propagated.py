@@ -7,23 +7,34 @@ from torch import nn
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import FeatureAdapter, adapts
+from recbole_freqd.features.warm import PROPAGATED
 
 
-@adapts("LightGCN", "DGCF")
+@adapts("LightGCN")
 class PropagatedEmbeddings(FeatureAdapter):
-    """``forward()`` returns the propagated users and items: LightGCN, DGCF."""
+    """``forward()`` returns the propagated users and items: LightGCN."""
 
     student = "propagated embeddings, those the loss is computed from"
     capacity: tuple[str, ...] = ("embedding_size",)
     shared_forward = "forward"
+    warm = PROPAGATED
 
     def rows(self, model: nn.Module) -> FeatureRows:
         return FeatureRows.of_tables(*model.forward()[:2])
 
 
+@adapts("DGCF")
+class DGCFEmbeddings(PropagatedEmbeddings):
+    """DGCF: the same, over graphs that it makes of the embeddings themselves."""
+
+    warm = "its graphs follow from its embeddings, so its features are not linear in them"
+
+
 @adapts("NGCF")
 class NGCFEmbeddings(PropagatedEmbeddings):
     """NGCF: its layers side by side."""
+
+    warm = "its layers pass a LeakyReLU and are normalised, so its features are not linear"
 
     capacity = ("embedding_size", "hidden_size_list")
     note = "features are the layers side by side"
@@ -32,6 +43,8 @@ class NGCFEmbeddings(PropagatedEmbeddings):
 @adapts("SpectralCF")
 class SpectralCFEmbeddings(PropagatedEmbeddings):
     """SpectralCF: its layers side by side."""
+
+    warm = "its layers are sigmoids, so its features are not linear in its tables"
 
     capacity = ("embedding_size", "n_layers")
     note = "features are the layers side by side"
@@ -69,6 +82,7 @@ class GCMCEmbeddings(PropagatedEmbeddings):
     """GCMC: Σ_b w_b u Q_b v of its encoder's u and v, so Σ_b w_b Q_b goes to the users."""
 
     student = "encoder output (users times the decoder's matrix)"
+    warm = "its features are what an encoder with a ReLU makes of the graph"
     shared_forward = "GcEncoder"
 
     def rows(self, model: nn.Module) -> FeatureRows:

@@ -1,10 +1,13 @@
 """Models whose features are rows of embedding tables."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import Biases, FeatureAdapter, adapts
+from recbole_freqd.features.warm import TABLES, Target, fill_rows
 
 
 @adapts("BPR")
@@ -13,6 +16,7 @@ class EmbeddingTables(FeatureAdapter):
 
     student = "`user_embedding`, `item_embedding`"
     capacity: tuple[str, ...] = ("embedding_size",)
+    warm = TABLES
 
     def rows(self, model: nn.Module) -> FeatureRows:
         tables = model.user_embedding.weight, model.item_embedding.weight
@@ -38,9 +42,16 @@ class ENMFTables(EmbeddingTables):
             lambda ids: model.item_embedding.weight.index_select(0, ids),
         )
 
+    def start(self, model: Any, target: Target) -> int:
+        with torch.no_grad():
+            model.H_i.weight.fill_(1)  # dividing by an h near 0 would make rows of any size
+        return super().start(model, target)
+
 
 class InputTables(EmbeddingTables):
     """Tables that a network turns into the score: a representation, not factors of the score."""
+
+    warm = "its tables go through a network before they are a score"
 
     def exact(self, model: nn.Module) -> bool:
         return False
@@ -71,9 +82,21 @@ class NeuMFTables(FeatureAdapter):
     capacity = ("mf_embedding_size", "mlp_embedding_size")
     note = "exact where `mlp_train: False`"
     pairs_by = "forward"
+    warm = f"{InputTables.warm}; with mlp_train: False they do not"
 
     def exact(self, model: nn.Module) -> bool:
         return not model.mlp_train
+
+    def warm_by(self, model: nn.Module) -> str:
+        return TABLES if self.exact(model) else self.warm
+
+    def start(self, model: Any, target: Target) -> int:
+        with torch.no_grad():
+            model.predict_layer.weight.fill_(1)
+            model.predict_layer.bias.zero_()
+        fill_rows(model.user_mf_embedding.weight, target.user_emb, target.user_mask)
+        fill_rows(model.item_mf_embedding.weight, target.item_emb, target.item_mask)
+        return 0
 
     def rows(self, model: nn.Module) -> FeatureRows:
         return FeatureRows(

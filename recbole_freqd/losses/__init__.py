@@ -8,6 +8,7 @@ from recbole_freqd.losses.dcd import DCDLoss
 from recbole_freqd.losses.de import DELoss
 from recbole_freqd.losses.fitnet import FitNetLoss, VkDLoss
 from recbole_freqd.losses.freqd import FDLoss, FreqDLoss
+from recbole_freqd.losses.freqrank import FreqRankLoss
 from recbole_freqd.losses.hetcomp import HetCompLoss
 from recbole_freqd.losses.kd import KDLoss
 from recbole_freqd.losses.rcekd import RCEKDLoss
@@ -26,6 +27,7 @@ __all__ = [
     "FTDLoss",
     "FitNetLoss",
     "FreqDLoss",
+    "FreqRankLoss",
     "HTDLoss",
     "HetCompLoss",
     "KDLoss",

@@ -47,7 +47,7 @@ def filtered_ranker(
 
     Args:
         ranker: What is filtered.
-        graph: Â of the side, (n, n), as :func:`recbole_freqd.graph.cooccurrence.cooccurrence_graph` returns it.
+        graph: Â of the side, (n, n), as :func:`recbole_freqd.graph.cosine_graph` returns it.
         side: ``"user"`` or ``"item"``.
         alpha: α ≥ 0; 0 gives ``ranker`` itself.
         centre: Whether each user's mean over the known items is taken away first.

@@ -24,6 +24,7 @@ SHORT_LISTS = {
     "DCD": {"k": 2, "top": 6},
     "HetComp": {"k": 4, "positives": 2, "teacher_trajectory": earlier_teachers(2)},
     "RCE-KD": {"k": 2, "sampled": 2, "top": 5},
+    "FreqRank": {"k": 2, "sampled": 2, "top": 5},
 }
 WITHOUT_CHANCE = {"HetComp", "FTD", "KD"}  # losses that draw nothing
 

@@ -1,0 +1,74 @@
+"""FreqRank: RCE-KD's loss under a name of its own, with defaults for what stands around it."""
+
+import pytest
+import torch
+
+from recbole_freqd.config.complete import method_options
+from recbole_freqd.core.files import parse_yaml
+from recbole_freqd.core.schema import method_keys, properties_folder, read_keys, run_defaults
+from recbole_freqd.losses import LOSSES
+from tests.support.oracles import random_interactions
+
+SHORT = {"k": 2, "sampled": 2, "top": 5}
+EVERYONE, NONE = torch.arange(1, 9), torch.empty(0, dtype=torch.int64)
+
+
+def tables(seed, width, grad=False):
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(n, width, generator=generator).requires_grad_(grad) for n in (9, 10))
+
+
+@pytest.mark.parametrize("options", [{}, {"tau": 2.0, "gamma": 0.5, "cap": None}])
+def test_its_value_and_gradients_are_those_of_rce_kd_bit_for_bit(options):
+    values, gradients = [], []
+    for name in ("RCE-KD", "FreqRank"):
+        student = tables(2, 3, grad=True)
+        loss = LOSSES.get(name)(
+            random_interactions(5), (3, 3), tables(1, 5), seed=4, **SHORT, **options
+        )
+        for epoch in range(2):
+            loss.start_epoch(epoch)
+            values.append(loss(student, EVERYONE, NONE, None))
+            values[-1].backward()
+        gradients.append([table.grad for table in student])
+    assert values[:2] == values[2:] and values[0] > 0
+    assert all(torch.equal(one, other) for one, other in zip(*gradients))
+
+
+def test_its_keys_are_those_of_rce_kd_under_a_prefix_of_its_own():
+    ours, theirs = method_keys("FreqRank"), method_keys("RCE-KD")
+    assert list(ours) == [key.replace("rcekd_", "freqrank_") for key in theirs]
+    for own, other in zip(ours.values(), theirs.values()):
+        assert (own.types, own.range) == (other.types, other.range)
+        if not own.name.endswith("_beta"):
+            assert own.default == other.default
+
+
+def test_the_two_marked_lines_are_no_keys_of_the_method_and_no_other_method_has_any():
+    assert run_defaults("FreqRank") == {"teacher_filter": "auto", "warm_start": "teacher"}
+    for name in LOSSES.names():
+        prefix = LOSSES.get(name).prefix
+        assert all(key.startswith(f"{prefix}_") for key in method_keys(name))
+        assert name == "FreqRank" or run_defaults(name) == {}
+
+
+def test_its_search_space_is_that_of_rce_kd():
+    ours, theirs = (
+        parse_yaml((properties_folder() / "search" / f"{name}.yaml").read_text(encoding="utf-8"))
+        for name in ("FreqRank", "RCE-KD")
+    )
+    assert {key.replace("freqrank_", "rcekd_"): line for key, line in ours.items()} == theirs
+    assert set(ours) <= set(read_keys("trainer/FreqRank.yaml"))
+
+
+def test_a_weight_of_zero_is_allowed_and_leaves_the_student_alone(
+    tiny_config, teacher_recipe, caplog
+):
+    from recbole_freqd.jobs import run as runs
+
+    with caplog.at_level("WARNING", "recbole_freqd"):
+        config = tiny_config(trainer="freqrank", teacher=teacher_recipe, freqrank_beta=0)
+        run = runs.run(config, test=False)
+    assert method_options(config, "FreqRank")["beta"] == 0
+    assert run.trainer.methods == ["FreqRank"] and len(run.trainer.distiller.losses) == 0
+    assert "FreqRank has weight 0" in caplog.text
