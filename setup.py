@@ -46,7 +46,7 @@ INSTALL_REQUIRES = [
     "torch>=2.0",
     "numpy>=1.26,<2.5",
     "scipy>=1.12,<1.18",
-    "pandas>=2.0,<3",
+    "pandas>=2.0,<4",
     "sparse_dot_topn>=1.1",
     "filelock>=3.8",
     "pyyaml",

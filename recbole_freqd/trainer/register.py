@@ -21,6 +21,9 @@ def register() -> None:
     and that strings of ``config_dict``, of the command line and of HyperTuning's files are read as
     literals, where RecBole runs them as code: ``"1/10"`` stays a string.
 
+    A trainer that was made another way than by RecBole's ``get_trainer`` refuses to train what
+    names a trainer of ours, whenever it was made; it can still evaluate.
+
     RecBole's ``run`` with ``nproc`` starts processes that are registered too: for configs that name
     a trainer on GPUs or, where there is none, on the CPU.
 
@@ -43,6 +46,7 @@ def register() -> None:
     compat.install_shims()
     _hook_config()
     _hook_get_trainer()
+    _hook_training()
     _hook_get_model()
     _hook_launch()
     _registered = True
@@ -148,6 +152,13 @@ def _hook_get_trainer() -> None:
 
     for module in (recbole.utils.utils, recbole.utils, recbole.quick_start.quick_start):
         _hooks.set(module, "get_trainer", get_trainer)
+
+
+def _hook_training() -> None:
+    """Trainers that were not made by get_trainer do not train alone what names a teacher."""
+    from recbole_freqd.trainer.guard import guard_trainers
+
+    guard_trainers(_hooks)
 
 
 def _hook_get_model() -> None:
