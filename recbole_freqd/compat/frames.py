@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from recbole_freqd.compat.patches import Overlay, Patches
@@ -40,7 +41,7 @@ def apply_fill(patches: Patches) -> None:
     def _fill_nan(self: Any) -> None:
         for name in self.feat_name_list:
             _fill_columns(getattr(self, name), self.field2type)
-        fill(self)  # sequences, whose columns it assigns
+        _without_the_warning(fill)(self)  # sequences, whose columns it assigns
 
     @functools.wraps(pandas.read_csv)
     def read_csv(*args: Any, **kwargs: Any) -> Any:
@@ -52,6 +53,20 @@ def apply_fill(patches: Patches) -> None:
 
     patches.set(dataset.Dataset, "_fill_nan", _fill_nan)
     patches.set(dataset, "pd", Overlay(pandas, read_csv=read_csv))
+    load = _without_the_warning(dataset.Dataset._load_feat)
+    patches.set(dataset.Dataset, "_load_feat", load)
+
+
+def _without_the_warning(method: Callable[..., Any]) -> Callable[..., Any]:
+    """pandas warns of filling in place, which finds nothing to fill any more."""
+
+    @functools.wraps(method)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"\s*A value is .* set on a copy of a DataFrame")
+            return method(*args, **kwargs)
+
+    return quiet
 
 
 def _fill_columns(frame: Any, types: dict[str, Any]) -> None:

@@ -176,6 +176,16 @@ def test_by_itself_recbole_leaves_missing_tokens_unfilled_under_copy_on_write(mo
     assert frame["age"].tolist() == [1, 0]
 
 
+def test_pandas_does_not_warn_of_what_recbole_would_fill_and_does_warn_of_others(read):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", r"\s*A value is .* set on a copy")
+        read(files=ALL)
+    with pandas_in(MODES[-1]), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(Warning, match="set on a copy"):
+            pd.DataFrame({"age": [1.0, None]})["age"].fillna(0, inplace=True)
+
+
 def test_the_length_of_a_column_is_asked_for_since_pandas_3(host):
     host.unregister()
     assert frames.agg_is_of_the_column() == (PANDAS >= 3)
