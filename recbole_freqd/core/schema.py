@@ -14,11 +14,23 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Literal, Optional, Union, cast
 
 from recbole_freqd.core.errors import ConfigError, did_you_mean, short_repr
 from recbole_freqd.core.files import parse_yaml
 
+_PYTHON: dict[str, Any] = {
+    "null": None,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "str": str,
+    "dict": dict[str, Any],
+    "list": list[Any],
+    "list of float": list[float],
+    "list of int": list[int],
+    "list of str": list[str],
+}
 _LINE = re.compile(r"^(?P<key>\w+):\s*(?P<value>.*?)\s*#\s*\((?P<spec>.*?)\)\s+(?P<meaning>.+)$")
 _INTERVAL = re.compile(r"^([\[(])\s*([-\d.]+)\s*,\s*([-\d.]+)\s*([\])])$")
 _OF_THE_RUN = ("default",)
@@ -60,6 +72,15 @@ class Key:
         if not self.range:
             return words
         return f"{words} in {self.range}" if self.range[0] in "[(" else f"{words} {self.range}"
+
+    @property
+    def annotation(self) -> Any:
+        """The types in Python's words, e.g. ``Optional[int]`` or ``Literal['mlp', 'linear']``."""
+        words = tuple(kind for kind in self.types if kind not in _PYTHON)
+        kinds = [_PYTHON[kind] for kind in self.types if kind in _PYTHON]
+        if words:
+            kinds.insert(0, cast(Any, Literal)[words])
+        return cast(Any, Union)[tuple(kinds)]
 
     def check(self, value: Any) -> Any:
         """Returns ``value`` if it is allowed (an int where a float is due becomes one).

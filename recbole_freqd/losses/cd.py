@@ -1,14 +1,30 @@
 """CD: collaborative distillation."""
 
+from typing import Literal
+
 import scipy.sparse as sp
 import torch
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker, top_blocks, user_blocks
-from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.draws import FreeItems, RankDraws, distinct_below
 from recbole_freqd.losses.over_scores import RowwiseResponseLoss
+from recbole_freqd.losses.registration import LOSSES
+
+
+class CDOptions(SharedOptions, total=False):
+    """What :class:`CDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    guide: Literal["student", "teacher", "random"]
+    depth: int
+    flatness: float
+    samples: int
+    temperature: float
+    shift: float
 
 
 @LOSSES.register("CD")
@@ -53,6 +69,15 @@ class CDLoss(RowwiseResponseLoss):
     prefix = "cd"
     drawn_ids: torch.Tensor
     labels: torch.Tensor
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[CDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         count = min(self.options["samples"], user_items.shape[1] - 1)

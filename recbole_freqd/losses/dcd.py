@@ -7,12 +7,14 @@ from typing import Any, Optional, Union
 import scipy.sparse as sp
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker, candidates, top_items, user_blocks
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows
-from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.draws import weighted_draw
+from recbole_freqd.losses.registration import LOSSES
 from recbole_freqd.losses.rrd import RelaxedRankingLoss, relaxed_loss
 
 logger = logging.getLogger(__name__)
@@ -94,6 +96,16 @@ class Corrections(nn.Module):
         return top.gather(1, places).masked_fill(~there, 0)
 
 
+class DCDOptions(SharedOptions, total=False):
+    """What :class:`DCDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    k: int
+    top: int
+    temperature: float
+    item_side: bool
+
+
 @LOSSES.register("DCD")
 class DCDLoss(RelaxedRankingLoss):
     """Dual correction distillation: what the student ranks too low before what it ranks too high.
@@ -147,6 +159,15 @@ class DCDLoss(RelaxedRankingLoss):
 
     method = "DCD"
     prefix = "dcd"
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[DCDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def prepare(self) -> None:
         self.of_user_side = self._corrections(

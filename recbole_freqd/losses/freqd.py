@@ -3,12 +3,13 @@
 import logging
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, Callable, Optional, Union, cast
+from typing import Any, Callable, Literal, Optional, Union, cast
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import Ranker
@@ -17,7 +18,7 @@ from recbole_freqd.filters import GraphFilter, PolynomialFilter, graph_filter
 from recbole_freqd.graph.adjacency import EntityGraph
 from recbole_freqd.graph.cooccurrence import SIDES, cooccurrence_graph
 from recbole_freqd.graph.watch import BandWatch
-from recbole_freqd.losses.base import LOSSES, DistillationLoss
+from recbole_freqd.losses.base import DistillationLoss, SharedOptions
 from recbole_freqd.losses.distances import (
     mean_over_batch,
     projected_distance,
@@ -25,8 +26,34 @@ from recbole_freqd.losses.distances import (
     row_distance,
 )
 from recbole_freqd.losses.projectors import LinearProjector, MLPProjector, make_projector
+from recbole_freqd.losses.registration import LOSSES
 
 logger = logging.getLogger(__name__)
+
+
+class FDOptions(SharedOptions, total=False):
+    """What :class:`FDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    distance: Literal["cosine", "squared"]
+    projector: Literal["mlp", "linear"]
+    experts: int
+    hidden: Optional[int]
+    dropout: float
+    weight_decay: float
+
+
+class FreqDOptions(FDOptions, total=False):
+    """What :class:`FreqDLoss` takes by keyword; its docstring says what it is."""
+
+    alpha: float
+    k: int
+    max_pairs: int
+    keep_prob: float
+    mask: Literal["epoch", "step"]
+    max_degree: Optional[int]
+    filter: Union[Literal["linear", "quadratic"], list[float]]
+    log_bands: int
 
 
 @LOSSES.register("FreqD")
@@ -81,6 +108,15 @@ class FreqDLoss(DistillationLoss):
 
     method = "FreqD"
     prefix = "freqd"
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[FreqDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     @classmethod
     def check_options(cls, options: dict[str, Any]) -> None:
@@ -329,6 +365,15 @@ class FDLoss(FreqDLoss):
 
     method = "FD"
     prefix = "fd"
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[FDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def _make_filter(self) -> PolynomialFilter:
         return PolynomialFilter([1.0])

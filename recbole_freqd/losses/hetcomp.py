@@ -4,14 +4,16 @@ import logging
 from typing import Any, Optional
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from typing_extensions import Unpack
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, candidates, top_items, user_blocks
-from recbole_freqd.core.rows import FeatureRows, single_precision
-from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.core.rows import FeatureRows, Features, single_precision
+from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.over_scores import (
     ListwiseLoss,
     is_in,
@@ -20,10 +22,22 @@ from recbole_freqd.losses.over_scores import (
     negligible_score,
     relaxed_ranking,
 )
+from recbole_freqd.losses.registration import LOSSES
 
 _EVERY, _MOVES = 10, 30  # the authors' p, and how often it is to fit into a shorter training
 
 logger = logging.getLogger(__name__)
+
+
+class HetCompOptions(SharedOptions, total=False):
+    """What :class:`HetCompLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    k: int
+    earlier: int
+    positives: int
+    every: Optional[int]
+    alpha: float
 
 
 @LOSSES.register("HetComp")
@@ -98,6 +112,15 @@ class HetCompLoss(ListwiseLoss):
     _place: torch.Tensor
     _noted: torch.Tensor
     _started: torch.Tensor
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[HetCompOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def prepare(self) -> None:
         self._check_lengths()

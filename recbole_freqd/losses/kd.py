@@ -1,12 +1,26 @@
 """KD: logit distillation on top lists."""
 
+from typing import Literal
+
 import scipy.sparse as sp
 import torch
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker, TopItems, top_blocks
-from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.over_scores import RowwiseResponseLoss, cross_entropy
+from recbole_freqd.losses.registration import LOSSES
+
+
+class KDOptions(SharedOptions, total=False):
+    """What :class:`KDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    guide: Literal["student", "teacher"]
+    k: int
+    temperature: float
+    mask_train: bool
 
 
 @LOSSES.register("KD")
@@ -49,6 +63,15 @@ class KDLoss(RowwiseResponseLoss):
     prefix = "kd"
     list_ids: torch.Tensor
     list_scores: torch.Tensor
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[KDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         length = min(self.options["k"], user_items.shape[1] - 1)

@@ -1,12 +1,31 @@
 """RCE-KD: cross-entropy on the items that the student itself ranks high."""
 
+from typing import Optional
+
+import scipy.sparse as sp
 import torch
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker, candidates, user_blocks
-from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.draws import weighted_draw
 from recbole_freqd.losses.over_scores import ListwiseLoss, cross_entropy, is_in, masked_mean
+from recbole_freqd.losses.registration import LOSSES
+
+
+class RCEKDOptions(SharedOptions, total=False):
+    """What :class:`RCEKDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    k: int
+    sampled: int
+    top: int
+    temperature: float
+    cap: Optional[int]
+    tau: float
+    gamma: float
+    mask_train: bool
 
 
 @LOSSES.register("RCE-KD")
@@ -58,6 +77,15 @@ class RCEKDLoss(ListwiseLoss):
     _student_scores: torch.Tensor
     _is_added: torch.Tensor
     _gamma: torch.Tensor
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[RCEKDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def prepare(self) -> None:
         options = self.options

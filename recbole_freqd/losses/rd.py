@@ -3,12 +3,25 @@
 import scipy.sparse as sp
 import torch
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import top_items
-from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.draws import FreeItems
 from recbole_freqd.losses.over_scores import RowwiseResponseLoss
+from recbole_freqd.losses.registration import LOSSES
+
+
+class RDOptions(SharedOptions, total=False):
+    """What :class:`RDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    k: int
+    decay: float
+    sharpness: float
+    samples: int
+    start: int
 
 
 @LOSSES.register("RD")
@@ -52,6 +65,15 @@ class RDLoss(RowwiseResponseLoss):
     method = "RD"
     prefix = "rd"
     list_ids: torch.Tensor
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[RDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         top = top_items(

@@ -1,10 +1,14 @@
 """RRD: the teacher's lists taught by the relaxed ranking loss."""
 
+from typing import Literal
+
+import scipy.sparse as sp
 import torch
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker
-from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.draws import UniformOutside, weighted_draw
 from recbole_freqd.losses.over_scores import (
     ListwiseLoss,
@@ -13,6 +17,7 @@ from recbole_freqd.losses.over_scores import (
     masked_mean,
     relaxed_ranking,
 )
+from recbole_freqd.losses.registration import LOSSES
 
 
 def relaxed_loss(
@@ -45,6 +50,18 @@ class RelaxedRankingLoss(ListwiseLoss):
 
     def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
         return relaxed_loss(student, user_ids, *self.lists_of(user_ids))
+
+
+class RRDOptions(SharedOptions, total=False):
+    """What :class:`RRDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    k: int
+    uninteresting: int
+    top: int
+    temperature: float
+    sampling: Literal["rank", "none"]
+    resample: Literal["epoch", "step"]
 
 
 @LOSSES.register("RRD")
@@ -93,6 +110,15 @@ class RRDLoss(RelaxedRankingLoss):
     _above: torch.Tensor
     _below: torch.Tensor
     _outside: UniformOutside
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[RRDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def prepare(self) -> None:
         options = self.options

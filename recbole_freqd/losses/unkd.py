@@ -7,15 +7,28 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import candidate_blocks
-from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.draws import RankDraws
 from recbole_freqd.losses.over_scores import RowwiseResponseLoss
+from recbole_freqd.losses.registration import LOSSES
 
 logger = logging.getLogger(__name__)
+
+
+class UnKDOptions(SharedOptions, total=False):
+    """What :class:`UnKDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    groups: int
+    pairs: int
+    balance: float
+    depth: int
+    decay: float
 
 
 @LOSSES.register("UnKD")
@@ -61,6 +74,15 @@ class UnKDLoss(RowwiseResponseLoss):
     prefix = "unkd"
     list_ids: torch.Tensor
     list_lengths: torch.Tensor
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[UnKDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     @classmethod
     def check_options(cls, options: dict[str, Any]) -> None:
