@@ -1,6 +1,6 @@
 """CD: collaborative distillation."""
 
-from typing import Literal
+from typing import Literal, Optional
 
 import scipy.sparse as sp
 import torch
@@ -10,8 +10,8 @@ from typing_extensions import Unpack
 from recbole_freqd.core.rankers import Ranker, top_blocks, user_blocks
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.losses.base import SharedOptions
-from recbole_freqd.losses.draws import FreeItems, RankDraws, distinct_below
-from recbole_freqd.losses.over_scores import RowwiseResponseLoss
+from recbole_freqd.losses.draws import FreeItems, RankDraws
+from recbole_freqd.losses.over_scores import ScoreLoss
 from recbole_freqd.losses.registration import LOSSES
 
 
@@ -28,7 +28,7 @@ class CDOptions(SharedOptions, total=False):
 
 
 @LOSSES.register("CD")
-class CDLoss(RowwiseResponseLoss):
+class CDLoss(ScoreLoss):
     """Soft labels of the teacher for items drawn by rank, those high in the list more often.
 
     With I_u the n items drawn for user u, r^T and r^S the scores of teacher and student, σ the
@@ -67,6 +67,7 @@ class CDLoss(RowwiseResponseLoss):
 
     method = "CD"
     prefix = "cd"
+    counts_rows = True
     drawn_ids: torch.Tensor
     labels: torch.Tensor
 
@@ -89,18 +90,21 @@ class CDLoss(RowwiseResponseLoss):
         depth = min(self.options["depth"], user_items.shape[1] - 1)
         self.ranks = RankDraws.exponential(depth, depth * self.options["flatness"], device)
         if self.options["guide"] == "teacher":
-            self.refresh(self.teacher_scores)
+            self._draw(self.teacher_scores)
         elif self.options["guide"] == "random":
             free = FreeItems(user_items, device, among=self.known_items)
             for users in user_blocks(*self.teacher_scores.shape, device):
-                ranks = distinct_below(free.counts[users], count, self.stream)
-                self._note(users, free.items(users, ranks))
+                self._note(users, free.draw_distinct(users, count, self.stream))
 
     def refresh(self, student: Ranker) -> None:
+        if self.options["guide"] == "student":
+            self._draw(student)
+
+    def _draw(self, guide: Ranker) -> None:
         """Draws items from the lists of a guide, and asks the teacher for them."""
         depth, count = len(self.ranks.cdf), self.drawn_ids.shape[1]
         for users, top in top_blocks(
-            student,
+            guide,
             depth,
             exclude=self.user_items,
             among=self.known_items,
@@ -119,9 +123,11 @@ class CDLoss(RowwiseResponseLoss):
         shifted = (scores + self.options["shift"]) / self.options["temperature"]
         self.labels[users] = shifted.sigmoid()
 
-    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
+    def of_users(
+        self, student: FeatureRows, user_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         items = self.drawn_ids[user_ids].long()
         scores = student.scores(user_ids, items)
         labels = self.labels[user_ids].to(scores.dtype)
         losses = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")
-        return losses.where(items > 0, 0.0).sum(dim=1)
+        return losses.where(items > 0, 0.0).sum(dim=1), None

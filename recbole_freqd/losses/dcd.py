@@ -14,8 +14,9 @@ from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows
 from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.draws import weighted_draw
+from recbole_freqd.losses.over_scores import weighted_mean
 from recbole_freqd.losses.registration import LOSSES
-from recbole_freqd.losses.rrd import RelaxedRankingLoss, relaxed_loss
+from recbole_freqd.losses.rrd import RelaxedRankingLoss, relaxed_losses
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ class DCDLoss(RelaxedRankingLoss):
     ) -> None:
         super().__init__(user_items, student_dims, teacher_features, **options)
 
-    def prepare(self) -> None:
+    def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         self.of_user_side = self._corrections(
             self.teacher_scores, self.user_items, self.known_items
         )
@@ -217,4 +218,5 @@ class DCDLoss(RelaxedRankingLoss):
         if self.of_item_side is None or len(user_ids) == 0 or len(positive_item_ids) == 0:
             return of_users
         student, items = as_rows(student_features).exchanged(), positive_item_ids.unique()
-        return of_users + relaxed_loss(student, items, *self.of_item_side.lists_of(items))
+        losses, counted = relaxed_losses(student, items, *self.of_item_side.lists_of(items))
+        return of_users + weighted_mean(losses, counted.long())

@@ -20,57 +20,81 @@ _ENTRIES = 2**22  # of lists worked on at once
 
 
 class FreeItems(nn.Module):
-    """The items from 1 on that a user has not interacted with, and uniform draws from them.
+    """The items from 1 on that are free of a user's interactions and lists, and draws from them.
 
-    The free item of rank r (from 0, ascending ids) of a user with the items e_0 < e_1 < … is
-    r + 1 + #{j: e_j - j - 1 <= r}: one binary search, so that nothing is rejected and drawn again.
-    Of some items only, these are counted 1, 2, … for that.
+    The free items of a user have ranks 0, 1, … by ascending ids. The item of a rank is found by a
+    binary search among those that are not free, so that nothing is rejected and drawn again, and
+    users with few items left cost no more than others.
 
     Args:
         user_items: (n_users, n_items) sparse, non-zero for the pairs that are not free.
         device: Where items are drawn.
         among: (n_items,) bool, the only items that are free at all; None: all but the padding.
+        lists: (n_users, m) integer, more items that are not free; 0 is an empty place.
 
     Attributes:
         counts: (n_users,) int64, how many items are free.
+
+    Example:
+        >>> free = FreeItems(sp.csr_array(np.array([[0, 0, 0, 0], [0, 1, 0, 0]])), "cpu")
+        >>> free.counts.tolist(), free.items(torch.tensor([1]), torch.tensor([[0, 1, 2]])).tolist()
+        ([3, 2], [[2, 3, 0]])
     """
 
     counts: torch.Tensor
-    offsets: torch.Tensor
-    below: torch.Tensor
-    ids: torch.Tensor
+    _pool: torch.Tensor
+    _gaps: torch.Tensor
+    _starts: torch.Tensor
 
     def __init__(
-        self, user_items: sp.csr_array, device: Any, among: Optional[torch.Tensor] = None
+        self,
+        user_items: sp.csr_array,
+        device: Any,
+        among: Optional[torch.Tensor] = None,
+        lists: Optional[torch.Tensor] = None,
     ) -> None:
         super().__init__()
         n_users, n_items = user_items.shape
-        there = np.arange(n_items) > 0 if among is None else among.cpu().numpy()
-        ids = np.concatenate([[0], np.flatnonzero(there)])
-        self.n_items = len(ids)
-        keys = _keys(user_items, np.where(there, there.cumsum(), 0), self.n_items)
-        first = np.searchsorted(keys, np.arange(n_users + 1) * self.n_items)
-        place = np.arange(len(keys)) - np.repeat(first[:-1], np.diff(first))
-        # Free items below each one that is not, made unique to the user like the keys themselves.
-        below, offsets = torch.from_numpy(keys - place - 1), torch.from_numpy(first)
-        self.register_buffer("below", below.to(device), persistent=False)
-        self.register_buffer("offsets", offsets.to(device), persistent=False)
-        self.register_buffer("ids", torch.from_numpy(ids).to(device), persistent=False)
-        counts = self.n_items - 1 - self.offsets.diff()
-        self.register_buffer("counts", counts, persistent=False)
+        pool = np.arange(1, n_items) if among is None else np.flatnonzero(among.cpu().numpy())
+        places = np.full(n_items, -1)
+        places[pool] = np.arange(len(pool))
+        width = 1 if lists is None else lists.shape[1] + 1
+        parts = [
+            _taken(user_items, lists, users, places, len(pool))
+            for users in torch.arange(n_users).split(max(1, _ENTRIES // width))
+        ]
+        gaps, taken = (np.concatenate(part) for part in zip(*parts))
+        for name, values in (
+            ("_pool", np.append(pool, 0)),
+            ("_gaps", np.append(gaps, np.int32(0))),
+            ("_starts", np.append(0, taken.cumsum())),
+            ("counts", len(pool) - taken),
+        ):
+            self.register_buffer(name, torch.from_numpy(values).to(device), persistent=False)
+        self._steps = int(taken.max(initial=0)).bit_length()
 
     def draw(self, user_ids: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
         """(b, count) int64, independent free items of users (b,); 0 where there is none."""
         limits = self.counts[user_ids, None]
         return self.items(user_ids, (_uniform(limits[:, 0], count, stream) * limits).long())
 
+    def draw_distinct(
+        self, user_ids: torch.Tensor, count: int, stream: RandomStream
+    ) -> torch.Tensor:
+        """(b, count) int64, different ones; 0 at the end of a row where none is left."""
+        return self.items(user_ids, distinct_below(self.counts[user_ids], count, stream))
+
     def items(self, user_ids: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
         """(b, k) int64, the free items of users (b,) of ranks (b, k); 0 for a rank without one."""
+        # Of the items taken, those with at most `rank` free ones before them come first.
+        start = self._starts[user_ids][:, None].expand_as(ranks)
+        low, high = start, self._starts[user_ids + 1][:, None].expand_as(ranks)
+        for _ in range(self._steps):
+            middle = (low + high) // 2
+            before = (low < high) & (self._gaps[middle] <= ranks)
+            low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
         none = (ranks < 0) | (ranks >= self.counts[user_ids, None])
-        ranks = ranks.masked_fill(none, 0)
-        keys = user_ids[:, None] * self.n_items + ranks
-        before = torch.searchsorted(self.below, keys, right=True) - self.offsets[user_ids, None]
-        return self.ids[(ranks + 1 + before).masked_fill(none, 0)]
+        return self._pool[(ranks + low - start).masked_fill(none, -1)]
 
 
 class RankDraws(nn.Module):
@@ -221,20 +245,6 @@ def _completed(
     return torch.where(repeated, fresh.gather(1, place), ranks)
 
 
-def _keys(user_items: sp.csr_array, places: np.ndarray, n_places: int) -> np.ndarray:
-    """The pairs as user * n_places + place of the item, ascending and distinct, int64; no place 0.
-
-    Args:
-        user_items: (n_users, n_items) sparse.
-        places: (n_items,) int64, in [0, n_places).
-        n_places: See above.
-    """
-    entries = user_items.tocoo()
-    rows, columns = entries.row.astype(np.int64), places[entries.col]
-    counted = (entries.data != 0) & (columns > 0)
-    return np.unique(rows[counted] * n_places + columns[counted])
-
-
 def _uniform(limits: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
     """(b, count) float64 in [0, 1)."""
     shape, device = (len(limits), count), limits.device
@@ -333,81 +343,32 @@ def distinct_below(limits: torch.Tensor, count: int, stream: RandomStream) -> to
     return found
 
 
-class UniformOutside(nn.Module):
-    """Items of a pool that are in no list of a user's, drawn uniformly without replacement.
-
-    An item is drawn by its rank among those allowed, which the sorted forbidden ones turn into an
-    id: nothing is rejected, so users with few items left cost no more than others.
-
-    Args:
-        pool: (p,) int64 on the CPU, ascending: the items that may be drawn at all.
-        user_items: (n_users, n_items) sparse, non-zero for pairs that are not drawn.
-        lists: (n_users, m) integer, more of them; 0 is an empty place.
-
-    Attributes:
-        n_allowed: (n_users,) int64, how many items are left to draw from.
-    """
-
-    n_allowed: torch.Tensor
-    _pool: torch.Tensor
-    _gaps: torch.Tensor
-    _starts: torch.Tensor
-
-    def __init__(self, pool: torch.Tensor, user_items: sp.csr_array, lists: torch.Tensor) -> None:
-        super().__init__()
-        places = np.full(user_items.shape[1], -1)
-        places[pool.numpy()] = np.arange(len(pool))
-        gaps, counts = [], []
-        for users in torch.arange(len(lists)).split(max(1, _ENTRIES // (lists.shape[1] + 1))):
-            some = _forbidden(user_items, lists, users, places, len(pool))
-            gaps.append(some[0])
-            counts.append(some[1])
-        lengths = torch.from_numpy(np.concatenate(counts))
-        for name, values in (
-            ("_pool", pool),
-            ("_gaps", torch.from_numpy(np.concatenate([*gaps, np.zeros(1, np.int32)]))),
-            ("_starts", torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])),
-            ("n_allowed", len(pool) - lengths),
-        ):
-            self.register_buffer(name, values.to(lists.device), persistent=False)
-        self._steps = int(lengths.max()).bit_length()
-
-    def sample(self, user_ids: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
-        """(b, count) int64, items of users (b,); 0 at the end of a row where none is left."""
-        ranks = distinct_below(self.n_allowed[user_ids], count, stream)
-        # Of the forbidden items, those with at most `rank` allowed ones before them come first.
-        start = self._starts[user_ids][:, None].expand_as(ranks)
-        low, high = start, self._starts[user_ids + 1][:, None].expand_as(ranks)
-        for _ in range(self._steps):
-            middle = (low + high) // 2
-            before = (low < high) & (self._gaps[middle] <= ranks)
-            low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
-        places = (ranks + low - start).clamp_(0, len(self._pool) - 1)
-        return torch.where(ranks < 0, 0, self._pool[places])
-
-
-def _forbidden(
+def _taken(
     user_items: sp.csr_array,
-    lists: torch.Tensor,
+    lists: Optional[torch.Tensor],
     users: torch.Tensor,
     places: np.ndarray,
     n_pool: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of some users: how many allowed items lie before each forbidden one, and how many there are.
+    """Of some users: how many free items lie before each that is not, and how many these are.
 
     Args:
-        user_items, lists: See :class:`UniformOutside`.
+        user_items, lists: See :class:`FreeItems`.
         users: (b,), consecutive.
         places: (n_items,), where an item is in the pool; -1: it is not.
         n_pool: Items in the pool.
     """
     first, last = int(users[0]), int(users[-1]) + 1
-    train, listed = user_items[first:last].tocoo(), lists[first:last].cpu().numpy()
-    row = np.concatenate([train.row, np.repeat(np.arange(len(listed)), listed.shape[1])])
-    place = places[np.concatenate([train.col, listed.ravel()])]
+    train = user_items[first:last].tocoo()
+    row, column = train.row[train.data != 0], train.col[train.data != 0]
+    if lists is not None:
+        more = lists[first:last].cpu().numpy()
+        row = np.concatenate([row, np.repeat(np.arange(len(more)), more.shape[1])])
+        column = np.concatenate([column, more.ravel()])
+    place = places[column]
     keys = np.sort(row[place >= 0].astype(np.int64) * n_pool + place[place >= 0])
     keys = keys[np.diff(keys, prepend=-1) > 0]  # six times as fast as NumPy's own unique
-    row, place = keys // n_pool, keys % n_pool
-    counts = np.bincount(row, minlength=len(listed))
+    row, place = keys // max(1, n_pool), keys % max(1, n_pool)
+    counts = np.bincount(row, minlength=last - first)
     within = np.arange(len(keys)) - (counts.cumsum() - counts)[row]
     return (place - within).astype(np.int32), counts

@@ -15,10 +15,9 @@ from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, candidates, top_ite
 from recbole_freqd.core.rows import FeatureRows, Features, single_precision
 from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.over_scores import (
-    ListwiseLoss,
+    ScoreLoss,
     is_in,
     masked_logsumexp,
-    masked_mean,
     negligible_score,
     relaxed_ranking,
 )
@@ -41,7 +40,7 @@ class HetCompOptions(SharedOptions, total=False):
 
 
 @LOSSES.register("HetComp")
-class HetCompLoss(ListwiseLoss):
+class HetCompLoss(ScoreLoss):
     """Easy-to-hard distillation along the trajectory of a teacher's training.
 
     Of V checkpoints v = 0 … V-1 of the teacher, the last the converged one, each gives every user a
@@ -122,7 +121,7 @@ class HetCompLoss(ListwiseLoss):
     ) -> None:
         super().__init__(user_items, student_dims, teacher_features, **options)
 
-    def prepare(self) -> None:
+    def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         self._check_lengths()
         self.every = self.options["every"] or self._spread()
         if self.epochs is not None and self.epochs <= 2 * self.every:
@@ -255,7 +254,9 @@ class HetCompLoss(ListwiseLoss):
 
     # --- the loss -----------------------------------------------------------------------------
 
-    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
+    def of_users(
+        self, student: FeatureRows, user_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         if self._finished is None:
             self._finished = bool((self._place[1:] == len(self._lists) - 1).all())
         positives, top = self._positives[user_ids], self._lists[self._place[user_ids], user_ids]
@@ -266,14 +267,14 @@ class HetCompLoss(ListwiseLoss):
         rest = self._rest(student, user_ids, top)
         if not self._finished:
             terms = torch.where(there, F.softplus(rest[:, None] - scores), 0.0)
-            return masked_mean(2 * terms.sum(dim=1), there[:, n:].any(dim=1))
+            return 2 * terms.sum(dim=1), there[:, n:].any(dim=1)
         liked, listed = (scores[:, :n], there[:, :n]), (scores[:, n:], there[:, n:])
         first, behind = ([part[:, :tenth] for part in listed], [part[:, tenth:] for part in listed])
         rest_of_first = torch.logaddexp(rest, masked_logsumexp(*behind)) if tenth < half else rest
         values = relaxed_ranking(liked[0], liked[1], rest)
         values = values + relaxed_ranking(listed[0], listed[1], rest) / 2
         values = values + relaxed_ranking(first[0], first[1], rest_of_first) / 2
-        return masked_mean(values, listed[1].any(dim=1))
+        return values, listed[1].any(dim=1)
 
     def _rest(
         self, student: FeatureRows, user_ids: torch.Tensor, top: torch.Tensor
