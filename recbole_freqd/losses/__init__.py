@@ -6,8 +6,9 @@ from recbole_freqd.losses.base import DistillationLoss
 from recbole_freqd.losses.cd import CDLoss
 from recbole_freqd.losses.dcd import DCDLoss
 from recbole_freqd.losses.de import DELoss
+from recbole_freqd.losses.fd import FDLoss
 from recbole_freqd.losses.fitnet import FitNetLoss, VkDLoss
-from recbole_freqd.losses.freqd import FDLoss, FreqDLoss
+from recbole_freqd.losses.freqd import FreqDLoss
 from recbole_freqd.losses.freqrank import FreqRankLoss
 from recbole_freqd.losses.hetcomp import HetCompLoss
 from recbole_freqd.losses.kd import KDLoss

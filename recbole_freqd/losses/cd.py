@@ -10,8 +10,9 @@ from typing_extensions import Unpack
 from recbole_freqd.core.rankers import Ranker, top_blocks, user_blocks
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.losses.base import SharedOptions
-from recbole_freqd.losses.draws import FreeItems, RankDraws
+from recbole_freqd.losses.draws import FreeItems
 from recbole_freqd.losses.over_scores import ScoreLoss
+from recbole_freqd.losses.ranks import RankDraws
 from recbole_freqd.losses.registration import LOSSES
 
 

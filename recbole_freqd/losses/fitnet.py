@@ -19,7 +19,8 @@ from recbole_freqd.losses.distances import (
     refuse_one_dimension,
 )
 from recbole_freqd.losses.draws import distinct
-from recbole_freqd.losses.freqd import FDLoss, FDOptions
+from recbole_freqd.losses.fd import FDLoss
+from recbole_freqd.losses.freqd import FDOptions
 from recbole_freqd.losses.projectors import uniform_parameter
 from recbole_freqd.losses.registration import LOSSES
 

@@ -13,8 +13,8 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import candidate_blocks
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.losses.base import SharedOptions
-from recbole_freqd.losses.draws import RankDraws
 from recbole_freqd.losses.over_scores import ScoreLoss
+from recbole_freqd.losses.ranks import RankDraws
 from recbole_freqd.losses.registration import LOSSES
 
 logger = logging.getLogger(__name__)
