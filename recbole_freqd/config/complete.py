@@ -25,7 +25,7 @@ def trainer_names(value: Union[str, list[str], None]) -> list[str]:
     """
     if isinstance(value, str):
         value = [name.strip(" '\"") for name in value.strip("[] ").split(",")]
-    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    given: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
     given = [name for name in given if not _is_none(name)]
     names = [LOSSES.canonical(name) for name in given]
     if len(set(names)) < len(names):
