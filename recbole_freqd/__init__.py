@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recbole_freqd.checkpoint.loading import load_checkpoint
+    from recbole_freqd.core.errors import FreqDError
     from recbole_freqd.features import extract_features
     from recbole_freqd.jobs.comparison.compare import compare
     from recbole_freqd.jobs.export.export import export
@@ -29,10 +30,12 @@ _HOMES = {
     "FDLoss": "recbole_freqd.losses",
     "extract_features": "recbole_freqd.features",
     "load_checkpoint": "recbole_freqd.checkpoint.loading",
+    "FreqDError": "recbole_freqd.core.errors",
     "export": "recbole_freqd.jobs.export.export",
 }
 __all__ = [
     "FDLoss",
+    "FreqDError",
     "FreqDLoss",
     "FreqDTrainer",
     "__version__",

@@ -254,7 +254,12 @@ def write_yaml(path: PathLike, comment: str, content: dict[str, Any], **style: A
 
 
 def fingerprint(*parts: Any) -> str:
-    """A hash of arrays, strings and JSON-like values: equal content, equal hash."""
+    """A hash of arrays, strings and JSON-like values: equal content, equal hash.
+
+    Example:
+        >>> fingerprint("a", [1]) == fingerprint("a", [1]) != fingerprint("a", [2])
+        True
+    """
     import numpy as np  # here, so that reading the keys' files needs no numpy
 
     digest = hashlib.blake2b(digest_size=16)

@@ -38,6 +38,11 @@ class RandomStream:
 
     Args:
         seed: Any integer.
+
+    Example:
+        >>> stream, same = RandomStream(1), RandomStream(1)
+        >>> torch.equal(stream.on("cpu").get_state(), same.on("cpu").get_state())
+        True
     """
 
     def __init__(self, seed: int) -> None:
@@ -99,6 +104,13 @@ def rng_untouched(*generators: torch.Generator) -> Iterator[None]:
     """Whatever runs inside leaves the global streams, and the given generators, as they were.
 
     Covers ``random``, NumPy's legacy global state, torch on the CPU and on every CUDA device.
+
+    Example:
+        >>> _ = torch.manual_seed(1)
+        >>> with rng_untouched():
+        ...     _ = torch.rand(3)
+        >>> torch.equal(torch.rand(1), torch.rand(1, generator=torch.Generator().manual_seed(1)))
+        True
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     own_states = [generator.get_state() for generator in generators]

@@ -115,7 +115,12 @@ class Key:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite real number, NumPy's included, that a float can hold."""
+    """Whether a value is a finite real number, NumPy's included, that a float can hold.
+
+    Example:
+        >>> is_number(1), is_number(0.5), is_number(True), is_number(math.nan)
+        (True, True, False, False)
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     try:
@@ -216,7 +221,12 @@ def own_method(method: str, file: Union[str, Path]) -> None:
 
 
 def method_keys(method: str) -> dict[str, Key]:
-    """The keys of a distillation method (``properties/trainer/<method>.yaml``), by full name."""
+    """The keys of a distillation method (``properties/trainer/<method>.yaml``), by full name.
+
+    Example:
+        >>> method_keys("FreqD")["freqd_alpha"].allowed
+        'float in [0, 1]'
+    """
     return read_keys(_OWN_FILES.get(method, f"trainer/{method}.yaml"))
 
 
@@ -246,6 +256,10 @@ def resolve(method: str, prefix: str, options: dict[str, Any]) -> dict[str, Any]
 
     Raises:
         ConfigError: An unknown option, or a value that is not allowed.
+
+    Example:
+        >>> resolve("FTD", "ftd", {}), resolve("FTD", "ftd", {"beta": 2})
+        ({'beta': 10.0}, {'beta': 2.0})
     """
     keys = {name[len(prefix) + 1 :]: key for name, key in method_keys(method).items()}
     for name in options:
@@ -255,6 +269,11 @@ def resolve(method: str, prefix: str, options: dict[str, Any]) -> dict[str, Any]
 
 
 def nearest(name: Any, known: list[str], cutoff: float = 0.85) -> Optional[str]:
-    """The known name that ``name`` is probably a misspelling of, or None."""
+    """The known name that ``name`` is probably a misspelling of, or None.
+
+    Example:
+        >>> nearest("freqd_alhpa", ["freqd_alpha", "freqd_beta"]), nearest("epochs", ["freqd_beta"])
+        ('freqd_alpha', None)
+    """
     near = difflib.get_close_matches(str(name)[:100].lower(), known, n=1, cutoff=cutoff)
     return near[0] if near else None

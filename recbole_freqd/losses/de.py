@@ -26,6 +26,10 @@ def annealed(epoch: int, epochs: int) -> float:
     Args:
         epoch: Of now.
         epochs: When the lowest is reached, where it stays.
+
+    Example:
+        >>> annealed(0, 1000), annealed(5000, 1000)
+        (1.0, 1e-10)
     """
     return max(_COLDEST, _COLDEST ** (epoch / epochs))
 

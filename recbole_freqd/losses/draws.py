@@ -102,7 +102,12 @@ def uniform(limits: torch.Tensor, count: int, stream: RandomStream) -> torch.Ten
 
 
 def repeats(ranks: torch.Tensor) -> torch.Tensor:
-    """(b, k), where a row has the same rank further to the left."""
+    """(b, k), where a row has the same rank further to the left.
+
+    Example:
+        >>> repeats(torch.tensor([[4, 2, 4, 4]])).tolist()
+        [[False, False, True, True]]
+    """
     ordered, order = ranks.sort(dim=1, stable=True)
     again = torch.zeros_like(ordered, dtype=torch.bool)
     again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
@@ -155,6 +160,12 @@ def weighted_draw(
     Returns:
         (b, count) int64, the places in ascending order, and (b, count) bool, whether there is one:
         False, at the end of a row, where it has fewer places than asked for.
+
+    Example:
+        >>> log_weights = torch.tensor([[0.0, -torch.inf, 0.0]])
+        >>> places, there = weighted_draw(log_weights, 3, RandomStream(0))
+        >>> places[there].tolist()
+        [0, 2]
     """
     width = log_weights.shape[1]
     keys = log_weights + gumbel(log_weights, stream)
@@ -174,6 +185,11 @@ def distinct_below(limits: torch.Tensor, count: int, stream: RandomStream) -> to
 
     Returns:
         (b, count) int64, in random order; -1 at the end of a row whose limit is below ``count``.
+
+    Example:
+        >>> drawn = distinct_below(torch.tensor([3, 1]), 2, RandomStream(0))
+        >>> len(set(drawn[0].tolist())), drawn[1].tolist()
+        (2, [0, -1])
     """
     generator = stream.on(limits.device)
     # The first distinct ones of draws with replacement are a draw without replacement. Where there

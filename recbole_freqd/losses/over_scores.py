@@ -111,7 +111,13 @@ def relaxed_ranking(scores: torch.Tensor, mask: torch.Tensor, rest: torch.Tensor
 
 
 def cross_entropy(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(b,), -Σ softmax(teacher) log softmax(student) over the mask (b, k); 0 of nothing."""
+    """(b,), -Σ softmax(teacher) log softmax(student) over the mask (b, k); 0 of nothing.
+
+    Example:
+        >>> scores, mask = torch.zeros(1, 3), torch.tensor([[True, True, False]])
+        >>> round(cross_entropy(scores, scores, mask).exp().item(), 3)
+        2.0
+    """
     nothing = negligible_score(student)
     chances = teacher.to(student.dtype).masked_fill(~mask, nothing).softmax(dim=1)
     logs = student.masked_fill(~mask, nothing).log_softmax(dim=1)
@@ -119,12 +125,22 @@ def cross_entropy(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tens
 
 
 def weighted_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The mean of values (b,) with integer weights (b,); of weight 0 none counts; 0 of none."""
+    """The mean of values (b,) with integer weights (b,); of weight 0 none counts; 0 of none.
+
+    Example:
+        >>> weighted_mean(torch.tensor([1.0, 5.0, 9.0]), torch.tensor([1, 1, 0])).item()
+        3.0
+    """
     return torch.where(weights > 0, values * weights, 0.0).sum() / weights.sum().clamp(min=1)
 
 
 def is_in(items: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """(b, k) bool, which items (b, k) are among others (b, l) of their row; 0 is in none."""
+    """(b, k) bool, which items (b, k) are among others (b, l) of their row; 0 is in none.
+
+    Example:
+        >>> is_in(torch.tensor([[1, 2, 0]]), torch.tensor([[2, 0]])).tolist()
+        [[False, True, False]]
+    """
     ordered = others.long().sort(dim=1).values
     items = items.long()
     place = torch.searchsorted(ordered, items).clamp(max=ordered.shape[1] - 1)

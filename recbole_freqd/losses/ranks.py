@@ -20,6 +20,10 @@ class RankDraws(nn.Module):
     Args:
         weights: (n,) positive, of the ranks.
         device: Where ranks are drawn.
+
+    Example:
+        >>> RankDraws(torch.ones(4), "cpu").draw(torch.tensor([1, 0]), 3, RandomStream(0)).tolist()
+        [[0, 0, 0], [0, 0, 0]]
     """
 
     weights: torch.Tensor

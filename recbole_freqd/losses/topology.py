@@ -67,7 +67,12 @@ def group_errors(
 
 
 def prototypes(rows: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """(g, d), the mean of the rows (n, d) of each group that occurs in ``groups`` (n,)."""
+    """(g, d), the mean of the rows (n, d) of each group that occurs in ``groups`` (n,).
+
+    Example:
+        >>> prototypes(torch.tensor([[1.0], [3.0], [8.0]]), torch.tensor([7, 7, 2])).tolist()
+        [[8.0], [2.0]]
+    """
     present, place, counts = torch.unique(groups, return_inverse=True, return_counts=True)
     sums = rows.new_zeros(len(present), rows.shape[1]).index_add(0, place, rows)
     return sums / counts[:, None]
