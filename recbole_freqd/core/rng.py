@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Union
+from typing import Any, TypedDict, Union
 
 import numpy as np
 import torch
@@ -125,7 +125,17 @@ def rng_untouched(*generators: torch.Generator) -> Iterator[None]:
                 generator.set_state(state)
 
 
-def streams(generators: list[torch.Generator]) -> dict[str, Any]:
+class Streams(TypedDict):
+    """States of all random streams, see :func:`streams`; tensors and plain values."""
+
+    python: list[Any]
+    numpy: dict[str, Any]
+    torch: torch.Tensor
+    cuda: list[torch.Tensor]
+    loaders: list[torch.Tensor]
+
+
+def streams(generators: list[torch.Generator]) -> Streams:
     """States of all random streams that RecBole draws from, as tensors and plain values.
 
     Args:
@@ -147,7 +157,7 @@ def streams(generators: list[torch.Generator]) -> dict[str, Any]:
     }
 
 
-def set_streams(states: dict[str, Any], generators: list[torch.Generator]) -> None:
+def set_streams(states: Streams, generators: list[torch.Generator]) -> None:
     """Puts :func:`streams` back; those of CUDA only where there are as many devices."""
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
