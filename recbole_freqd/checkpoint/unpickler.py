@@ -104,7 +104,7 @@ for _storage, _dtype in values.STORAGES.items():
 
 class _Opcodes(dict):
     def __missing__(self, code: int) -> Any:
-        known = pickletools.code2op.get(chr(code))
+        known = {opcode.code: opcode for opcode in pickletools.opcodes}.get(chr(code))
         if known is None:
             raise Damaged(f"its pickle has a byte {code:#04x} that is no opcode")
         raise CheckpointError(f"the file uses the opcode {known.name}, which no checkpoint needs")
@@ -187,7 +187,7 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
         arguments, made = self.stack.pop(), self.stack.pop()
         if type(made) is _Name and isinstance(made.value, type) and not arguments:
             if made.value.__module__.startswith("scipy.sparse."):
-                matrix = object.__new__(made.value)
+                matrix: Any = object.__new__(made.value)
                 self._sparse.append(matrix)
                 return self.append(matrix)
         elif type(made) is type and (made.__module__, made.__name__) == CONFIG and not arguments:

@@ -25,7 +25,7 @@ def trainer_names(value: Union[str, list[str], None]) -> list[str]:
     """
     if isinstance(value, str):
         value = [name.strip(" '\"") for name in value.strip("[] ").split(",")]
-    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    given: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
     given = [name for name in given if not _is_none(name)]
     names = [LOSSES.canonical(name) for name in given]
     if len(set(names)) < len(names):
@@ -115,8 +115,8 @@ def method_options(config: Any, method: str) -> dict[str, Any]:
         method: A registered name.
 
     Returns:
-        Every option, but for those without effect: ``alpha`` beside a coefficient list, and what
-        belongs to the mlp beside a linear projector.
+        Every option, but for those without effect: ``alpha`` beside a coefficient list, what
+        belongs to the mlp beside a linear projector, the shrinkage without a cosine graph.
     """
     prefix = LOSSES.get(method).prefix
     options = {name[len(prefix) + 1 :]: config[name] for name in method_keys(method)}
@@ -124,6 +124,8 @@ def method_options(config: Any, method: str) -> dict[str, Any]:
         options.pop("alpha", None)
     if options.get("projector") == "linear":
         options = {key: value for key, value in options.items() if key not in _OF_THE_MLP}
+    if options.get("graph") == "counts":
+        del options["graph_shrinkage"]
     return options
 
 

@@ -152,7 +152,7 @@ def versions_of(config: Any) -> dict[str, str]:
     import recbole
 
     versions = {"recbole": recbole.__version__, "recbole_freqd": __version__}
-    classes = {name: LOSSES.get(name) for name in trainer_names(config["trainer"])}
+    classes: dict[str, Any] = {name: LOSSES.get(name) for name in trainer_names(config["trainer"])}
     if classes and config[TEACHER]:
         classes["teacher"] = class_or_name(config[TEACHER].get("model"))
     for part, own in {"model": config.model_class, **classes}.items():

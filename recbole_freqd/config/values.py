@@ -147,7 +147,7 @@ def _computed_metrics(metrics: Any, topk: Any, where: str) -> list[str]:
 
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     cutoffs = [topk] if isinstance(topk, int) else topk
-    computed = []
+    computed: list[str] = []
     for name in names:
         if name.lower() not in metric_types:
             raise ConfigError(

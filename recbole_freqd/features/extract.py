@@ -5,7 +5,6 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
-from torch import nn
 
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.rows import Features, empty_rows
@@ -27,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def extract_features(
-    model: nn.Module,
+    model: Any,
     with_bias: bool = True,
     *,
     rank: Optional[int] = None,

@@ -40,7 +40,7 @@ class OwnMethod(FeatureAdapter):
         return FeatureRows.of_tables(*returned)
 
 
-def warn_of_other_order(model: nn.Module) -> None:
+def warn_of_other_order(model: Any) -> None:
     """Says that ``user_item_features()`` gives something else than what the model ranks by."""
     logger.warning(
         "What user_item_features() of %s returns does not rank as the model does. It is taken "
@@ -49,7 +49,7 @@ def warn_of_other_order(model: nn.Module) -> None:
     )
 
 
-def by_convention(model: nn.Module) -> Optional[FeatureAdapter]:
+def by_convention(model: Any) -> Optional[FeatureAdapter]:
     """The adapter that fits a model RecBole does not contain, by how its models are written."""
     with undisturbed(model):
         try:

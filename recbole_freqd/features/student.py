@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any, Callable, Optional
 
 import torch
-from torch import nn
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
@@ -29,7 +28,7 @@ def closed_form_error(name: str) -> ConfigError:
     )
 
 
-def student_adapter(model: nn.Module) -> FeatureAdapter:
+def student_adapter(model: Any) -> FeatureAdapter:
     """The adapter of a model as a student, checked.
 
     Raises:
@@ -83,9 +82,7 @@ def _is_trained(model: Any, adapter: FeatureAdapter) -> bool:
 
 
 @contextmanager
-def shared_features(
-    model: nn.Module, adapter: FeatureAdapter
-) -> Iterator[Callable[[], FeatureRows]]:
+def shared_features(model: Any, adapter: FeatureAdapter) -> Iterator[Callable[[], FeatureRows]]:
     """Inside, a student's loss is computed; the yielded function then gives its features.
 
     Where the adapter names a ``shared_forward``, the features are those that the loss was computed
@@ -120,7 +117,7 @@ def shared_features(
             model.__dict__[name] = before
 
 
-def _scoring(rows: FeatureRows, model: nn.Module, adapter: FeatureAdapter) -> FeatureRows:
+def _scoring(rows: FeatureRows, model: Any, adapter: FeatureAdapter) -> FeatureRows:
     """The same rows, that also know the model's scores where those are not their products."""
     if not adapter.exact(model):
 
@@ -174,7 +171,7 @@ class StudentRanker(Ranker):
         return self._now[0].at(user_ids, item_ids)
 
 
-def _read_in_eval_mode(model: nn.Module, adapter: FeatureAdapter) -> FeatureRows:
+def _read_in_eval_mode(model: Any, adapter: FeatureAdapter) -> FeatureRows:
     with evaluating(model):
         rows = adapter.rows(model)
     if rows.tables is not None:

@@ -1,7 +1,7 @@
 """What every distillation loss is: a module with options checked against ``properties/``."""
 
 from collections.abc import Sequence
-from typing import Any, Callable, ClassVar, Optional, Union
+from typing import Any, Callable, ClassVar, Optional, TypedDict, Union
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,7 +10,6 @@ from torch import nn
 
 from recbole_freqd.core.errors import ConfigError, FreqDError, TeacherError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.core.registry import Registry
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.core.schema import resolve
@@ -20,6 +19,21 @@ from recbole_freqd.graph.cooccurrence import SIDES
 def here(work: Callable[[], Any]) -> Any:
     """What ``work`` gives, in this process."""
     return work()
+
+
+class SharedOptions(TypedDict, total=False):
+    """What every loss takes by keyword, see :class:`DistillationLoss`; a method's own add to it.
+
+    Names and types only, for editors and type checkers. Defaults and ranges stand in
+    ``properties/trainer/``; a test holds the types against those.
+    """
+
+    teacher_scores: Optional[Ranker]
+    teacher_trajectory: Sequence[Callable[[], Ranker]]
+    epochs: Optional[int]
+    progress: bool
+    seed: int
+    once: Callable[[Callable[[], Any]], Any]
 
 
 class DistillationLoss(nn.Module):
@@ -229,7 +243,3 @@ def check_ids(name: str, ids: torch.Tensor, n: int) -> None:
             raise ConfigError(
                 f"{name} run from {low} to {high}; allowed: 0 to {n - 1}, the rows of the features."
             )
-
-
-LOSSES: Registry[type[DistillationLoss]] = Registry("trainer")
-"""Every distillation loss by the name it has in ``trainer:``."""

@@ -176,7 +176,10 @@ def had_once(config: Any, spec: dict[str, Any], make: Callable[[], Features]) ->
     mapped = is_mapped(config, spec)
     tables = Processes.of(config).once_per_machine(lambda: [table.cpu() for table in make()])
     if mapped:
-        made = [empty_rows(*table.shape, table.dtype, "cpu", mapped=True) for table in tables]
+        made = [
+            empty_rows(len(table), table.shape[1], table.dtype, "cpu", mapped=True)
+            for table in tables
+        ]
         tables = [own.copy_(table) for own, table in zip(made, tables)]
     user, item = (table.to(config["device"]) for table in tables)
     return user, item

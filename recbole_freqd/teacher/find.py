@@ -14,8 +14,8 @@ from recbole_freqd.teacher.recipe import from_recipe
 
 logger = logging.getLogger(__name__)
 
-_OF_A_CHECKPOINT = ("allow_leakage", "min_overlap", "trust_checkpoint")
-_OF_A_RECIPE = ("keep_every",)
+_OF_A_CHECKPOINT: tuple[str, ...] = ("allow_leakage", "min_overlap", "trust_checkpoint")
+_OF_A_RECIPE: tuple[str, ...] = ("keep_every",)
 
 
 def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Teacher:

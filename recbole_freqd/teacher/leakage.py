@@ -64,8 +64,9 @@ def check_lessons(stored: Any, *, allow: bool, path: str) -> None:
         TeacherError: It is.
     """
     own_teacher = stored[TEACHER] if stored["trainer"] else None
-    taught = isinstance(own_teacher, dict) and own_teacher.get(CHECKPOINT) is not None
-    if not taught or not own_teacher.get("allow_leakage"):  # of a recipe it has no effect
+    if not isinstance(own_teacher, dict) or own_teacher.get(CHECKPOINT) is None:
+        return
+    if not own_teacher.get("allow_leakage"):  # of a recipe it has no effect
         return
     words = (
         f"Teacher {path} was itself taught with teacher.allow_leakage: true: what it has learnt "
@@ -110,7 +111,8 @@ def _leaks(
             share = f"{seen / len(codes):.1%}"
             found.append(f"{seen:,} of the student's {len(codes):,} {name} pairs ({share})")
     if any(codes is None for codes in held.values()):
-        known = np.concatenate([codes for codes in held.values() if codes is not None] or [[]])
+        none = np.empty(0, dtype=np.int64)
+        known = np.concatenate([none, *(codes for codes in held.values() if codes is not None)])
         rest = int((~np.isin(foreign, known)).sum())
         if rest:
             unknown = " and ".join(name for name, codes in held.items() if codes is None)
@@ -133,7 +135,7 @@ def _held_out(
     if valid_data is not None:
         held["validation"] = _codes(valid_data._dataset, n_items)
     for loader in (valid_data, train_data):
-        sampler = getattr(loader, "_sampler", None)
+        sampler: Any = getattr(loader, "_sampler", None)
         phases = list(getattr(sampler, "phases", ()))
         if "test" not in phases:
             continue

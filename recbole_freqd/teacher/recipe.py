@@ -61,7 +61,7 @@ def from_recipe(
         logger.info("Teacher to be trained: %s", _why_not_reused(path, stem, identity))
         trainer = _train(own_config, train_data, valid_data, path, rank)
         trained.append(trainer.model)
-        facts = {"seconds_per_epoch": trainer.seconds_per_epoch()}
+        facts: dict[str, Any] = {"seconds_per_epoch": trainer.seconds_per_epoch()}
         if is_closed_form(own_config):
             facts = {}  # an epoch is RecBole's idle pass over the data, the work was before it
         facts.update(trainer.keep_trajectory(path))

@@ -221,8 +221,8 @@ def load_model(
     payload: dict[str, Any],
     dataset: Any,
     path: str,
-    model: Optional[torch.nn.Module] = None,
-) -> torch.nn.Module:
+    model: Any = None,
+) -> Any:
     """The model of a checkpoint, in eval mode.
 
     Args:

@@ -268,7 +268,8 @@ def _projector(weights: dict[str, torch.Tensor]) -> torch.nn.Module:
     projector: torch.nn.Module
     stream = RandomStream(0)
     if "weight" in weights:
-        projector = LinearProjector(*weights["weight"].shape, stream)
+        width, teacher_width = weights["weight"].shape
+        projector = LinearProjector(width, teacher_width, stream)
     else:
         experts, width, hidden = weights["weight_in"].shape
         out = weights["weight_out"].shape[2]

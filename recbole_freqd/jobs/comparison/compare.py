@@ -95,7 +95,7 @@ def compare(
             base, named, tune, tune_seeds, folder, own=own, keep_teacher=keep_teacher, say=say
         )
     if tune_only:
-        return chosen
+        return chosen or {}
     return plan.compare_runs(base, named, seeds, folder, frozen=chosen or None, say=say)
 
 

@@ -66,7 +66,7 @@ class CellStore:
             record = read_json(path)
             if not record["has_users"] or path.with_suffix(".npz").is_file():
                 return record
-            why = f"{path.stem}.npz is gone"
+            why: Optional[str] = f"{path.stem}.npz is gone"
         else:
             why = self._changed(cell)
         if why and not again:
