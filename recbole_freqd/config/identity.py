@@ -11,8 +11,9 @@ from scipy import sparse
 from recbole_freqd import __version__
 from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
 from recbole_freqd.config.complete import trainer_names
-from recbole_freqd.config.models import class_fingerprint, class_or_name
+from recbole_freqd.config.models import class_or_name
 from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.own_code import class_fingerprint
 from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.config.teacher import CHECKPOINT
 from recbole_freqd.core.files import file_hash, fingerprint
