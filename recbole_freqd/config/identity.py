@@ -32,7 +32,11 @@ WHERE_IT_RUNS |= {"log_wandb", "wandb_project", "save_dataset", "dataset_save_pa
 WHERE_IT_RUNS |= {"save_dataloaders", "dataloaders_save_path"}
 
 
-_HOW_IT_IS_READ = {"trust_checkpoint", "memory_map"}  # of a teacher: its rows are the same
+_HOW_IT_IS_READ = {
+    "trust_checkpoint",
+    "trust_data",
+    "memory_map",
+}  # of a teacher: its rows are the same
 logger = logging.getLogger(__name__)
 
 

@@ -13,6 +13,7 @@ TEACHER = "teacher"
 _ONLY_OF_TEACHERS = (
     "spectral_rank",
     "trust_checkpoint",
+    "trust_data",
     "allow_leakage",
     "min_overlap",
     "memory_map",
