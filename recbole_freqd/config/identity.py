@@ -169,13 +169,19 @@ def versions_of(config: Any) -> dict[str, str]:
 
 def _files_of(config: Any) -> dict[str, str]:
     """Hashes of the files of a dataset, by name; RecBole downloads those it knows."""
-    folder, pattern = Path(config["data_path"]), f"{config['dataset']}.*"
-    if not any(folder.glob(pattern)):
+    folder, start = Path(config["data_path"]), f"{config['dataset']}."
+    if not _named(folder, start):
         from recbole.data import create_dataset
 
         with asking_recbole():
             create_dataset(config)
-    return {file.name: file_hash(file) for file in sorted(folder.glob(pattern)) if file.is_file()}
+    return {file.name: file_hash(file) for file in _named(folder, start) if file.is_file()}
+
+
+def _named(folder: Path, start: str) -> list[Path]:
+    """What is in a folder, if it is there, under names that begin so; brackets mean themselves."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(file for file in files if file.name.startswith(start))
 
 
 def weights_hash(payload: dict[str, Any]) -> str:
