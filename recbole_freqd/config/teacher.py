@@ -10,6 +10,7 @@ from recbole_freqd.core.errors import ConfigError, join_names, short_repr
 from recbole_freqd.core.schema import nearest, read_keys
 
 RECIPE, CHECKPOINT = "model", "checkpoint"
+FORMS = (RECIPE, CHECKPOINT)
 # Keys of RecBole's properties/overall.yaml that its own lists of arguments forget; and one of ours.
 _ENVIRONMENT = (
     "resume",

@@ -14,7 +14,10 @@ from recbole_freqd.teacher.recipe import from_recipe
 
 logger = logging.getLogger(__name__)
 
-_OF_A_CHECKPOINT: tuple[str, ...] = ("allow_leakage", "min_overlap", "trust_checkpoint")
+_OF_A_CHECKPOINT: tuple[str, ...] = (
+    *("allow_leakage", "min_overlap"),
+    *("trust_checkpoint", "trust_data"),
+)
 _OF_A_RECIPE: tuple[str, ...] = ("keep_every",)
 
 

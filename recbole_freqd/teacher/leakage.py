@@ -30,7 +30,7 @@ def check_leakage(
     twice and one of the two is tested.
 
     Args:
-        home: The :class:`recbole_freqd.teacher.restore.Home` of the teacher.
+        home: The teacher, a :class:`recbole_freqd.teacher.restore.Restored`.
         alignment: Its users and items among the student's.
         train_data, valid_data: The student's loaders.
         allow: ``teacher.allow_leakage``: a warning instead of an error.

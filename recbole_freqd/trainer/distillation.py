@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from recbole_freqd import compat
-from recbole_freqd.config.complete import complete_in_place, trainer_names
+from recbole_freqd.config.complete import complete_in_place, names_ours, trainer_names
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features import (
@@ -287,7 +287,7 @@ def dispatching(host: type) -> type:
 
     def __new__(cls: type, config: Any, model: torch.nn.Module) -> Any:
         if cls is not stand_in:  # somebody's own subclass of what get_trainer returned
-            if trainer_names(config["trainer"]):
+            if names_ours(config["trainer"]):
                 raise ConfigError(
                     f"{cls.__name__} inherits from what RecBole's get_trainer returned, and would "
                     f"train without the teacher of trainer={config['trainer']}. Make it by "
@@ -295,7 +295,7 @@ def dispatching(host: type) -> type:
                     "trainer out."
                 )
             return object.__new__(cls)
-        chosen = over(DistillationTrainer, host) if trainer_names(config["trainer"]) else host
+        chosen = over(DistillationTrainer, host) if names_ours(config["trainer"]) else host
         return chosen(config, model)
 
     stand_in = type(host.__name__, (host,), {"__new__": __new__, "fit_host": host})
