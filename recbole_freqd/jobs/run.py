@@ -11,7 +11,7 @@ from recbole_freqd.config.values import check_data
 from recbole_freqd.jobs.measure import parameter_count, ranking_latencies, size_mb
 from recbole_freqd.runtime.distributed import whole
 from recbole_freqd.runtime.processes import Processes
-from recbole_freqd.runtime.resume import ResumableTrainer, over
+from recbole_freqd.runtime.trainer import PartsTrainer, mix_into
 from recbole_freqd.teacher.base import Teacher, own_model
 from recbole_freqd.trainer.distillation import DistillationTrainer
 
@@ -64,8 +64,8 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
         model = config.model_class(config, train_data._dataset).to(config["device"])
         logger.info(model)
         found = get_trainer(config["MODEL_TYPE"], config["model"])
-        mixin = DistillationTrainer if trainer_names(config["trainer"]) else ResumableTrainer
-        trainer = over(mixin, found)(config, model)
+        mixin = DistillationTrainer if trainer_names(config["trainer"]) else PartsTrainer
+        trainer = mix_into(mixin, found)(config, model)
     progress = config["show_progress"]
     score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
     if valid_result is None and valid_data:  # RaCT validates nothing while it pretrains
