@@ -67,7 +67,7 @@ def _train(
     done = runs.run(config, saved=saved)
     teacher_test_result = None
     if config["trainer"]:
-        (teacher_test_result,) = done.trainer.processes.agreed(
+        (teacher_test_result,) = done.trainer.processes.from_first(
             lambda: runs.evaluate_teacher(done, 2)[1]
         )
     return {

@@ -9,7 +9,7 @@ from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.config.values import check_data
 from recbole_freqd.jobs.measure import parameter_count, ranking_latencies, size_mb
-from recbole_freqd.runtime.distributed import whole
+from recbole_freqd.runtime.distributed import full_eval_loader
 from recbole_freqd.runtime.processes import Processes
 from recbole_freqd.runtime.trainer import PartsTrainer, mix_into
 from recbole_freqd.teacher.base import Teacher, own_model
@@ -132,7 +132,7 @@ def evaluate_on(
     trainer.eval_collector.data_collect(train_data)
     results = [
         plain(trainer.evaluate(loader, load_best_model=False)) if teacher.can_rank(loader) else {}
-        for loader in (whole(data[split]) for split in splits)
+        for loader in (full_eval_loader(data[split]) for split in splits)
     ]
     trainer.tensorboard.close()
     return own_model(model), results

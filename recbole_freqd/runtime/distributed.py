@@ -101,7 +101,7 @@ def _check(config: Any, processes: Processes) -> None:
         )
 
 
-def whole(loader: Any) -> Any:
+def full_eval_loader(loader: Any) -> Any:
     """A loader for evaluation that gives all users, and not only the share of this process."""
     if not loader or loader.config["single_spec"]:
         return loader
@@ -138,7 +138,7 @@ class _OfAllUsers:
         parts = self.processes.gathered(own)
         for name in own if parts else ():
             collected.set(name, torch.cat([part[name] for part in parts]))
-        return self.processes.agreed(lambda: self.evaluator.evaluate(collected))
+        return self.processes.from_first(lambda: self.evaluator.evaluate(collected))
 
 
 def _without_repeats(sampler: Any) -> None:

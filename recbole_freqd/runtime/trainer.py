@@ -54,7 +54,7 @@ class PartsTrainer:
                 stack.enter_context(part.starting())
             super().__init__(config, model)  # type: ignore[call-arg]
         # RecBole's own name goes by the second: two runs would share it.
-        self.saved_model_file = self.processes.agreed(
+        self.saved_model_file = self.processes.from_first(
             lambda: new_checkpoint_path(self.checkpoint_dir, self.run_name)  # type: ignore[attr-defined]
         )
         self.run_file = self.saved_model_file
@@ -161,7 +161,7 @@ class PartsTrainer:
 
     def _check_nan(self, loss: torch.Tensor) -> None:
         """In place of RecBole's: what one process finds, all raise."""
-        self.processes.together(lambda: [part.check(loss) for part in self.parts])
+        self.processes.run_in_all(lambda: [part.check(loss) for part in self.parts])
 
     def sync_grad_loss(self) -> Any:
         """As RecBole's: every parameter has a gradient in every process, if only of zero."""
@@ -211,7 +211,7 @@ class PartsTrainer:
 
     def _save(self, path: str, save: Callable[[str], None]) -> None:
         """The first process writes; none goes on before the file is there, on every machine."""
-        self.processes.together(lambda: self._write(path, save), here=self.processes.is_first)
+        self.processes.run_in_all(lambda: self._write(path, save), here=self.processes.is_first)
         self.processes.hand_over([Path(path)])
 
     def _write(self, path: str, save: Callable[[str], None]) -> None:

@@ -18,12 +18,12 @@ from recbole_freqd.core.locks import working_on
 from recbole_freqd.core.rows import Features
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features import check_teacher, registered_adapter
-from recbole_freqd.runtime.distributed import whole
+from recbole_freqd.runtime.distributed import full_eval_loader
 from recbole_freqd.runtime.parts import Part
 from recbole_freqd.runtime.processes import Processes
 from recbole_freqd.runtime.seconds import not_counted
 from recbole_freqd.runtime.trainer import PartsTrainer, mix_into
-from recbole_freqd.teacher.base import Teacher, features_of, had_once
+from recbole_freqd.teacher.base import Teacher, features_of, make_features_once
 from recbole_freqd.teacher.restore import load_model
 
 logger = logging.getLogger(__name__)
@@ -82,10 +82,10 @@ def from_recipe(
         return features_of(config, spec, model)
 
     processes = Processes.of(config)
-    facts, origin = processes.agreed(have)
+    facts, origin = processes.from_first(have)
     on_the_way = [path.with_name(file) for file in facts.get("trajectory", ())]
     processes.hand_over([path, facts_file, *on_the_way])
-    made = had_once(config, spec, features)
+    made = make_features_once(config, spec, features)
     return Teacher(own_config, str(path), made, origin, facts, tuple(map(str, on_the_way)))
 
 
@@ -184,7 +184,7 @@ def _train(
         host = get_trainer(config["MODEL_TYPE"], config["model"])
         trainer = mix_into(_TeacherTrainer, host)(config, model)
     _log_beside_the_student(trainer, config["model"])
-    validation = whole(valid_data)
+    validation = full_eval_loader(valid_data)
     trainer.fit(loader, validation, saved=True, show_progress=config["show_progress"])
     if not Path(trainer.saved_model_file).is_file():
         raise CheckpointError(

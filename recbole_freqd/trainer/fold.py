@@ -75,7 +75,7 @@ class Distillation(Part):
             teacher.known,
             teacher.ranker(dataset) if reads_scores else None,
             teacher.trajectory_rankers(dataset),
-            trainer.processes.once_per_machine,
+            trainer.processes.make_once,
         )
         for optimizer in trainer.optimizers:
             for group in self.distiller.parameter_groups():

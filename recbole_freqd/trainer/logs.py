@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from recbole_freqd.features.check import whole_features
-from recbole_freqd.features.scores import undisturbed
+from recbole_freqd.features.scores import inspecting
 from recbole_freqd.runtime.parts import Fit, Part
 from recbole_freqd.trainer.fold import Distillation
 
@@ -61,7 +61,7 @@ class BandLog(Part):
         if not losses:
             return
         model, adapter = self.trainer.model, self._distillation.adapter
-        with undisturbed(model, adapter.caches):
+        with inspecting(model, adapter.caches):
             student = whole_features(model, adapter)
             for loss in losses:
                 self._write(loss, student, epoch)

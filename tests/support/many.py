@@ -189,7 +189,7 @@ def one_dies(launched):
         rank=launched["local_rank"],
     )  # fmt: skip
     processes = all_of_them(launched)
-    processes.together(lambda: None)
+    processes.run_in_all(lambda: None)
     if processes.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    processes.together(lambda: None)
+    processes.run_in_all(lambda: None)
