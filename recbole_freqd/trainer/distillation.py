@@ -16,6 +16,15 @@ from recbole_freqd.trainer.distiller import Distiller
 from recbole_freqd.trainer.fold import Distillation
 from recbole_freqd.trainer.logs import BandLog, LossLog
 from recbole_freqd.trainer.sidecar import Sidecar
+from recbole_freqd.trainer.start import StartWarm
+
+
+class StudentTrainer(PartsTrainer):
+    """Trains a student alone, which may start warm from an older one."""
+
+    def make_parts(self) -> list[Part]:
+        """Those of any training, and the start."""
+        return [*super().make_parts(), StartWarm(self)]
 
 
 class DistillationTrainer(PartsTrainer):
@@ -66,7 +75,7 @@ class DistillationTrainer(PartsTrainer):
     def make_parts(self) -> list[Part]:
         """Those of any training, and what teaches, saves and logs."""
         own = Distillation(self, self.methods, self.adapter)
-        beside = [Sidecar(self, own), LossLog(self, own), BandLog(self, own)]
+        beside = [StartWarm(self, own), Sidecar(self, own), LossLog(self, own), BandLog(self, own)]
         return [*super().make_parts(), own, *beside]
 
     @property

@@ -12,6 +12,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from recbole_freqd.config.identity import data_fingerprint, same_data
 from recbole_freqd.core.errors import ConfigError, TrainingError
+from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features import FeatureAdapter, StudentRanker, shared_features
 from recbole_freqd.losses import LOSSES
@@ -73,7 +74,7 @@ class Distillation(Part):
             dataset,
             teacher.features,
             teacher.known,
-            teacher.ranker(dataset) if reads_scores else None,
+            self.taught(dataset) if reads_scores else None,
             teacher.trajectory_rankers(dataset),
             trainer.processes.make_once,
         )
@@ -82,6 +83,10 @@ class Distillation(Part):
                 optimizer.add_param_group(group)
         trainer.trained_beside = dict(self.distiller.losses)
         self.data = data_fingerprint(dataset)
+
+    def taught(self, dataset: Any) -> Ranker:
+        """What ranks, as it is taught: to losses that read scores, and by a warm start."""
+        return self.teacher.ranker(dataset)  # type: ignore[union-attr]
 
     def depends_on(self) -> tuple[np.ndarray, ...]:
         """The teacher's features."""
