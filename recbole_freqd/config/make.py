@@ -15,7 +15,7 @@ from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.reading import asking_recbole, no_command_line, read_given
 from recbole_freqd.config.teacher import RECIPE, inherited_keys
 from recbole_freqd.config.values import check_config, check_training
-from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.schema import method_keys, nearest
 from recbole_freqd.losses import LOSSES
 

@@ -207,7 +207,7 @@ class FreqDLoss(DistillationLoss):
             )
         start = perf_counter()
         k = min(k, max(n - 1, 1))
-        adjacency = self._made_once(lambda: self._edges(user_items, side, k))
+        adjacency = self._make_graph_once(lambda: self._edges(user_items, side, k))
         logger.info(
             "%s graph by %s: %d entities, %d edges, %d entities without a neighbour, %.1f s",
             side,
@@ -226,14 +226,14 @@ class FreqDLoss(DistillationLoss):
         shrinkage = self.options["graph_shrinkage"]
         return cosine_graph(user_items, side=side, k=k, shrinkage=shrinkage, max_pairs=most)
 
-    def _made_once(self, make: Callable[[], sp.csr_array]) -> sp.csr_array:
+    def _make_graph_once(self, make: Callable[[], sp.csr_array]) -> sp.csr_array:
         """A square matrix from ``make``; between processes it travels as tensors."""
 
         def arrays() -> list[torch.Tensor]:
             made = make()
             return [torch.from_numpy(part) for part in (made.data, made.indices, made.indptr)]
 
-        data, indices, indptr = (part.numpy() for part in self.once(arrays))
+        data, indices, indptr = (part.numpy() for part in self.make_once(arrays))
         return sp.csr_array((data, indices, indptr), shape=(len(indptr) - 1, len(indptr) - 1))
 
     def forward(
