@@ -89,7 +89,8 @@ def refuse_keys_that_are_no_text(external: dict[Any, Any], where: str = "") -> N
             hint = f" YAML reads {said[key]} as that" if key in (True, False, None) else ""
             raise ConfigError(
                 f"The key {where}{short_repr(key)} of the config is a {type(key).__name__}; "
-                f"allowed: text.{hint and hint + ':'} Put the key in quotes where you set it, or remove it."
+                f"allowed: text.{hint and hint + ':'} "
+                f"Put the key in quotes where you set it, or remove it."
             )
     if not where and isinstance(external.get(TEACHER), dict):
         refuse_keys_that_are_no_text(external[TEACHER], f"{TEACHER}.")
