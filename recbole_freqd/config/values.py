@@ -62,19 +62,18 @@ def check_config(config: Any, where: str = "") -> None:
     values.update(check_host_values(values, config.internal_config_dict, where))
 
 
-def check_recipe_values(recipe: dict[str, Any]) -> dict[str, Any]:
+def check_recipe_values(recipe: dict[str, Any], where: str = f"{TEACHER}.") -> dict[str, Any]:
     """Checks those of a teacher's values that need no knowledge of its model.
 
     Args:
         recipe: The keys below ``teacher``, without reserved ones.
+        where: Prefix of the keys in messages.
 
     Returns:
         The values that were checked, as RecBole can read them.
     """
     known = read_keys("recbole.yaml")
-    return {
-        key: _check_one(key, value_of(recipe[key]), f"{TEACHER}.") for key in recipe if key in known
-    }
+    return {key: _check_one(key, value_of(recipe[key]), where) for key in recipe if key in known}
 
 
 def check_data(config: Any, dataset: Any) -> None:

@@ -41,6 +41,11 @@ def draw(metric="NDCG@10", most_users=1000, seed=1, data=None):
     )
 
 
+def choices_of(**settings):
+    """The panel's choice on :func:`split`."""
+    return choose_panel(split()[0], draw(seed=settings.pop("seed", 1)), **settings)
+
+
 # --- the metric ------------------------------------------------------------------------------
 
 
@@ -113,7 +118,7 @@ def test_a_candidate_scores_as_the_model_with_its_keys_does(name, built):
 
 
 def test_the_best_candidate_of_each_model_is_chosen_with_the_figures_of_all():
-    choices = choose_panel(*split(), seed=3)
+    choices = choices_of(seed=3)
     assert list(choices) == ["ShrunkKNN", "GFCF", "EASE"]
     for name, choice in choices.items():
         assert choice.model == name and choice.seconds > 0
@@ -123,13 +128,13 @@ def test_the_best_candidate_of_each_model_is_chosen_with_the_figures_of_all():
         assert [each.keys for each in choice.candidates] == distinct_candidates(
             name, (N_USERS, N_ITEMS)
         )
-    again = choose_panel(*split(), seed=3)
+    again = choices_of(seed=3)
     assert all(again[name].candidates == choices[name].candidates for name in choices)
 
 
 def test_without_time_only_the_first_candidate_of_each_model_is_tried_and_the_log_says_so(caplog):
     with caplog.at_level(logging.INFO):
-        choices = choose_panel(*split(), seconds=1e-9)
+        choices = choices_of(seconds=1e-9)
     for name, choice in choices.items():
         assert [each.value is None for each in choice.candidates][:2] == [False, True]
         assert choice.keys == distinct_candidates(name, (N_USERS, N_ITEMS))[0]
@@ -174,10 +179,10 @@ def test_one_product_serves_all_neighbours_one_decomposition_all_ranks(monkeypat
         monkeypatch.setattr(
             panel, name, lambda *a, _whole=whole, _n=name, **k: calls.append(_n) or _whole(*a, **k)
         )
-    choose_panel(*split())
+    choices_of()
     assert calls == ["shrunk_cosines", "ideal_basis"]
 
 
 def test_an_unknown_model_is_refused():
     with pytest.raises(ConfigError, match="panel_models: got 'BPR'; allowed: ShrunkKNN"):
-        choose_panel(*split(), models=["BPR"])
+        choices_of(models=["BPR"])
