@@ -49,7 +49,7 @@ def merge_teachers(low: Any, high: Any) -> Any:
         return {**(low or {}), **high}
     if not isinstance(high, DottedKeys) and set(FORMS) & set(high):
         return dict(high)
-    check_teacher_is_nested(low if isinstance(low, list) or low == PANEL else [low])
+    check_teacher_is_nested(low)
     members = list(low) if isinstance(low, list) else [low]
     for key, value in high.items():
         index, _, own = str(key).partition(".")
