@@ -11,7 +11,7 @@ from recbole_freqd.config.names import (
     teaching_keys,
 )
 from recbole_freqd.config.reading import fold_dotted
-from recbole_freqd.config.teacher import check_teachers
+from recbole_freqd.config.teacher import check_teachers, plain_keys
 from recbole_freqd.config.teaching import check_untaught, complete_teaching
 from recbole_freqd.config.values import check_host_values
 from recbole_freqd.core.errors import ConfigError
@@ -151,6 +151,7 @@ def _note_idle(external: dict[str, Any]) -> None:
     ours = {key for name in LOSSES.names() for key in method_keys(name)}
     ours = (ours | set(teaching_keys())) & set(external)
     if isinstance(external.get(TEACHER), (dict, list)):
+        external[TEACHER] = plain_keys(external[TEACHER])
         ours.add(TEACHER)
     if "trainer" in external:
         external["trainer"] = None

@@ -7,7 +7,7 @@ from typing import Any
 from recbole_freqd.config.models import name_of_class
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.values import check_recipe_values
-from recbole_freqd.core.errors import ConfigError, listed, shown
+from recbole_freqd.core.errors import ConfigError, join_names, short_repr
 from recbole_freqd.core.schema import nearest, read_keys
 
 RECIPE, CHECKPOINT = "model", "checkpoint"
@@ -33,6 +33,11 @@ class DottedKeys(dict[str, Any]):
     """
 
 
+def plain_keys(teacher: Any) -> Any:
+    """What is merged, as a plain dict where it is one: a checkpoint keeps it."""
+    return dict(teacher) if isinstance(teacher, dict) else teacher
+
+
 def merge_teachers(low: Any, high: Any) -> Any:
     """What ``teacher`` is where two places give it: two nested ones, or a list and dotted keys.
 
@@ -45,8 +50,10 @@ def merge_teachers(low: Any, high: Any) -> Any:
     """
     if not isinstance(high, dict):
         return copy.deepcopy(high)  # checked values are put in their place
-    if low is None or isinstance(low, dict):
-        return {**(low or {}), **high}
+    if low is None:
+        return high
+    if isinstance(low, dict):
+        return {**low, **high}
     if not isinstance(high, DottedKeys) and set(FORMS) & set(high):
         return dict(high)
     check_teacher_is_nested(low)
@@ -55,13 +62,13 @@ def merge_teachers(low: Any, high: Any) -> Any:
         index, _, own = str(key).partition(".")
         if not (own and index.isdecimal()):
             raise ConfigError(
-                f"{TEACHER}.{key}: got {shown(value)}, but teacher is a list; allowed: the place "
-                f"of the teacher that it is for first, e.g. --{TEACHER}.0.{key}=..."
+                f"{TEACHER}.{key}: got {short_repr(value)}, but teacher is a list; allowed: the "
+                f"place of the teacher that it is for first, e.g. --{TEACHER}.0.{key}=..."
             )
         if int(index) >= len(members) or not isinstance(members[int(index)], dict):
             raise ConfigError(
-                f"{TEACHER}.{key}: got {shown(value)}, but teacher has no recipe or checkpoint at "
-                f"place {index}; it is {shown(low)}. Places are counted from 0."
+                f"{TEACHER}.{key}: got {short_repr(value)}, but teacher has no recipe or "
+                f"checkpoint at place {index}; it is {short_repr(low)}. Places are counted from 0."
             )
         members[int(index)] = {**members[int(index)], own: value}
     return members
@@ -74,9 +81,9 @@ def check_teacher_is_nested(teacher: Any, name: str = TEACHER) -> None:
             check_teacher_is_nested(member, f"{TEACHER}.{place}")
     elif not isinstance(teacher, dict) and not _is_panel(teacher):
         raise ConfigError(
-            f"{name}: got {shown(teacher)}; allowed: nested keys, either `teacher: {{checkpoint: "
-            "saved/....pth}` or a recipe like `teacher: {model: BPR, embedding_size: 64}`; a list "
-            "of these, which is a team; or the word panel."
+            f"{name}: got {short_repr(teacher)}; allowed: nested keys, either `teacher: "
+            "{checkpoint: saved/....pth}` or a recipe like `teacher: {model: BPR, embedding_size: "
+            "64}`; a list of these, which is a team; or the word panel."
         )
 
 
@@ -104,12 +111,11 @@ def check_teachers(teacher: Any, categories: dict[str, list[str]]) -> Any:
             "a recipe like `teacher: {model: BPR, embedding_size: 64}` to the config "
             "(--teacher.model=BPR on the command line)."
         )
-    if isinstance(teacher, tuple):
-        teacher = list(teacher)
+    teacher = plain_keys(list(teacher) if isinstance(teacher, tuple) else teacher)
     check_teacher_is_nested(teacher)
     members = teacher if isinstance(teacher, list) else [teacher]
     if sum(map(_is_panel, members)) > 1:
-        raise ConfigError(f"teacher: got {shown(teacher)}; allowed: one panel in a list.")
+        raise ConfigError(f"teacher: got {short_repr(teacher)}; allowed: one panel in a list.")
     if len(members) == 1 and isinstance(members[0], dict):
         check_teacher(members[0], categories)
         return members[0]
@@ -135,12 +141,12 @@ def check_teacher(
     _check_names(recipe, list(specs), categories, name)
     if recipe and teacher.get(CHECKPOINT) is not None:
         raise ConfigError(
-            f"{name} has two forms: {name}.checkpoint={shown(teacher[CHECKPOINT])} and a "
-            f"recipe ({listed(f'{name}.{key}' for key in recipe)}). Keep one of them."
+            f"{name} has two forms: {name}.checkpoint={short_repr(teacher[CHECKPOINT])} and a "
+            f"recipe ({join_names(f'{name}.{key}' for key in recipe)}). Keep one of them."
         )
     if teacher.get(CHECKPOINT) is None and recipe.get(RECIPE) is None:
         raise ConfigError(
-            f"{name}: got {shown(teacher)}, which names neither {name}.checkpoint nor "
+            f"{name}: got {short_repr(teacher)}, which names neither {name}.checkpoint nor "
             f"{name}.model. Give one of the two."
         )
     teacher.update(check_recipe_values(recipe, f"{name}."))
@@ -154,11 +160,11 @@ def _check_names(
         near = nearest(key, reserved)
         if near:
             raise ConfigError(
-                f"Unknown key {shown(f'{name}.{key}')}; did you mean '{name}.{near}'?"
+                f"Unknown key {short_repr(f'{name}.{key}')}; did you mean '{name}.{near}'?"
             )
         if str(key).partition(".")[0].isdecimal():
             raise ConfigError(
-                f"{name}.{key}: got {shown(recipe[key])}, but teacher is no list: leave out "
+                f"{name}.{key}: got {short_repr(recipe[key])}, but teacher is no list: leave out "
                 f"the {str(key).partition('.')[0]}, or make it one."
             )
         if key in inherited or key in ("dataset", "trainer", TEACHER):

@@ -5,7 +5,7 @@ from typing import Any
 
 from recbole_freqd.config.names import TEACHER, teaching_keys
 from recbole_freqd.config.teacher import PANEL
-from recbole_freqd.core.errors import ConfigError, listed, shown
+from recbole_freqd.core.errors import ConfigError, join_names, short_repr
 from recbole_freqd.core.schema import read_keys, run_defaults
 
 AUTO, NONE = "auto", "none"
@@ -38,8 +38,8 @@ def _check_weights(weights: Any, members: list[Any]) -> None:
         return
     if len(weights) != len(members) or min(weights) < 0 or sum(weights) == 0:
         raise ConfigError(
-            f"teacher_weights: got {shown(weights)} for {len(members)} of `teacher`; allowed: auto,"
-            " or one number of at least 0 for each (a panel is one), not all 0."
+            f"teacher_weights: got {short_repr(weights)} for {len(members)} of `teacher`; allowed: "
+            "auto, or one number of at least 0 for each (a panel is one), not all 0."
         )
     if members == [members[0]] and members[0] != PANEL:
         logger.warning("teacher_weights: no effect, since there is one teacher.")
@@ -49,11 +49,15 @@ def _check_panel(external: dict[str, Any], there_is_one: bool) -> None:
     keys = read_keys("panel.yaml")
     idle = sorted(set(keys) & set(external))
     if idle and not there_is_one:
-        logger.warning("%s: no effect, since there is no panel among the teachers.", listed(idle))
+        logger.warning(
+            "%s: no effect, since there is no panel among the teachers.", join_names(idle)
+        )
     known = keys["panel_models"].default
     for model in external.get("panel_models", ()):
         if model not in known:
-            raise ConfigError(f"panel_models: got {shown(model)}; allowed: {listed(known)}.")
+            raise ConfigError(
+                f"panel_models: got {short_repr(model)}; allowed: {join_names(known)}."
+            )
 
 
 def check_untaught(external: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Callable
 
 import torch
 
-from recbole_freqd.core.errors import ConfigError, listed, shown
+from recbole_freqd.core.errors import ConfigError, join_names, short_repr
 
 FALLBACK = "NDCG@10"
 
@@ -93,8 +93,8 @@ def metric_named(name: str) -> Metric:
     kind, _, length = name.partition("@")
     if kind.lower() not in METRICS or not length.isdecimal() or int(length) < 1:
         raise ConfigError(
-            f"valid_metric: got {shown(name)}; allowed here: {listed(METRICS)}, each with a list "
-            "length, such as NDCG@10."
+            f"valid_metric: got {short_repr(name)}; allowed here: {join_names(METRICS)}, each with "
+            "a list length, such as NDCG@10."
         )
     return partial(_measure, kind.lower(), int(length))
 

@@ -10,13 +10,13 @@ import torch
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.names import teaching_keys
 from recbole_freqd.config.teaching import AUTO, NONE, WARM_START
-from recbole_freqd.core.errors import ConfigError, listed
+from recbole_freqd.core.errors import ConfigError, join_names
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import Features
 from recbole_freqd.core.schema import method_keys
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.check import are_exact
-from recbole_freqd.features.data import Known, among
+from recbole_freqd.features.data import Known, keep_known
 from recbole_freqd.graph.cooccurrence import SIDES
 from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.losses import LOSSES
@@ -252,7 +252,7 @@ class _Lesson:
         """What a filter of a side needs."""
         config, is_product = self.config, plain.ranker.factors() is not None
         graph = cosine_graph(
-            among(self.chooser.user_items, plain.known),
+            keep_known(self.chooser.user_items, plain.known),
             side=side,
             k=config["teacher_filter_k"],
             shrinkage=config["teacher_filter_shrinkage"],
@@ -298,7 +298,7 @@ def _names_of(teachers: Sequence[Teacher]) -> list[str]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(
-            f"teacher: {listed(twice)} is there twice, with the same weights. Remove one, and "
+            f"teacher: {join_names(twice)} is there twice, with the same weights. Remove one, and "
             "raise its teacher_weights instead."
         )
     return names
