@@ -12,12 +12,15 @@ from recbole_freqd.config.names import (
     mention_unknown,
     refuse_keys_that_are_no_text,
     refuse_misspelt,
+    run_keys,
+    teaching_keys,
 )
 from recbole_freqd.config.reading import fold_dotted, paths_as_text
-from recbole_freqd.config.teacher import FORMS, check_teacher
+from recbole_freqd.config.teacher import FORMS, PANEL, check_teachers, plain_keys
+from recbole_freqd.config.teaching import check_untaught, complete_teaching
 from recbole_freqd.config.values import check_host_values
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.core.schema import method_keys, nearest, read_keys
+from recbole_freqd.core.schema import method_keys, nearest
 from recbole_freqd.losses import LOSSES
 
 _OF_THE_MLP = ("experts", "hidden", "dropout")
@@ -87,15 +90,21 @@ def uses_us(external: dict[Any, Any]) -> bool:
         >>> uses_us({"trainr": "FreqD"}), uses_us({"teacher": {"model": "BPR"}})
         (True, True)
     """
-    teacher = external.get(TEACHER)
-    if _is_near_ours(external.get("trainer")):
-        return True
-    if isinstance(teacher, dict) and any(teacher.get(form) is not None for form in FORMS):
+    if _is_near_ours(external.get("trainer")) or _has_form(external.get(TEACHER)):
         return True
     return any(
         isinstance(value, str) and value in LOSSES and nearest(str(key), ["trainer"]) is not None
         for key, value in external.items()
     )
+
+
+def _has_form(teacher: Any) -> bool:
+    """Whether a value of ``teacher`` is in one of our forms: a recipe, a file, a team, a panel."""
+    if isinstance(teacher, list):
+        return any(map(_has_form, teacher))
+    if isinstance(teacher, dict):
+        return any(teacher.get(form) is not None for form in FORMS)
+    return isinstance(teacher, str) and teacher == PANEL
 
 
 @contextmanager
@@ -132,7 +141,8 @@ def complete(
         model_class: Of the student; keys that its code reads are its own.
 
     Returns:
-        Default of every key of every trainer named; empty where none is named.
+        Default of every key of every trainer named, and of what is taught; empty where no trainer
+        is named.
 
     Raises:
         ConfigError: Misspelt or unknown keys of ours, values out of range, contradictions, no
@@ -147,7 +157,7 @@ def complete(
     hosts = set(internal).union(*categories.values())
     own = keys_read_by(model_class) if model_class is not None else frozenset()
     refuse_misspelt(external, hosts | own)
-    for key, spec in read_keys("run.yaml").items():
+    for key, spec in run_keys().items():
         if key in external:
             external[key] = spec.check(external[key])
     names = trainer_names(external.get("trainer"))
@@ -156,12 +166,13 @@ def complete(
         checked = check_host_values({**internal, **external}, internal)
         external.update({key: value for key, value in checked.items() if key in external})
     if not names:
+        check_untaught(external)
         _note_idle(external, model_class)
         return {}
     external["trainer"] = names[0] if len(names) == 1 else names
     defaults = _check_methods(external, names)
-    check_teacher(external.get(TEACHER), categories)
-    return defaults
+    external[TEACHER] = check_teachers(external.get(TEACHER), categories)
+    return {**complete_teaching(external, names), **defaults}
 
 
 def _check_methods(external: dict[str, Any], names: list[str]) -> dict[str, Any]:
@@ -238,8 +249,10 @@ def _check_method(name: str, external: dict[str, Any]) -> dict[str, Any]:
 
 def _note_idle(external: dict[str, Any], model_class: Optional[type]) -> None:
     """Without a trainer nothing changes, but what was meant for one is not passed over silently."""
-    ours = {key for name in LOSSES.names() for key in method_keys(name)} & set(external)
-    if isinstance(external.get(TEACHER), dict) and set(FORMS) & set(external[TEACHER]):
+    ours = {key for name in LOSSES.names() for key in method_keys(name)}
+    ours = (ours | set(teaching_keys())) & set(external)
+    if _has_form(external.get(TEACHER)):
+        external[TEACHER] = plain_keys(external[TEACHER])
         ours.add(TEACHER)
     if "trainer" in external and _is_none_at_all(external["trainer"]):
         external["trainer"] = None

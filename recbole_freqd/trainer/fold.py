@@ -63,7 +63,6 @@ class Distillation(Part):
 
     def _find(self, fit: Fit, dataset: Any) -> None:
         trainer = self.trainer
-        check_trajectory(self.methods, trainer.config["teacher"])
         self.teacher = teacher = find_teacher(trainer.config, fit.train_data, fit.valid_data)
         reads_scores = any(LOSSES.get(method).reads_scores for method in self.methods)
         self.distiller = Distiller(
@@ -89,8 +88,8 @@ class Distillation(Part):
         return self.teacher.ranker(dataset)  # type: ignore[union-attr]
 
     def depends_on(self) -> tuple[np.ndarray, ...]:
-        """The teacher's features."""
-        return tuple(features.cpu().numpy() for features in self.teacher.features)  # type: ignore[union-attr]
+        """What the teacher is."""
+        return self.teacher.depends_on()  # type: ignore[union-attr]
 
     @contextmanager
     def fitting(self, fit: Fit) -> Iterator[None]:
@@ -205,20 +204,3 @@ def on_cpu(streams: dict[str, Any]) -> dict[str, Any]:
         name: {device: value.cpu() for device, value in states.items()}
         for name, states in streams.items()
     }
-
-
-def check_trajectory(methods: list[str], teacher: dict[str, Any]) -> None:
-    """Raises ConfigError where a loss reads the teacher's earlier selves and none are kept."""
-    readers = [method for method in methods if LOSSES.get(method).reads_trajectory]
-    if not readers or (teacher.get("keep_every") and teacher.get("checkpoint") is None):
-        return
-    given = (
-        f"a teacher.checkpoint ({teacher['checkpoint']})"
-        if teacher.get("checkpoint") is not None
-        else "a recipe without teacher.keep_every"
-    )
-    raise ConfigError(
-        f"{', '.join(readers)} follows the teacher's training and needs checkpoints from on the "
-        f"way; got {given}. Allowed: a recipe that keeps them, e.g. `teacher: {{model: BPR, "
-        "keep_every: 10}`, in epochs."
-    )
