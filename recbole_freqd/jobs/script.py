@@ -101,8 +101,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     parsers = {WITHOUT: parser}
     parsers |= {name: command.add_parser(commands) for name, command in COMMANDS.items()}
-    # To argparse, what holds a space is no option: {'inter': ['user_id']} would be a command's name.
+    # To argparse, what holds a space is no option: "--topk=[5, 10]" would be a command's name.
     options_of_all = set().union(*map(_option_names, parsers.values()))
+    options_of_all -= {"teacher"} if analysis_command.NAME not in arguments else set()
     spaced = [word for word in arguments if " " in word and _is_key(word, options_of_all)]
     arguments = [word for word in arguments if word not in spaced]
     _, words = plain.parse_known_args(arguments)

@@ -605,6 +605,7 @@ def test_a_commands_help_lists_what_it_takes_and_nothing_else(command, own, othe
         ["--embedding_size=3", "compare", "FD", "--output_dir", "tune", "-m", "NeuMF"],
         ["compare", "--output_dir=tune", "-mNeuMF", "--embedding_size=3", "FD"],
         ["--embedding_size= 3", "compare", "FD", "-m", "NeuMF", "--output_dir", "tune"],
+        ["--embedding_size= 3", "-m", "NeuMF", "compare", "FD", "--output_dir=tune"],
         ["compare", "--embedding_size= 3", "FD", "-m", "NeuMF", "--output_dir", "tune"],
     ],
 )

@@ -207,6 +207,16 @@ def test_a_missing_teacher_checkpoint_is_one_message_too(tiny_file, tmp_path, ca
     assert not list(tmp_path.glob("freqd_runs/*"))
 
 
+def test_a_key_may_hold_spaces():
+    from recbole_freqd.jobs.script import parse
+
+    words = ["--teacher={'model': 'BPR'}", "--topk=[5, 10]", "--embedding_size=3"]
+    assert sorted(parse(words)[1]) == sorted(words)
+    options, keys = parse(["tune", "FD", "--topk=[5, 10]"])
+    assert (options.space, keys) == (["FD"], ["--topk=[5, 10]"])
+    assert parse(["analyze", "s.pth", "--teacher=my teacher.pth"])[0].teacher == "my teacher.pth"
+
+
 def test_debug_shows_the_traceback(tiny_file):
     with pytest.raises(ConfigError, match="Unknown trainer"):
         script("--config_files", tiny_file, "--trainer=FreqX", "--debug")
