@@ -7,7 +7,7 @@ A command is a module with ``NAME``, ``TAKES`` (those of :data:`SHARED` that it 
 import argparse
 from typing import Any
 
-from recbole_freqd.core.errors import ConfigError, shown
+from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.trainer.launch import Launch
 
 PROGRAM = "run_recbole_freqd"
@@ -116,7 +116,7 @@ def split_names(text: str) -> list[str]:
     """
     names = [name.strip() for name in text.split(",")]
     if not all(names):
-        raise argparse.ArgumentTypeError(f"got {shown(text)}; allowed: names between commas")
+        raise argparse.ArgumentTypeError(f"got {short_repr(text)}; allowed: names between commas")
     return names
 
 

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from recbole_freqd.core.errors import ConfigError, TrainingError, shown
+from recbole_freqd.core.errors import ConfigError, TrainingError, short_repr
 from recbole_freqd.jobs import run as runs
 
 _LEAVE_OUT = {"valid_only": {"test"}, "test_only": {"valid"}}
@@ -56,6 +56,6 @@ def validation_score(run: runs.Run) -> float:
 def _no_part(config: Any, job: str, needs: str, part: str) -> ConfigError:
     return ConfigError(
         f"{job} goes by {needs}, and there is no {part} data: eval_args.split is "
-        f"{shown((config['eval_args'] or {}).get('split'))}. Allowed: a split with some, e.g. "
+        f"{short_repr((config['eval_args'] or {}).get('split'))}. Allowed: a split with some, e.g. "
         "{RS: [0.8, 0.1, 0.1]} or {LS: valid_and_test}. Change eval_args."
     )

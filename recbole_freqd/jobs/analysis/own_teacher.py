@@ -9,7 +9,7 @@ from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.teacher import CHECKPOINT
-from recbole_freqd.core.errors import ConfigError, TeacherError, listed
+from recbole_freqd.core.errors import ConfigError, TeacherError, join_names
 from recbole_freqd.core.files import file_hash
 from recbole_freqd.core.schema import read_keys
 
@@ -26,14 +26,14 @@ def find_own_teacher(students: Sequence[str]) -> str:
     taught = next((config for config in configs if _spec(config)), None)
     if taught is None:
         raise ConfigError(
-            f"{listed(students)}: no teacher has taught them, so there is none to analyse them by. "
+            f"{join_names(students)}: no teacher has taught them, so there is none to analyse them by. "
             "Name one: --teacher TEACHER.pth."
         )
     named = _spec(taught).get(CHECKPOINT)
     found = [Path(named)] if named else _trained_by_recipe(taught)
     found = [path for path in found if path.is_file()]
     if len(found) != 1:
-        there = f"these fit: {listed(found)}" if found else "it is not where it was"
+        there = f"these fit: {join_names(found)}" if found else "it is not where it was"
         raise ConfigError(
             f"The teacher was {describe_own_teacher(taught)}, and {there}. Name it: --teacher "
             "TEACHER.pth."
