@@ -26,8 +26,8 @@ def find_own_teacher(students: Sequence[str]) -> str:
     taught = next((config for config in configs if _spec(config)), None)
     if taught is None:
         raise ConfigError(
-            f"{join_names(students)}: no teacher has taught them, so there is none to analyse them by. "
-            "Name one: --teacher TEACHER.pth."
+            f"{join_names(students)}: no teacher has taught them, so there is none to analyse "
+            "them by. Name one: --teacher TEACHER.pth."
         )
     named = _spec(taught).get(CHECKPOINT)
     found = [Path(named)] if named else _trained_by_recipe(taught)
