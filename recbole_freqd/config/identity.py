@@ -165,7 +165,8 @@ def versions_of(config: Any) -> dict[str, str]:
     classes: dict[str, Any] = {name: LOSSES.get(name) for name in trainer_names(config["trainer"])}
     if classes and config[TEACHER]:
         for place, member in enumerate(teachers_of(config[TEACHER])):
-            classes[f"teacher {place}" if place else "teacher"] = class_or_name(member.get("model"))
+            model: Any = member.get("model")  # a checkpoint has none
+            classes[f"teacher {place}" if place else "teacher"] = class_or_name(model)
     for part, own in {"model": config.model_class, **classes}.items():
         host = own.__module__.partition(".")[0] if isinstance(own, type) else "recbole"
         if host not in versions:

@@ -161,7 +161,11 @@ class PartsTrainer:
 
     def _check_nan(self, loss: torch.Tensor) -> None:
         """In place of RecBole's: what one process finds, all raise."""
-        self.processes.run_in_all(lambda: [part.check(loss) for part in self.parts])
+                def check() -> None:
+            for part in self.parts:
+                part.check(loss)
+
+        self.processes.run_in_all(check)
 
     def sync_grad_loss(self) -> Any:
         """As RecBole's: every parameter has a gradient in every process, if only of zero."""

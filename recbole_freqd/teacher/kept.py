@@ -95,7 +95,7 @@ class Chooser:
                 {
                     **of,
                     "data": data_fingerprint(self.dataset),
-                    "valid": fingerprint(pairs(self.valid_data._dataset)),
+                    "valid": fingerprint(pairs(self.valid_data._dataset)),  # type: ignore[union-attr]
                     **{key: config[key] for key in ("seed", "valid_metric", "repeatable")},
                     "version": __version__,
                 },

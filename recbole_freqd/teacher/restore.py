@@ -215,7 +215,7 @@ def load_model(
     payload: dict[str, Any],
     dataset: Any,
     path: str,
-    model: Optional[torch.nn.Module] = None,
+    model: Any = None,
     *,
     reader: Reader = FOR_TEACHING,
 ) -> torch.nn.Module:

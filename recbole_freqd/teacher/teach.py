@@ -323,8 +323,8 @@ def team_member(name: str, teacher: Teacher, dataset: Any) -> TeamMember:
             if teacher.known is not None:
                 knows_item &= teacher.known[1]
             items = torch.from_numpy(knows_item).to(features[1].device)
-            ranker = MaskedRanker(features, items)
-            return TeamMember(name, ranker, features, teacher.known, trained, True)
+            masked = MaskedRanker(features, items)
+            return TeamMember(name, masked, features, teacher.known, trained, True)
     ranker = teacher.ranker(dataset)
     factors = ranker.factors()
     features = teacher.features if factors is None else factors

@@ -40,6 +40,7 @@ def guard_trainers(patches: Patches) -> None:
 
 
 def _descendants(parent: type) -> Iterator[type]:
+    child: type
     for child in parent.__subclasses__():
         yield child
         yield from _descendants(child)
