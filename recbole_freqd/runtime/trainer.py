@@ -161,7 +161,8 @@ class PartsTrainer:
 
     def _check_nan(self, loss: torch.Tensor) -> None:
         """In place of RecBole's: what one process finds, all raise."""
-                def check() -> None:
+
+        def check() -> None:
             for part in self.parts:
                 part.check(loss)
 
