@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.errors import ConfigError, did_you_mean, short_repr
 from recbole_freqd.core.schema import Key, read_keys
 
 OWN_MODELS = {
@@ -86,10 +86,10 @@ def check_model_name(name: Any, key: str, *, only_general: bool = False) -> None
         return
     if not isinstance(name, (str, type)):
         raise ConfigError(
-            f"{key}: got {shown(name)}; allowed: the name of a general recommender of RecBole, or "
-            "in Python a class of your own."
+            f"{key}: got {short_repr(name)}; allowed: the name of a general recommender of "
+            "RecBole, or in Python a class of your own."
         )
-    kind, said = kind_of_model(name), name.__name__ if isinstance(name, type) else shown(name)
+    kind, said = kind_of_model(name), name.__name__ if isinstance(name, type) else short_repr(name)
     if kind not in (None, "general"):
         if not only_general and (isinstance(name, type) or _is_spelt(name)):
             return
@@ -218,8 +218,8 @@ def check_dataset_name(name: Any) -> None:
     """Raises ConfigError unless this can be the name of a dataset."""
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ConfigError(
-            f"dataset: got {shown(name)}; allowed: the name of a folder in data_path, e.g. ml-100k "
-            "(-d on the command line)."
+            f"dataset: got {short_repr(name)}; allowed: the name of a folder in data_path, e.g. "
+            "ml-100k (-d on the command line)."
         )
 
 

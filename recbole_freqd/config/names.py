@@ -4,7 +4,7 @@ import logging
 from functools import cache
 from typing import Any
 
-from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.errors import ConfigError, did_you_mean, short_repr
 from recbole_freqd.core.schema import method_keys, nearest, read_keys
 from recbole_freqd.losses import LOSSES
 
@@ -54,13 +54,13 @@ def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
             continue
         if f"{key}_" in prefixes and isinstance(external[key], dict):
             raise ConfigError(
-                f"{key}: got nested keys {shown(external[key])}; allowed: flat ones, e.g. "
+                f"{key}: got nested keys {short_repr(external[key])}; allowed: flat ones, e.g. "
                 f"{next(iter(method_keys(prefixes[f'{key}_'])))}."
             )
         for prefix, name in prefixes.items():
             if key.startswith(prefix):
                 raise ConfigError(
-                    f"Unknown key {shown(key)} of trainer {name}. "
+                    f"Unknown key {short_repr(key)} of trainer {name}. "
                     f"{did_you_mean(key, method_keys(name))} Correct it where you set it."
                 )
         if key in _ONLY_OF_TEACHERS:
@@ -71,7 +71,7 @@ def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
         near = nearest(key, ours) or nearest(key.partition(".")[0], ours)
         if near:
             raise ConfigError(
-                f"Unknown key {shown(key)}; did you mean {near!r}? RecBole would ignore it "
+                f"Unknown key {short_repr(key)}; did you mean {near!r}? RecBole would ignore it "
                 "silently: correct or remove it where you set it."
             )
 
@@ -83,13 +83,14 @@ def refuse_keys_that_are_no_text(external: dict[Any, Any], where: str = "") -> N
         external: What the user gave.
         where: Prefix of the keys in messages.
     """
+    read_from = {"True": "on, yes or true", "False": "off, no or false", "None": "null or ~"}
     for key in external:
         if not isinstance(key, str):
-            said = {True: "on, yes or true", False: "off, no or false", None: "null or ~"}
-            hint = f" YAML reads {said[key]} as that" if key in (True, False, None) else ""
+            said = read_from.get(repr(key))
+            hint = f" YAML reads {said} as that:" if said else ""
             raise ConfigError(
-                f"The key {where}{shown(key)} of the config is a {type(key).__name__}; allowed: "
-                f"text.{hint and hint + ':'} Put the key in quotes where you set it, or remove it."
+                f"The key {where}{short_repr(key)} of the config is a {type(key).__name__}; "
+                f"allowed: text.{hint} Put the key in quotes where you set it, or remove it."
             )
     if not where and isinstance(external.get(TEACHER), dict):
         refuse_keys_that_are_no_text(external[TEACHER], f"{TEACHER}.")
@@ -108,7 +109,7 @@ def mention_unknown(external: dict[str, Any], hosts: set[str]) -> None:
 def _mention(key: str, near: str) -> None:
     logger.warning(
         "Unknown key %s: RecBole ignores it, unless a model of your own reads it. Did you mean %r?",
-        shown(key),
+        short_repr(key),
         near,
     )
 
@@ -123,10 +124,10 @@ def refuse_what_is_no_setting(external: dict[str, Any]) -> None:
     for key in external:
         if key in NOT_SETTINGS:
             raise ConfigError(
-                f"{key}: got {shown(external[key])}; RecBole works it out itself. Remove it."
+                f"{key}: got {short_repr(external[key])}; RecBole works it out itself. Remove it."
             )
         if key in OF_MANY_PROCESSES and not launched:
             raise ConfigError(
-                f"{key}: got {shown(external[key])}; it is no key of a config, but an option of a "
-                "launch. Remove it, and use --nproc 2 or run(..., nproc=2)."
+                f"{key}: got {short_repr(external[key])}; it is no key of a config, but an option "
+                "of a launch. Remove it, and use --nproc 2 or run(..., nproc=2)."
             )
