@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Optional
 
 from recbole_freqd.config.models import name_of_class
 from recbole_freqd.config.names import TEACHER
@@ -178,6 +178,21 @@ def teachers_of(teacher: Any) -> list[dict[str, Any]]:
     """The recipes and checkpoints of a checked ``teacher``, without a panel."""
     members = teacher if isinstance(teacher, list) else [teacher]
     return [member for member in members if isinstance(member, dict)]
+
+
+def recipe_of(teacher: Any) -> Optional[dict[str, Any]]:
+    """The recipe of a single teacher; None: a checkpoint, or a team, which is taken as it is."""
+    single = isinstance(teacher, dict) and teacher.get(CHECKPOINT) is None
+    return teacher if single else None
+
+
+def teacher_label(teacher: Any) -> str:
+    """A checked ``teacher`` in a few words: models, checkpoints, ``panel``."""
+    members = teacher if isinstance(teacher, list) else [teacher]
+    return " + ".join(
+        str(member.get(RECIPE) or member[CHECKPOINT]) if isinstance(member, dict) else str(member)
+        for member in members
+    )
 
 
 def inherited_keys(categories: dict[str, list[str]]) -> set[str]:
