@@ -320,6 +320,7 @@ def test_a_filtered_teacher_is_evaluated_unfiltered(tiny_keys, teacher_recipe, h
     from recbole_freqd import run_recbole_freqd
 
     keys = {**tiny_keys, "trainer": "KD", "valid_metric": "NDCG@10", "teacher": teacher_recipe}
+    keys.update(kd_beta=100.0, learning_rate=0.05)  # so that the student is another one
     plain = run_recbole_freqd("BPR", "tiny", config_dict=keys)
     filtered = run_recbole_freqd("BPR", "tiny", config_dict={**keys, "teacher_filter": 0.8})
     assert filtered["teacher_test_result"] == plain["teacher_test_result"]
