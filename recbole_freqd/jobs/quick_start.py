@@ -32,9 +32,11 @@ def run_recbole_freqd(
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
         ``test_result``; ``teacher_test_result``, of the unfiltered teacher or team (None where no
-        trainer is named, or where it does not know all users that are tested); and
+        trainer is named, or where it does not know all users that are tested);
         ``member_test_results``, a list of ``{name, model, weight, valid, test}``, one for each
-        teacher of a team.
+        teacher of a team; ``seconds_to_best`` and ``seconds_all_in`` (from data loading to the best
+        validation, and to the end, a teacher's training left out), and ``best_epoch`` (epochs
+        trained at the best validation, 0 for a warm start).
 
     Raises:
         FreqDError: Config, teacher or checkpoint are not as they should be.
@@ -69,7 +71,7 @@ def _train(
     done = runs.run(config, saved=saved)
     teacher_test_result, member_test_results = None, []
     if config["trainer"]:
-        teacher_test_result, member_test_results = done.trainer.processes.agreed(
+        teacher_test_result, member_test_results = done.trainer.processes.from_first(
             lambda: runs.evaluate_members(done)
         )
     return {
@@ -79,4 +81,7 @@ def _train(
         "test_result": done.test_result,
         "teacher_test_result": teacher_test_result,
         "member_test_results": member_test_results,
+        "seconds_to_best": done.seconds_to_best,
+        "seconds_all_in": done.seconds_all_in,
+        "best_epoch": done.best_epoch,
     }

@@ -116,7 +116,7 @@ def _train_and_report(options: argparse.Namespace, launched: dict[str, Any]) -> 
     distilled = runs.run(config) if config["trainer"] else None
     alone = runs.run(alone_config(config))
     folder = Path(options.output_dir)
-    alone.trainer.processes.agreed(
+    alone.trainer.processes.from_first(
         lambda: report_run(report, config, runs.rows_of(distilled, alone), folder)
     )
 

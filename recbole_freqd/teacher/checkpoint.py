@@ -16,7 +16,13 @@ from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features import registered_adapter
 from recbole_freqd.features.data import pairs
 from recbole_freqd.teacher.alignment import align, check_overlap
-from recbole_freqd.teacher.base import OtherData, Teacher, features_of, had_once, is_mapped
+from recbole_freqd.teacher.base import (
+    OtherData,
+    Teacher,
+    features_of,
+    is_mapped,
+    make_features_once,
+)
 from recbole_freqd.teacher.leakage import check_leakage, check_lessons, shared_training
 from recbole_freqd.teacher.restore import (
     compare_with_record,
@@ -59,7 +65,7 @@ def from_checkpoint(
         teacher = _of_other_data(config, spec, payload, record, train_data, valid_data)
     else:
         _adopt(stored, config)
-        features = had_once(
+        features = make_features_once(
             config,
             spec,
             lambda: features_of(config, spec, load_model(stored, payload, student, path)),
@@ -105,7 +111,7 @@ def _of_other_data(
             compare_with_score(home, model, payload, allow=allow, path=path)
         return alignment.remapped(features, mapped=is_mapped(config, spec))
 
-    features = had_once(config, spec, make)
+    features = make_features_once(config, spec, make)
     _adopt(stored, config)
     other = None
     if not alignment.is_in_order or not np.array_equal(pairs(home.train), pairs(student)):

@@ -89,7 +89,7 @@ class Chooser:
         """
         config = self.config
         if not self.can_choose:
-            return self.processes.agreed(choose)
+            return self.processes.from_first(choose)
         identity = json.loads(
             json.dumps(
                 {
@@ -119,4 +119,4 @@ class Chooser:
             write_json(path, {"chosen": chosen, "identity": identity})
             return chosen
 
-        return self.processes.agreed(have)
+        return self.processes.from_first(have)

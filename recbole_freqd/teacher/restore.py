@@ -15,7 +15,7 @@ from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.core.rng import rng_untouched
 from recbole_freqd.features import adapter_of
-from recbole_freqd.features.scores import undisturbed
+from recbole_freqd.features.scores import inspecting
 
 logger = logging.getLogger(__name__)
 # Where a run happens, not what its data is: the student's.
@@ -210,7 +210,7 @@ def validation_result(home: Home, model: torch.nn.Module) -> Optional[dict[str, 
     loader = FullSortEvalDataLoader(config, home.valid, sampler.set_phase("valid"))
     trainer = Trainer(config, model)
     trainer.eval_collector.data_collect(SimpleNamespace(dataset=home.train))
-    with undisturbed(model, adapter_of(model).caches):
+    with inspecting(model, adapter_of(model).caches):
         result = trainer.evaluate(loader, load_best_model=False)
     trainer.tensorboard.close()
     return {name: float(value) for name, value in result.items()}

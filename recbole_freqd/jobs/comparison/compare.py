@@ -76,7 +76,7 @@ def compare(
     from recbole_freqd.jobs.fairness import check_seeds
     from recbole_freqd.jobs.tuning import budget, space
     from recbole_freqd.jobs.tuning.frozen import read_frozen
-    from recbole_freqd.trainer.distillation import check_trajectory
+    from recbole_freqd.teacher.find import check_trajectory
 
     named = plan.read_methods(methods)
     seeds = check_seeds(seeds, "--seeds")
