@@ -1,9 +1,6 @@
 """What RecBole's Config does not know: nested teacher keys, our defaults, and the check of keys."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Optional, Union
 
 from recbole_freqd.config.models import keys_read_by
@@ -12,17 +9,19 @@ from recbole_freqd.config.names import (
     mention_unknown,
     refuse_keys_that_are_no_text,
     refuse_misspelt,
+    run_keys,
+    teaching_keys,
 )
-from recbole_freqd.config.reading import fold_dotted, paths_as_text
-from recbole_freqd.config.teacher import FORMS, check_teacher
+from recbole_freqd.config.reading import fold_dotted, is_everything_checked, paths_as_text
+from recbole_freqd.config.teacher import FORMS, check_teachers, has_a_form, plain_keys
+from recbole_freqd.config.teaching import check_untaught, complete_teaching
 from recbole_freqd.config.values import check_host_values
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.core.schema import method_keys, nearest, read_keys
+from recbole_freqd.core.schema import method_keys, nearest
 from recbole_freqd.losses import LOSSES
 
 _OF_THE_MLP = ("experts", "hidden", "dropout")
 _NEAR_A_NAME = 0.7  # FreqDD is a misspelt FreqD, ddp is somebody else's trainer
-_check_all: ContextVar[bool] = ContextVar("check_all", default=False)
 logger = logging.getLogger(__name__)
 
 
@@ -79,7 +78,7 @@ def uses_us(external: dict[Any, Any]) -> bool:
     its forms, or gives one of our trainers to a key that is nearly ``trainer``.
 
     Args:
-        external: What the user gave, folded.
+        external: What the user gave, folded or with dotted keys.
 
     Example:
         >>> uses_us({"kd_weight": 2, "resume": "last.pth", "trainer": "ddp"})
@@ -87,30 +86,24 @@ def uses_us(external: dict[Any, Any]) -> bool:
         >>> uses_us({"trainr": "FreqD"}), uses_us({"teacher": {"model": "BPR"}})
         (True, True)
     """
-    teacher = external.get(TEACHER)
-    if _is_near_ours(external.get("trainer")):
-        return True
-    if isinstance(teacher, dict) and any(teacher.get(form) is not None for form in FORMS):
+    if _is_near_ours(external.get("trainer")) or has_a_form(external.get(TEACHER)):
         return True
     return any(
-        isinstance(value, str) and value in LOSSES and nearest(str(key), ["trainer"]) is not None
+        (isinstance(value, str) and value in LOSSES and nearest(str(key), ["trainer"]) is not None)
+        or _is_dotted_form(key, value)
         for key, value in external.items()
     )
 
 
-@contextmanager
-def check_everything() -> Iterator[None]:
-    """While open, :func:`complete` checks every Config that is made, whatever it names."""
-    before = _check_all.set(True)
-    try:
-        yield
-    finally:
-        _check_all.reset(before)
+def _is_dotted_form(key: Any, value: Any) -> bool:
+    """Whether it is ``teacher.model``, ``teacher.0.checkpoint`` or the like."""
+    start, _, rest = str(key).partition(".")
+    return start == TEACHER and rest.rpartition(".")[2] in FORMS and value is not None
 
 
 def is_checked(external: dict[Any, Any]) -> bool:
-    """Whether a config with these keys is ours to check."""
-    return _check_all.get() or uses_us(external)
+    """Whether a config with these keys, folded or not, is ours to check."""
+    return is_everything_checked() or uses_us(external)
 
 
 def complete(
@@ -132,13 +125,14 @@ def complete(
         model_class: Of the student; keys that its code reads are its own.
 
     Returns:
-        Default of every key of every trainer named; empty where none is named.
+        Default of every key of every trainer named, and of what is taught; empty where no trainer
+        is named.
 
     Raises:
         ConfigError: Misspelt or unknown keys of ours, values out of range, contradictions, no
             teacher or two forms of one.
     """
-    everything = _check_all.get()
+    everything = is_everything_checked()
     if not everything and not uses_us(external):
         _note_idle(external, model_class)
         return {}
@@ -147,7 +141,7 @@ def complete(
     hosts = set(internal).union(*categories.values())
     own = keys_read_by(model_class) if model_class is not None else frozenset()
     refuse_misspelt(external, hosts | own)
-    for key, spec in read_keys("run.yaml").items():
+    for key, spec in run_keys().items():
         if key in external:
             external[key] = spec.check(external[key])
     names = trainer_names(external.get("trainer"))
@@ -156,12 +150,13 @@ def complete(
         checked = check_host_values({**internal, **external}, internal)
         external.update({key: value for key, value in checked.items() if key in external})
     if not names:
+        check_untaught(external)
         _note_idle(external, model_class)
         return {}
     external["trainer"] = names[0] if len(names) == 1 else names
     defaults = _check_methods(external, names)
-    check_teacher(external.get(TEACHER), categories)
-    return defaults
+    external[TEACHER] = check_teachers(external.get(TEACHER), categories)
+    return {**complete_teaching(external, names), **defaults}
 
 
 def _check_methods(external: dict[str, Any], names: list[str]) -> dict[str, Any]:
@@ -236,8 +231,10 @@ def _check_method(name: str, external: dict[str, Any]) -> dict[str, Any]:
 
 def _note_idle(external: dict[str, Any], model_class: Optional[type]) -> None:
     """Without a trainer nothing changes, but what was meant for one is not passed over silently."""
-    ours = {key for name in LOSSES.names() for key in method_keys(name)} & set(external)
-    if isinstance(external.get(TEACHER), dict) and set(FORMS) & set(external[TEACHER]):
+    ours = {key for name in LOSSES.names() for key in method_keys(name)}
+    ours = (ours | set(teaching_keys())) & set(external)
+    if has_a_form(external.get(TEACHER)):
+        external[TEACHER] = plain_keys(external[TEACHER])
         ours.add(TEACHER)
     if "trainer" in external and _is_none_at_all(external["trainer"]):
         external["trainer"] = None

@@ -4,15 +4,19 @@ import copy
 from typing import Any, Optional
 
 from recbole_freqd.compat.literals import literals_only, strings_as_they_are
-from recbole_freqd.config.complete import check_everything
 from recbole_freqd.config.models import (
     check_model_name,
     check_own_model,
     class_or_name,
     keys_read_by,
 )
-from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.reading import asking_recbole, no_command_line, read_given
+from recbole_freqd.config.names import TEACHER, teaching_keys
+from recbole_freqd.config.reading import (
+    asking_recbole,
+    check_everything,
+    no_command_line,
+    read_given,
+)
 from recbole_freqd.config.teacher import RECIPE, inherited_keys
 from recbole_freqd.config.values import check_config, check_training
 from recbole_freqd.core.errors import ConfigError, short_repr
@@ -60,7 +64,7 @@ def config_with(config: Any, methods: list[str], **changes: Any) -> Any:
         ConfigError: A value is not allowed.
     """
     ours = {key for name in LOSSES.names() if name not in methods for key in method_keys(name)}
-    ours |= {"trainer"} | (set() if methods else {TEACHER})
+    ours |= {"trainer"} | (set() if methods else {TEACHER, *teaching_keys()})
     kept = {
         key: copy.deepcopy(value)
         for key, value in config.external_config_dict.items()

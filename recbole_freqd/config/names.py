@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from recbole_freqd.core.errors import ConfigError, did_you_mean, short_repr
-from recbole_freqd.core.schema import method_keys, nearest, read_keys
+from recbole_freqd.core.schema import Key, method_keys, nearest, read_keys
 from recbole_freqd.losses import LOSSES
 
 TEACHER = "teacher"
@@ -34,6 +34,16 @@ logger = logging.getLogger(__name__)
 OF_MANY_PROCESSES = ("local_rank", "nproc", "world_size", "offset", "ip", "port")
 
 
+def run_keys() -> dict[str, Key]:
+    """Our keys of a run at the top level of a config, by name."""
+    return {**read_keys("run.yaml"), **read_keys("panel.yaml")}
+
+
+def teaching_keys() -> dict[str, Key]:
+    """Those of them that say what is taught and where the student begins: not of one alone."""
+    return {name: key for name, key in run_keys().items() if name != "resume"}
+
+
 def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
     """Raises on keys RecBole does not know that are, or nearly are, keys of ours.
 
@@ -41,7 +51,7 @@ def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
         external: What the user gave.
         hosts: The keys RecBole knows.
     """
-    ours = ["trainer", TEACHER, *read_keys("run.yaml")]
+    ours = ["trainer", TEACHER, *run_keys()]
     prefixes = {}
     for name in LOSSES.names():
         prefix = LOSSES.get(name).prefix
@@ -68,6 +78,11 @@ def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
                 f"Unknown key {key!r}; did you mean '{TEACHER}.{key}'? RecBole would ignore it "
                 "silently: correct or remove it where you set it."
             )
+        if key.startswith(f"{TEACHER}_"):
+            raise ConfigError(
+                f"Unknown key {short_repr(key)}. {did_you_mean(key, teaching_keys())} A key of the "
+                f"teacher's own stands below it: {TEACHER}.{key[len(TEACHER) + 1 :]}."
+            )
         near = nearest(key, ours) or nearest(key.partition(".")[0], ours)
         if near:
             raise ConfigError(
@@ -92,8 +107,10 @@ def refuse_keys_that_are_no_text(external: dict[Any, Any], where: str = "") -> N
                 f"The key {where}{short_repr(key)} of the config is a {type(key).__name__}; "
                 f"allowed: text.{hint} Put the key in quotes where you set it, or remove it."
             )
-    if not where and isinstance(external.get(TEACHER), dict):
-        refuse_keys_that_are_no_text(external[TEACHER], f"{TEACHER}.")
+    teacher = None if where else external.get(TEACHER)
+    for member in teacher if isinstance(teacher, list) else [teacher]:
+        if isinstance(member, dict):
+            refuse_keys_that_are_no_text(member, f"{TEACHER}.")
 
 
 def mention_unknown(external: dict[str, Any], hosts: set[str]) -> None:

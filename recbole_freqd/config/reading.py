@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path, PurePath
 from typing import Any, Optional
 
@@ -12,11 +13,10 @@ import yaml
 
 from recbole_freqd.compat.literals import literals_only
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.teacher import (
-    check_teacher_is_nested,
-)
+from recbole_freqd.config.teacher import DottedKeys, merge_teachers
 from recbole_freqd.core.errors import ConfigError, FreqDError, join_names, short_repr
 
+_check_all: ContextVar[bool] = ContextVar("check_all", default=False)
 logger = logging.getLogger(__name__)
 
 
@@ -28,10 +28,13 @@ class Given(dict[str, Any]):
 
 
 def deep_merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """``low`` updated by ``high``, where a nested ``teacher`` is merged instead of replaced."""
+    """``low`` updated by ``high``, where a nested ``teacher`` is merged instead of replaced.
+
+    A list of teachers is replaced by a higher one, and changed by higher dotted keys.
+    """
     merged = {**low, **high}
-    if isinstance(low.get(TEACHER), dict) and isinstance(high.get(TEACHER), dict):
-        merged[TEACHER] = {**low[TEACHER], **high[TEACHER]}
+    if TEACHER in high:
+        merged[TEACHER] = merge_teachers(low.get(TEACHER), high[TEACHER])
     return merged
 
 
@@ -39,7 +42,8 @@ def fold_dotted(keys: dict[str, Any]) -> dict[str, Any]:
     """``{"teacher.model": "BPR"}`` becomes ``{"teacher": {"model": "BPR"}}``.
 
     Raises:
-        ConfigError: ``teacher`` is given beside dotted keys, but not as a nested key.
+        ConfigError: ``teacher`` is given beside dotted keys, but not as nested keys; or as a list,
+            and they do not say which of its entries they are of.
 
     Example:
         >>> fold_dotted({"teacher": {"model": "BPR"}, "teacher.embedding_size": 64, "epochs": 5})
@@ -49,8 +53,7 @@ def fold_dotted(keys: dict[str, Any]) -> dict[str, Any]:
     dotted = {name[len(TEACHER) + 1 :]: value for name, value in keys.items() if name not in flat}
     if not dotted:
         return flat
-    check_teacher_is_nested(flat.get(TEACHER, {}))
-    return deep_merge(flat, {TEACHER: dotted})
+    return deep_merge(flat, {TEACHER: DottedKeys(dotted)})
 
 
 def read_config_file(path: Any, loader: Any) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def read_given(
 
     if isinstance(values, Given):
         return values
-    with asking_recbole(values), literals_only():
+    with asking_recbole(values), literals_only(), check_everything():
         config = Config.__new__(Config)
         config.yaml_loader = config._build_yaml_loader()
         config.file_config_dict = config._load_config_files(config_file_list)
@@ -117,11 +120,26 @@ def paths_as_text(value: Any) -> Any:
     """
     if isinstance(value, PurePath):
         return os.fspath(value)
-    if type(value) is dict:
-        return {key: paths_as_text(part) for key, part in value.items()}
+    if isinstance(value, dict):
+        return type(value)((key, paths_as_text(part)) for key, part in value.items())
     if type(value) in (list, tuple):
         return type(value)(map(paths_as_text, value))
     return value
+
+
+@contextmanager
+def check_everything() -> Iterator[None]:
+    """While open, every Config that is made is ours to check, whatever it names."""
+    before = _check_all.set(True)
+    try:
+        yield
+    finally:
+        _check_all.reset(before)
+
+
+def is_everything_checked() -> bool:
+    """Whether :func:`check_everything` is open."""
+    return _check_all.get()
 
 
 @contextmanager

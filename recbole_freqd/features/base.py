@@ -89,7 +89,7 @@ class FeatureAdapter:
         return self.warm
 
     def start(self, model: Any, target: Target) -> int:
-        """Sets the weights so that the features are the target; inside ``undisturbed``.
+        """Sets the weights so that the features are the target; inside ``inspecting``.
 
         Returns:
             The steps that an iterative solution took; 0 where weights are just assigned.

@@ -10,7 +10,7 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import FeatureAdapter
 from recbole_freqd.features.propagated import PropagatedEmbeddings
-from recbole_freqd.features.scores import undisturbed
+from recbole_freqd.features.scores import inspecting
 from recbole_freqd.features.tables import EmbeddingTables
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def warn_of_other_order(model: nn.Module) -> None:
 
 def by_convention(model: nn.Module) -> Optional[FeatureAdapter]:
     """The adapter that fits a model RecBole does not contain, by how its models are written."""
-    with undisturbed(model):
+    with inspecting(model):
         try:
             returned = model.forward()
         except Exception:  # it wants arguments, or is no such model

@@ -17,7 +17,7 @@ from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
 from recbole_freqd.features.check import as_if_trained, ranks_alike, whole_table
 from recbole_freqd.features.find import adapter_of, is_registered, registered_adapter
 from recbole_freqd.features.own import OwnMethod, warn_of_other_order
-from recbole_freqd.features.scores import ModelRanker, evaluating, score_pairs, undisturbed
+from recbole_freqd.features.scores import ModelRanker, evaluating, inspecting, score_pairs
 
 
 def closed_form_error(name: str) -> ConfigError:
@@ -77,7 +77,7 @@ def _ranks_by_features(model: Any, adapter: FeatureAdapter) -> bool:
 def _is_trained(model: Any, adapter: FeatureAdapter) -> bool:
     """Whether a gradient would reach anything through the features of a user or an item."""
     one = torch.ones(1, dtype=torch.int64, device=model.device)
-    with undisturbed(model, adapter.caches), torch.enable_grad():
+    with inspecting(model, adapter.caches), torch.enable_grad():
         rows = adapter.rows(model)
         return rows.user(one).requires_grad or rows.item(one).requires_grad
 
@@ -154,7 +154,7 @@ class StudentRanker(Ranker):
         model, adapter = self.model, self.adapter
         if not adapter.exact(model):
             return ModelRanker(model, adapter.caches, adapter.pairs_by), False
-        with undisturbed(model, adapter.caches):
+        with inspecting(model, adapter.caches):
             rows = adapter.rows(model)
             tables = (
                 whole_table(rows.user, model.n_users, model),

@@ -28,7 +28,7 @@ def train_and_report(options: argparse.Namespace, launched: dict[str, Any]) -> N
     distilled = runs.run(config) if config["trainer"] else None
     alone = runs.run(alone_config(config))
     folder = Path(options.output_dir)
-    alone.trainer.processes.agreed(
+    alone.trainer.processes.from_first(
         lambda: report_run(config, runs.rows_of(distilled, alone), folder)
     )
 

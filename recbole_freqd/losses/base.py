@@ -17,7 +17,7 @@ from recbole_freqd.core.schema import resolve
 from recbole_freqd.graph.cooccurrence import SIDES
 
 
-def here(work: Callable[[], Any]) -> Any:
+def call_locally(work: Callable[[], Any]) -> Any:
     """What ``work`` gives, in this process."""
     return work()
 
@@ -39,8 +39,8 @@ class DistillationLoss(nn.Module):
         epochs: How many the training has at most, for losses that plan over it; None: not known.
         progress: Whether passes over all users show a bar.
         seed: Of the loss's own random stream (initial projectors, dropout, masks).
-        once: Runs work that several processes of a machine share, in one of them; returns the
-            tensors it gives in all. Default: here.
+        make_once: Runs work that several processes of a machine share, in one of them; returns the
+            tensors it gives in all. Default: :func:`call_locally`.
         **options: The keys of the method without prefix; what is not given is the default of
             ``properties/``.
 
@@ -51,6 +51,8 @@ class DistillationLoss(nn.Module):
     Attributes:
         reads_scores: Whether the loss is made of the teacher's scores and not of its features.
         reads_trajectory: Whether it is made of the teacher's earlier selves too.
+        scales_teacher: Whether scores of a single teacher that is not trained by gradient are given
+            the spread ``teacher_spread`` first.
         counts_rows: Whether a user counts as often as the batch has it, and not once.
         user_items: The training interactions.
         teacher_scores, teacher_trajectory, epochs: See above.
@@ -63,6 +65,7 @@ class DistillationLoss(nn.Module):
     prefix: ClassVar[str]
     reads_scores: ClassVar[bool] = False
     reads_trajectory: ClassVar[bool] = False
+    scales_teacher: ClassVar[bool] = False
     counts_rows: ClassVar[bool] = False
     teacher_user_emb: torch.Tensor
     teacher_item_emb: torch.Tensor
@@ -79,7 +82,7 @@ class DistillationLoss(nn.Module):
         epochs: Optional[int] = None,
         progress: bool = False,
         seed: int = 0,
-        once: Callable[[Callable[[], Any]], Any] = here,
+        make_once: Callable[[Callable[[], Any]], Any] = call_locally,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -100,7 +103,7 @@ class DistillationLoss(nn.Module):
             )
         self.options = resolve(self.method, self.prefix, options)
         self.stream, self.user_items = RandomStream(seed), user_items
-        self.progress, self.epochs, self.once = progress, epochs, once
+        self.progress, self.epochs, self.make_once = progress, epochs, make_once
         self.teacher_trajectory = teacher_trajectory
         self.keep(
             teacher_user_emb=teacher_features[0].detach().contiguous(),

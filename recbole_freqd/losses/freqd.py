@@ -161,7 +161,7 @@ class FreqDLoss(DistillationLoss):
             )
         start = perf_counter()
         k, most = min(k, max(n - 1, 1)), self.options["max_pairs"]
-        adjacency = self._made_once(
+        adjacency = self._make_graph_once(
             lambda: cooccurrence_graph(user_items, side=side, k=k, max_pairs=most)
         )
         logger.info(
@@ -174,14 +174,14 @@ class FreqDLoss(DistillationLoss):
         )
         return EntityGraph(adjacency, dtype)
 
-    def _made_once(self, make: Callable[[], sp.csr_array]) -> sp.csr_array:
+    def _make_graph_once(self, make: Callable[[], sp.csr_array]) -> sp.csr_array:
         """A square matrix from ``make``; between processes it travels as tensors."""
 
         def arrays() -> list[torch.Tensor]:
             made = make()
             return [torch.from_numpy(part) for part in (made.data, made.indices, made.indptr)]
 
-        data, indices, indptr = (part.numpy() for part in self.once(arrays))
+        data, indices, indptr = (part.numpy() for part in self.make_once(arrays))
         return sp.csr_array((data, indices, indptr), shape=(len(indptr) - 1, len(indptr) - 1))
 
     def forward(

@@ -10,7 +10,13 @@ from recbole_freqd.core.rows import Features
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features.data import pairs
 from recbole_freqd.teacher.alignment import align, check_overlap
-from recbole_freqd.teacher.base import OtherData, Teacher, features_of, had_once, is_mapped
+from recbole_freqd.teacher.base import (
+    OtherData,
+    Teacher,
+    features_of,
+    is_mapped,
+    make_features_once,
+)
 from recbole_freqd.teacher.leakage import check_leakage, check_lessons, shared_training
 from recbole_freqd.teacher.reader import FOR_TEACHING
 from recbole_freqd.teacher.restore import Environment, Restored, adopted, restore
@@ -45,7 +51,9 @@ def from_checkpoint(
     )
     check_lessons(restored.stored, allow=allow, path=path)
     if restored.is_own:
-        features = had_once(config, spec, lambda: features_of(config, spec, restored.model()))
+        features = make_features_once(
+            config, spec, lambda: features_of(config, spec, restored.model())
+        )
         teacher = Teacher(restored.config, path, features, "checkpoint")
     else:
         teacher = _of_other_data(config, spec, restored, train_data, valid_data)
@@ -83,7 +91,7 @@ def _of_other_data(
         features = features_of(config, spec, restored.model())
         return alignment.remapped(features, mapped=is_mapped(config, spec))
 
-    features = had_once(config, spec, make)
+    features = make_features_once(config, spec, make)
     other = None
     if not alignment.is_in_order or not np.array_equal(pairs(restored.train), pairs(student)):
         other = OtherData(restored.config, restored.train, alignment)

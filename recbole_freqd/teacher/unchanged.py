@@ -10,7 +10,7 @@ import torch
 from recbole_freqd.config.identity import data_fingerprint
 from recbole_freqd.features import adapter_of
 from recbole_freqd.features.check import some_users
-from recbole_freqd.features.scores import score_users, undisturbed
+from recbole_freqd.features.scores import inspecting, score_users
 from recbole_freqd.teacher.reader import Reader
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def compare_with_score(restored: Any, model: torch.nn.Module) -> None:
 
 def _draws_scores(model: Any) -> bool:
     """Whether a model gives other scores with other random numbers, as RecBole's Random does."""
-    with undisturbed(model, adapter_of(model).caches):
+    with inspecting(model, adapter_of(model).caches):
         users = some_users(model)
         one = score_users(model, users)
         torch.manual_seed(1)
@@ -128,7 +128,7 @@ def validation_result(restored: Any, model: torch.nn.Module) -> Optional[dict[st
     loader = FullSortEvalDataLoader(config, restored.valid, sampler.set_phase("valid"))
     trainer = Trainer(config, model)
     trainer.eval_collector.data_collect(SimpleNamespace(dataset=restored.train))
-    with undisturbed(model, adapter_of(model).caches):
+    with inspecting(model, adapter_of(model).caches):
         result = trainer.evaluate(loader, load_best_model=False)
     trainer.tensorboard.close()
     return {name: float(value) for name, value in result.items()}

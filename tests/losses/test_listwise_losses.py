@@ -14,6 +14,7 @@ from recbole_freqd.losses import LOSSES
 from recbole_freqd.losses import over_scores as listwise
 from recbole_freqd.losses.draws import UniformOutside, distinct_below, weighted_draw
 from recbole_freqd.losses.over_scores import masked_logsumexp, relaxed_ranking
+from recbole_freqd.trainer.logs import LossLog
 from tests.support.oracles import SHORT_LISTS, random_interactions
 
 N_USERS, N_ITEMS, WIDTH = 9, 10, 3
@@ -611,6 +612,6 @@ def test_it_trains_through_the_trainer(tiny_config, name, model, teacher):
     student = config.model_class(config, train_data._dataset)
     trainer = get_trainer(config["MODEL_TYPE"], model)(config, student)
     seen = []
-    trainer._log_parts = lambda parts, epoch: seen.append(parts[name])
+    trainer.part(LossLog).write = lambda means, epoch: seen.append(means[name])
     trainer.fit(train_data, valid_data)
     assert len(seen) == 2 and all(math.isfinite(value) and value > 0 for value in seen)

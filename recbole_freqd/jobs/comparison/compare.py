@@ -78,7 +78,7 @@ def compare(
     from recbole_freqd.jobs.tuning import budget, space
     from recbole_freqd.jobs.tuning.frozen import read_frozen
     from recbole_freqd.jobs.validation import check_test
-    from recbole_freqd.trainer.distillation import check_trajectory
+    from recbole_freqd.teacher.find import check_trajectory
 
     named = plan.read_methods(methods)
     seeds = check_seeds(seeds, "--seeds")
