@@ -149,6 +149,26 @@ def evaluate_on(
     return own_model(model), results
 
 
+def evaluate_members(run: Run) -> tuple[Optional[dict[str, float]], list[dict[str, Any]]]:
+    """The test metrics of what taught a run, unfiltered, and the results of each of its teachers.
+
+    Returns:
+        Metrics, None where it does not know all users; and of each member ``name``, ``model``,
+        ``weight``, ``valid`` and ``test``, these two None likewise.
+    """
+    teacher, results = run.trainer.teacher, []
+    for member in teacher.members:
+        _, found = evaluate_on(run.data, member.teacher, 1, 2)
+        valid, test = (metrics or None for metrics in found)
+        of_it = {"name": member.name, "model": member.model, "weight": member.weight}
+        results.append({**of_it, "valid": valid, "test": test})
+    weighed = [result for result in results if result["weight"] > 0]
+    if len(weighed) == 1:
+        return weighed[0]["test"], results
+    (whole_team,) = evaluate_teacher(run, 2)[1]
+    return whole_team or None, results
+
+
 def rows_of(distilled: Optional[Run], alone: Run) -> list[dict[str, Any]]:
     """The rows of ``results.json``: teacher and distilled student, if any, and student alone."""
     rows, models = [_student_row(alone)], [alone.model]

@@ -98,7 +98,7 @@ def analyze(
     require("matplotlib", "plot", "analyze")  # before the work, not after it
     Bands.equal(bands)  # refuses what is no number of bands
     read = partial(loaded, environment=environment, trust=trust, trust_data=trust_data)
-    taught, learnt = read(teacher or find_own_teacher(students)), []
+    taught, learnt = read(teacher or find_own_teacher(students, trust=trust)), []
     for path in students:
         learnt.append(read(path))
         check_same_data(taught, learnt[-1])

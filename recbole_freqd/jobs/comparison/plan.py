@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.identity import planned_identity
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.config.teacher import recipe_of
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.files import fingerprint
 from recbole_freqd.core.locks import each_when_free
@@ -143,11 +143,8 @@ def cell_of(
     losses = methods.get(what, [])
     if what == "teacher":
         config = config_of(base, next(iter(methods.values())), seed, {}, frozen)
-        spec = config[TEACHER]
-        if spec.get(CHECKPOINT) is None:
-            own = planned_identity(recipe_config(config, spec))
-        else:
-            own = planned_identity(config)
+        recipe = recipe_of(config[TEACHER])
+        own = planned_identity(config if recipe is None else recipe_config(config, recipe))
         return Cell(what, seed, config, own)
     config = config_of(base, losses, seed, frozen.get(what, {}), frozen)
     return Cell(what, seed, config, planned_identity(config))

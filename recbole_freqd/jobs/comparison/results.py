@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional
 
 from recbole_freqd import __version__
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.config.teacher import merge_teachers, teacher_label
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.files import write_json, write_text
 from recbole_freqd.jobs.comparison import report as comparison_report
@@ -47,14 +47,14 @@ def results_of(
     plain = {what: _plain(config) for what, config in configs.items()}
     common, apart = comparison_report.apart(plain, equal_for_all(base.model_class))
     tuned = (frozen or {}).get("tuned")
-    spec = {**base[TEACHER], **(frozen or {}).get("teacher", {})}
+    spec = merge_teachers(base[TEACHER], (frozen or {}).get("teacher", {}))
     every = [record for found in records.values() for record in found]
     return {
         "dataset": base["dataset"],
         "model": base["model"],
         "teacher_model": records["teacher"][0]["model"]
         if records["teacher"]
-        else spec.get("model") or spec[CHECKPOINT],
+        else teacher_label(spec),
         "version": __version__,
         "metric": metric,
         "reference": reference,

@@ -6,7 +6,7 @@ from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.make import keys_known_to
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.reading import fold_dotted
-from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.config.teacher import CHECKPOINT, recipe_of, teacher_label
 from recbole_freqd.core.errors import ConfigError, did_you_mean
 from recbole_freqd.core.files import read_yaml
 from recbole_freqd.core.schema import method_keys
@@ -35,8 +35,8 @@ def made_for(base: Any) -> dict[str, Any]:
         CheckpointError: The teacher is a checkpoint that cannot be read.
     """
     spec = base[TEACHER]
-    teacher = spec.get("model")
-    if spec.get(CHECKPOINT) is not None:
+    teacher = teacher_label(spec)
+    if isinstance(spec, dict) and spec.get(CHECKPOINT) is not None:
         trust, named_by = bool(spec.get("trust_checkpoint")), f"{TEACHER}.{CHECKPOINT}"
         payload = load_checkpoint(spec[CHECKPOINT], trust=trust, named_by=named_by)
         teacher = payload["config"]["model"]
@@ -162,7 +162,8 @@ def _check_teacher(
         return
     try:
         config = config_of(base, next(iter(methods.values())), base["seed"], {}, frozen)
-        if config[TEACHER].get(CHECKPOINT) is None:
-            recipe_config(config, config[TEACHER])
+        recipe = recipe_of(config[TEACHER])
+        if recipe is not None:
+            recipe_config(config, recipe)
     except ConfigError as error:
         raise ConfigError(f"{file}, section teacher: {error}") from error
