@@ -89,6 +89,16 @@ _CALLS: dict[tuple[str, str], _Name] = {
 }
 
 
+# What else a config may hold: paths, which come back as text, and dates, which YAML makes.
+for _module in ("pathlib", "pathlib._local"):
+    for _path in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"):
+        _CALLS[_module, _path] = _Name(values.path_text(_path))
+
+
+for _date in ("date", "datetime"):
+    _CALLS["datetime", _date] = _Name(values.date(_date))
+
+
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     _CALLS[_module, "scalar"] = _Name(values.scalar)
     _CALLS[_module, "_reconstruct"] = _Name(_reconstruct)

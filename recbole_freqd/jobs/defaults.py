@@ -26,19 +26,20 @@ def config_files(options: argparse.Namespace) -> list[str]:
     return files
 
 
-def fill_in(
-    options: argparse.Namespace, files: list[str]
-) -> tuple[str, str, list[str], dict[str, Any]]:
-    """What the user gave, with the script's own defaults below it."""
+def fill_in(options: argparse.Namespace, files: list[str]) -> tuple[str, str, None, Any]:
+    """What the user gave, read once, with the script's own defaults below it.
+
+    Returns:
+        Model, dataset, no files any more, and all keys
+        (:class:`recbole_freqd.config.reading.Given`).
+    """
     import yaml
 
-    from recbole_freqd.config.names import TEACHER
-    from recbole_freqd.config.reading import asking_recbole, read_external
+    from recbole_freqd.config.reading import Given, deep_merge, read_given
     from recbole_freqd.core.schema import properties_folder
 
     text = (properties_folder() / "quick_start.yaml").read_text(encoding="utf-8")
-    with asking_recbole():
-        given = read_external(files)
+    given = read_given(files)
     defaults = _defaults_of_this_job(options, yaml.safe_load(text), given)
     named = {key: given.get(key) for key in ("model", "dataset")}
     model, dataset = (
@@ -49,8 +50,7 @@ def fill_in(
         )
         for key in ("model", "dataset")
     )
-    low = {key: value for key, value in defaults.items() if key not in given or key == TEACHER}
-    return model, dataset, files, low
+    return model, dataset, None, Given(deep_merge(defaults, given))
 
 
 def _defaults_of_this_job(

@@ -11,7 +11,7 @@ _ONLY_WITH = {  # options of one job that the others, and a training, have no us
     "hyper": ("algo", "tool", "max_evals", "keep_checkpoints"),
     "export": (
         *("out", "format", "precision", "histories"),
-        *("spectral", "overwrite", "trust_checkpoint"),
+        *("spectral", "overwrite", "trust_checkpoint", "trust_data"),
     ),
 }
 

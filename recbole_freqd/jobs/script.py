@@ -106,11 +106,12 @@ def _train_and_report(options: argparse.Namespace, launched: dict[str, Any]) -> 
     if options.compare is not None:
         return comparing.run_script(options, fill_in(options, files))
     from recbole_freqd.config.make import alone_config, make_config
+    from recbole_freqd.config.reading import Given
     from recbole_freqd.jobs import run as runs
     from recbole_freqd.jobs import tables as report
 
-    model, dataset, files, low = fill_in(options, files)
-    config = make_config(model, dataset, files, {**low, **launched})
+    model, dataset, _, given = fill_in(options, files)
+    config = make_config(model, dataset, None, Given({**given, **launched}))
     if options.hyper:
         return run_hyper(options, config)
     distilled = runs.run(config) if config["trainer"] else None

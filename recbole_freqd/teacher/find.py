@@ -21,7 +21,7 @@ from recbole_freqd.teacher.teach import teach
 
 logger = logging.getLogger(__name__)
 
-_OF_A_CHECKPOINT = ("allow_leakage", "min_overlap", "trust_checkpoint")
+_OF_A_CHECKPOINT = ("allow_leakage", "min_overlap", "trust_checkpoint", "trust_data")
 _OF_A_RECIPE = ("keep_every",)
 
 

@@ -5,12 +5,14 @@ import json
 import logging
 import shutil
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any, Optional
 
 from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.identity import differences, run_identity
 from recbole_freqd.config.make import teacher_config
+from recbole_freqd.config.models import check_dataset_kind
 from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import file_hash, read_json, write_atomically, write_json
@@ -146,7 +148,7 @@ def is_closed_form(config: Any) -> bool:
 def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
     """What sets this teacher apart from the stored one that comes nearest."""
     candidates = []
-    for file in path.parent.glob(f"{stem}-*.json"):
+    for file in path.parent.glob(f"{escape(stem)}-*.json"):
         try:
             stored = json.loads(file.read_text(encoding="utf-8"))["identity"]
             changed = differences(stored, identity)
@@ -175,6 +177,7 @@ def _train(
 
     init_seed(config["seed"], config["reproducibility"])
     dataset = train_data._dataset
+    check_dataset_kind(config.model_class, dataset, "teacher.model")
     with asking_recbole():
         model = config.model_class(config, dataset).to(config["device"])
         loader = get_dataloader(config, "train")(
@@ -239,7 +242,7 @@ class Trajectory(Part):
 
     def _kept(self) -> list[tuple[int, Path]]:
         run = Path(self.trainer.run_file)
-        files = run.parent.glob(f"{run.stem}.epoch*.pth")
+        files = run.parent.glob(f"{escape(run.stem)}.epoch*.pth")
         return [(int(file.stem.rpartition(".epoch")[2]), file) for file in files]
 
 

@@ -6,7 +6,7 @@ from typing import Any, Optional
 import torch
 
 from recbole_freqd import compat
-from recbole_freqd.config.complete import complete_in_place, trainer_names
+from recbole_freqd.config.complete import complete_in_place, names_ours, trainer_names
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.features import closed_form_error, student_adapter
 from recbole_freqd.runtime.parts import Part
@@ -118,7 +118,7 @@ def dispatching(host: type) -> type:
 
     def __new__(cls: type, config: Any, model: torch.nn.Module) -> Any:
         if cls is not stand_in:  # somebody's own subclass of what get_trainer returned
-            if trainer_names(config["trainer"]):
+            if names_ours(config["trainer"]):
                 raise ConfigError(
                     f"{cls.__name__} inherits from what RecBole's get_trainer returned, and would "
                     f"train without the teacher of trainer={config['trainer']}. Make it by "
@@ -126,7 +126,7 @@ def dispatching(host: type) -> type:
                     "trainer out."
                 )
             return object.__new__(cls)
-        chosen = mix_into(DistillationTrainer, host) if trainer_names(config["trainer"]) else host
+        chosen = mix_into(DistillationTrainer, host) if names_ours(config["trainer"]) else host
         return chosen(config, model)
 
     stand_in = type(host.__name__, (host,), {"__new__": __new__, "fit_host": host})

@@ -87,8 +87,9 @@ def test_a_dotted_key_changes_the_default_teacher_and_another_model_replaces_it(
     assert (model, dataset, low["trainer"]) == ("BPR", "ml-100k", "FreqD")
     assert low["teacher"]["embedding_size"] == 128 and low["teacher"]["model"] == "BPR"
     sys.argv = ["x", "--teacher.model=LightGCN"]
-    assert "teacher" not in fill_in(options, [])[3]
-    assert "teacher" not in fill_in(options, [tiny_file])[3]
+    assert fill_in(options, [])[3]["teacher"] == {"model": "LightGCN"}
+    given = {"model": "LightGCN", "embedding_size": 8, "epochs": 2}
+    assert fill_in(options, [tiny_file])[3]["teacher"] == given
 
 
 @pytest.mark.parametrize(

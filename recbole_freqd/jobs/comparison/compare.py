@@ -72,6 +72,7 @@ def compare(
 
     register()
     from recbole_freqd.config.make import make_config
+    from recbole_freqd.config.reading import Given, read_given
     from recbole_freqd.jobs.comparison import plan
     from recbole_freqd.jobs.fairness import check_seeds
     from recbole_freqd.jobs.tuning import budget, space
@@ -84,8 +85,9 @@ def compare(
     tune_seeds = check_seeds(seeds[:2] if tune_seeds is None else tune_seeds, "tune_seeds")
     own = space.read_own(search)
     losses = list(dict.fromkeys(loss for parts in named.values() for loss in parts))
-    base = make_config(model, dataset, config_file_list, {**(config_dict or {}), "trainer": losses})
-    _say_what_is_not_used(config_file_list, config_dict, say)
+    given = read_given(config_file_list, config_dict)
+    _say_what_is_not_used(given, say)
+    base = make_config(model, dataset, None, Given({**given, "trainer": losses}))
     plan.metric_of(base)
     chosen = frozen and read_frozen(frozen, named, base, say)
     check_trajectory(losses, base["teacher"])  # before hours of other runs
@@ -127,13 +129,8 @@ def _check_tuning(
         )
 
 
-def _say_what_is_not_used(
-    files: Optional[list[str]], values: Optional[dict[str, Any]], say: Callable[[str], None]
-) -> None:
+def _say_what_is_not_used(given: dict[str, Any], say: Callable[[str], None]) -> None:
     """One line where the config names a trainer or a seed, as the config of a single run does."""
-    from recbole_freqd.config.reading import read_external
-
-    given = read_external(files, values)
     idle = [f"{key}: {given[key]}" for key in ("trainer", "seed") if given.get(key) is not None]
     if idle:
         say(

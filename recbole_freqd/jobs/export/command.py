@@ -21,6 +21,9 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--trust_checkpoint", action="store_true", help="load own classes, which can run code"
     )
+    group.add_argument(
+        "--trust_data", action="store_true", help="take data that nothing shows to be unchanged"
+    )
 
 
 def export_arguments(options: argparse.Namespace, keys: list[str]) -> dict[str, Any]:
@@ -46,6 +49,7 @@ def export_arguments(options: argparse.Namespace, keys: list[str]) -> dict[str, 
         "overwrite": options.overwrite,
         "data_path": data_path,
         "trust": options.trust_checkpoint,
+        "trust_data": options.trust_data,
         "progress": True,
     }
 
