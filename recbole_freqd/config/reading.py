@@ -79,6 +79,9 @@ def read_external(
 
     Args:
         config_file_list: YAML files. values: A ``config_dict``, which wins over them.
+
+    Raises:
+        ConfigError: A key is no text, which RecBole's training would only end by.
     """
     from recbole.config import Config
 
@@ -88,6 +91,12 @@ def read_external(
     config.variable_config_dict = dict(values or {})
     config.cmd_config_dict = config._load_cmd_line()
     config._merge_external_config_dict()
+    for key in config.external_config_dict:
+        if not isinstance(key, str):
+            raise ConfigError(
+                f"Key {short_repr(key)} is no text. YAML reads on, off, yes and no as true and "
+                "false, and ~ as null. Put it in quotes, or take it out of the config."
+            )
     return config.external_config_dict
 
 

@@ -25,8 +25,8 @@ def train_and_report(options: argparse.Namespace, launched: dict[str, Any]) -> N
 
     model, dataset, files, low = fill_in(options, files)
     config = make_config(model, dataset, files, {**low, **launched})
-    distilled = runs.run(config) if config["trainer"] else None
-    alone = runs.run(alone_config(config))
+    distilled = runs.run(config, brief=True) if config["trainer"] else None
+    alone = runs.run(alone_config(config), brief=True)
     folder = Path(options.output_dir)
     alone.trainer.processes.agreed(
         lambda: report_run(config, runs.rows_of(distilled, alone), folder)

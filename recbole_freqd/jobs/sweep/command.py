@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, keys: list[str]) -> None:
 
     def config_with(values: dict[str, str]) -> Any:
         sys.argv = [sys.argv[0], *keys, *(f"--{key}={value}" for key, value in values.items())]
-        return make_config(*fill_in(options, files))
+        return make_config(*fill_in(options, files, quiet=True))
 
     key, values = read_sweep(options.key_values)
     check_key(key, keys)

@@ -12,9 +12,12 @@ from recbole_freqd import __version__
 from recbole_freqd.config import make
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.identity import planned_identity
+from recbole_freqd.config.make import keys_known_to
+from recbole_freqd.config.names import TEACHER
 from recbole_freqd.core.errors import ConfigError, TrainingError, require
 from recbole_freqd.core.files import fingerprint, write_json, write_text
 from recbole_freqd.core.locks import outcomes_when_free
+from recbole_freqd.core.schema import method_keys
 from recbole_freqd.jobs.fairness import check_varied
 from recbole_freqd.jobs.progress import print_line
 from recbole_freqd.jobs.store import RunStore
@@ -117,6 +120,9 @@ def sweep(
     }
     _check_different(key, configs)
     some = next(iter(configs.values()))
+    known = keys_known_to(some).union(*map(method_keys, trainer_names(some["trainer"])))
+    if key not in known and not key.startswith(f"{TEACHER}."):
+        raise ConfigError(f"sweep: nothing in this run reads the key {key!r}.")
     check_validation(some, "sweep")
     home = folder / f"sweep-{some['dataset']}-{key}"
     alone = []
