@@ -33,15 +33,6 @@ class DottedKeys(dict[str, Any]):
     """
 
 
-def has_a_form(teacher: Any) -> bool:
-    """Whether it, or one of a list, is nested keys that name a model or a checkpoint."""
-    members = teacher if isinstance(teacher, list) else [teacher]
-    return any(
-        isinstance(member, dict) and any(member.get(form) is not None for form in FORMS)
-        for member in members
-    )
-
-
 def plain_keys(teacher: Any) -> Any:
     """What is merged, as a plain dict where it is one: a checkpoint keeps it."""
     return dict(teacher) if isinstance(teacher, dict) else teacher

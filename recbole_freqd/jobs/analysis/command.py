@@ -6,6 +6,7 @@ from typing import Any
 
 from recbole_freqd.jobs.defaults import config_files
 from recbole_freqd.jobs.options import add_shared, split_names
+from recbole_freqd.jobs.progress import print_line
 
 NAME = "analyze"
 TAKES = ("config_files", "output_dir", "debug")
@@ -67,4 +68,4 @@ def run(options: argparse.Namespace, keys: list[str]) -> None:
         trust=trust,
         trust_data=options.trust_data,
     )
-    print(f"Report: {report}\nFigures and numbers are beside it.")
+    print_line(f"Report: {report}\nFigures and numbers are beside it.")

@@ -79,12 +79,15 @@ def results_of(
 
 
 def write_results(results: dict[str, Any], stem: Path, say: Callable[[str], None]) -> None:
-    """Writes and says the results; a picture only where matplotlib is."""
-    write_json(stem.with_suffix(".json"), results)
-    text = comparison_report.markdown(results)
-    write_text(stem.with_suffix(".md"), text)
+    """Says and writes the results; a picture only where matplotlib is.
+
+    Raises:
+        CheckpointError: They cannot be written; the table has been said.
+    """
     say(f"\n{results['dataset']}, seeds {', '.join(map(str, results['seeds']))}")
     say(f"{comparison_report.text_table(results)}\n\n{comparison_report.in_words(results)}")
+    write_json(stem.with_suffix(".json"), results)
+    write_text(stem.with_suffix(".md"), comparison_report.markdown(results))
     made = ".json, .md"
     try:
         comparison_plot(results, stem.with_suffix(".png"))

@@ -17,6 +17,7 @@ from recbole_freqd.jobs.fairness import (
     equal_for_all,
     other_caps,
 )
+from recbole_freqd.jobs.progress import print_line
 from recbole_freqd.jobs.tuning.space import ALONE
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.teacher.recipe import recipe_config
@@ -70,7 +71,7 @@ def refuse_fixed(base: Any, what: str, keys: Any, chosen: str) -> None:
 
 
 def read_frozen(
-    file: str, methods: dict[str, list[str]], base: Any, say: Callable[[str], None] = print
+    file: str, methods: dict[str, list[str]], base: Any, say: Callable[[str], None] = print_line
 ) -> dict[str, dict[str, Any]]:
     """Frozen configs as :func:`.budget.tune` wrote them, or written by hand.
 
