@@ -20,6 +20,7 @@ _HOMES = {
     "extract_features": "recbole_freqd.features",
     "load_checkpoint": "recbole_freqd.checkpoint.loading",
     "export": "recbole_freqd.jobs.export.export",
+    "recommend": "recbole_freqd.jobs.recommend.recommend",
     "fold_in": "recbole_freqd.features.fold_in",
 }
 __all__ = ["__version__", *_HOMES]

@@ -4,7 +4,6 @@ import csv
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
@@ -12,27 +11,10 @@ import numpy as np
 
 from recbole_freqd.core.errors import ConfigError, require
 from recbole_freqd.core.files import replacing, write_json
+from recbole_freqd.core.pair_files import METADATA, SUFFIXES, Columns, metadata_file
 
-METADATA = "recbole_freqd"  # the key of Parquet's metadata
-SUFFIXES = (".parquet", ".csv")
+_LINES_AT_ONCE = 2**17  # of a row group of Parquet
 WriteLists = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns: the checkpoint's own for users and items.
-
-    Attributes:
-        user, item: ``user_id`` and ``item_id``, or what the data calls them.
-    """
-
-    user: str
-    item: str
-
-    @property
-    def all(self) -> tuple[str, str, str, str]:
-        """In the order of the file."""
-        return self.user, self.item, "rank", "score"
 
 
 def check_suffix(path: Path) -> None:
@@ -43,11 +25,6 @@ def check_suffix(path: Path) -> None:
         )
     if path.suffix == ".parquet":
         require("pyarrow", "parquet", "--out lists.parquet")
-
-
-def metadata_file(path: Path) -> Path:
-    """Where the metadata of a CSV file lies."""
-    return path.with_name(f"{path.name}.json")
 
 
 @contextmanager
@@ -97,10 +74,19 @@ def _parquet(
 
     kinds = (pa.string(), pa.string(), pa.int32(), pa.float32())
     schema = pa.schema(list(zip(columns.all, kinds)), metadata={METADATA: json.dumps(metadata)})
+    waiting: list[Any] = []
     with pq.ParquetWriter(path, schema) as writer:
+
+        def write_waiting() -> None:
+            if waiting:
+                writer.write_table(pa.concat_tables(waiting), row_group_size=_LINES_AT_ONCE)
+            waiting.clear()
 
         def write(*lines: np.ndarray) -> None:
             arrays = [pa.array(values, type=kind) for values, kind in zip(lines, kinds)]
-            writer.write_table(pa.table(arrays, schema=schema))
+            waiting.append(pa.table(arrays, schema=schema))
+            if sum(len(table) for table in waiting) >= _LINES_AT_ONCE:
+                write_waiting()
 
         yield write
+        write_waiting()

@@ -1,4 +1,4 @@
-"""The exact top of a model for some users, block by block."""
+"""The exact top of a ranker for some users, block by block."""
 
 from collections.abc import Iterator
 from typing import Optional
@@ -8,9 +8,13 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
-from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, candidates
+from recbole_freqd.core.rankers import Ranker, candidates
 
 _MOST_USERS = 1024
+_BLOCK_BYTES = 2**24  # scores: small enough that the same memory is used again and again
+_PARTS = 16  # parts of a row of scores, for each item of a list
+_MOST_HITS = 4  # parts that are looked into, for each item of a list; more: scores are equal
+Block = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def top_lists(
@@ -20,11 +24,11 @@ def top_lists(
     *,
     leave_out: Optional[sp.csr_array] = None,
     progress: bool = False,
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+) -> Iterator[Block]:
     """Yields users (b,), their best items (b, k) and their scores (b, k) float32, best first.
 
-    Of equal scores the smaller id comes first. Memory is that of one block of users, whatever their
-    number.
+    Of equal scores the smaller id comes first. Where a user has fewer items, the rest is item 0 at
+    -inf. Memory is that of one block of users, whatever their number.
 
     Args:
         ranker: What ranks; ids from 1, as RecBole's.
@@ -34,23 +38,59 @@ def top_lists(
         progress: Whether to show a bar.
     """
     k = min(top, ranker.shape[1] - 1)
-    size = max(1, min(_MOST_USERS, BUDGET_BYTES // (16 * ranker.shape[1])))
+    size = max(1, min(_MOST_USERS, _BLOCK_BYTES // (4 * ranker.shape[1])))
     blocks = np.array_split(user_ids, range(size, len(user_ids), size))
     for users in tqdm(blocks, desc="Recommending", ncols=100, disable=not progress):
         asked = torch.from_numpy(users).to(ranker.device)
-        scores = candidates(ranker, asked, leave_out)
-        yield (users, *_best(scores, k))
+        yield (users, *best_of(candidates(ranker, asked, leave_out), k))
 
 
-def _best(scores: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns and scores of the ``k`` best of each row, ties by column."""
-    values, items = (part.cpu().numpy() for part in scores.topk(k, dim=1))
-    # topk picks any of those that tie with the last: take the smallest ids of them instead.
-    last = values[:, -1:]
-    tied = (scores.cpu().numpy() == last).sum(axis=1) > (values == last).sum(axis=1)
-    for row in np.flatnonzero(tied & ~np.isneginf(last[:, 0])):
-        own = scores[row].cpu().numpy()
-        items[row] = np.lexsort((np.arange(len(own)), -own))[:k]
-        values[row] = own[items[row]]
-    order = np.lexsort((items, -values), axis=1)
-    return np.take_along_axis(items, order, 1), np.take_along_axis(values, order, 1)
+def best_of(scores: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns (b, k) int64 and scores (b, k) of the ``k`` best of each row, ties by column.
+
+    A row is cut into parts. The k-th best of their maxima is a lower bound of the k-th best score,
+    so nothing below it has to be sorted, and every tie with the last is seen.
+    """
+    columns = np.zeros((len(scores), k), dtype=np.int64)
+    values = np.full((len(scores), k), -np.inf, dtype=np.float32)
+    row, col, value = _above_bound(scores, k)
+    order = np.lexsort((col, -value, row))
+    counts = np.bincount(row, minlength=len(scores))
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = order[place < k]
+    columns[row[kept], place[place < k]] = col[kept]
+    values[row[kept], place[place < k]] = value[kept]
+    return columns, values
+
+
+def _above_bound(scores: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, columns and scores (n,) of all that may be among the ``k`` best, by row."""
+    n_items = scores.shape[1]
+    size = max(1, n_items // (_PARTS * k))
+    parts = scores[:, : n_items // size * size].view(len(scores), -1, size)
+    maxima = parts.amax(dim=2)
+    bound = maxima.topk(k, dim=1).values[:, -1].clamp(min=torch.finfo(scores.dtype).min)
+    hits = maxima >= bound[:, None]
+    flat = hits.sum(dim=1) > _MOST_HITS * k
+    hits[flat] = False
+    row, part = hits.nonzero(as_tuple=True)
+    inside, offset = (parts[row, part] >= bound[row, None]).nonzero(as_tuple=True)
+    rest = scores[:, parts.shape[1] * size :] >= bound[:, None]
+    rest[flat] = False
+    rest_row, rest_col = rest.nonzero(as_tuple=True)
+    found = [
+        (row[inside], part[inside] * size + offset),
+        (rest_row, rest_col + parts.shape[1] * size),
+        *(_best_of_row(scores[place], place, k) for place in flat.nonzero().flatten().tolist()),
+    ]
+    rows, columns = (torch.cat(list(ids)) for ids in zip(*found))
+    order = rows.argsort(stable=True)
+    rows, columns = rows[order], columns[order]
+    return tuple(ids.cpu().numpy() for ids in (rows, columns, scores[rows, columns]))  # type: ignore[return-value]
+
+
+def _best_of_row(scores: torch.Tensor, row: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best of one row (n_items,), many of which are equal."""
+    columns = scores.argsort(descending=True, stable=True)[:k]
+    columns = columns[~scores[columns].isneginf()]
+    return torch.full_like(columns, row), columns
