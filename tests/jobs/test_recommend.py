@@ -160,7 +160,7 @@ def test_new_users_are_folded_in_and_do_not_get_what_they_have(student, caplog, 
     assert metadata["users"] == "2 new ones"
     assert "2 of 5 lines name an unknown item and are skipped; 1 of 3 users" in caplog.text
     names = tokens(run.data[0]._dataset)[1].tolist()
-    users, items = extract_features(run.model, with_bias=True)
+    items = extract_features(run.model, with_bias=True)[1]
     width = extract_features(run.model, with_bias=False)[0].shape[1]
     bias = items[1:, -1].numpy() if model == "FISM" else None
     vector = fold_in(items[1:, :width].numpy(), [[names.index("i4") - 1]], item_bias=bias)[0]

@@ -22,8 +22,10 @@ from recbole_freqd.core.files import sha256, write_json
 from recbole_freqd.core.rankers import user_blocks
 from recbole_freqd.features import registered_adapter
 from recbole_freqd.features.data import pairs, tokens
-from recbole_freqd.jobs.export.files import FORMATS, check_formats, open_table, write_csr
+from recbole_freqd.jobs.export.files import FORMATS, Form, check_formats, open_table, write_csr
+from recbole_freqd.jobs.export.turn import turn_vectors
 from recbole_freqd.jobs.export.vectors import Vectors, vectors_of
+from recbole_freqd.teacher.exported import MANIFEST, SIDES
 from recbole_freqd.teacher.restore import (
     INSTEAD,
     OR_ALLOW,
@@ -36,10 +38,9 @@ from recbole_freqd.teacher.restore import (
     rebuild,
 )
 
-SIDES = ("users", "items")
-MANIFEST, HISTORIES = "manifest.json", "histories.npz"
+HISTORIES = "histories.npz"
 _NAMES = (*(f"{side}.{kind}" for side in SIDES for kind in FORMATS), HISTORIES, MANIFEST)
-PRECISIONS = ("float32", "float16")
+PRECISIONS = ("float32", "float16", "int8")
 _TEACHER = re.compile(r"(?<![/\w.-])[Tt]eacher(?= )")  # but for names of files
 
 
@@ -51,6 +52,7 @@ def export(
     precision: str = "float32",
     histories: bool = False,
     spectral: Optional[int] = None,
+    align: Union[str, Path, None] = None,
     overwrite: bool = False,
     data_path: Optional[str] = None,
     trust: bool = False,
@@ -67,12 +69,16 @@ def export(
         checkpoint: A ``.pth`` file of RecBole or of this package: student or teacher.
         out: The folder, made where it does not exist.
         formats: ``npz``, ``parquet`` (needs pyarrow), or both.
-        precision: ``float32`` or ``float16``.
+        precision: ``float32``, ``float16``, or ``int8`` with a scale for each row; there, columns
+            of biases stay float32.
         histories: Also write ``histories.npz``, a sparse matrix with a row for each row of users
             and a column for each row of items: 1 for a training interaction, 2 for one of
             validation, 3 for any other. ``scipy.sparse.load_npz`` reads it.
         spectral: Dimensions, for a model whose scores are no inner products: a truncated SVD of
             its scores, and the manifest says how well that ranks.
+        align: The folder of an older export: the vectors are turned onto its, before anything is
+            rounded. No score changes; the manifest says how far the vectors of shared tokens have
+            moved, before the turn and after it.
         overwrite: Whether files of an earlier export may be replaced; without it they stay.
         data_path: Where the datasets are now, as RecBole's key, if they have moved.
         trust: Load a checkpoint with classes of your own, which can run code.
@@ -82,8 +88,9 @@ def export(
         The manifest.
 
     Raises:
-        ConfigError: An option is not allowed, files are there already, pyarrow is missing, or the
-            model's scores are no inner products and ``spectral`` is not given.
+        ConfigError: An option is not allowed, files are there already, pyarrow is missing, the
+            model's scores are no inner products and ``spectral`` is not given, or the export to
+            align with has another width, or shares no token.
         CheckpointError: The checkpoint or its data cannot be read, do not fit, or hold what is no
             number; a file cannot be written.
 
@@ -92,18 +99,22 @@ def export(
     """
     kinds, folder, path = check_formats(formats), Path(out), Path(checkpoint)
     if precision not in PRECISIONS:
-        raise ConfigError(f"--precision: got {precision!r}; allowed: {' or '.join(PRECISIONS)}.")
+        raise ConfigError(f"--precision: got {precision!r}; allowed: {', '.join(PRECISIONS)}.")
     if not overwrite:
         _refuse_to_replace(folder)
     compat.install_shims()
     with _not_only_teachers():
         source = _read(path, data_path, trust)
     with vectors_of(source.model, spectral, _seen(source), progress=progress) as vectors:
+        aligned = None
+        if align is not None:
+            vectors, aligned = turn_vectors(vectors, tokens(source.home.train), Path(align))
         (folder / MANIFEST).unlink(missing_ok=True)  # while files change, it is not finished
         written = _write(source, vectors, folder, kinds, precision, progress)
     if histories:
         write_csr(folder / HISTORIES, _histories(source))
     manifest = _manifest(source, vectors, written, folder, precision, histories)
+    manifest["aligned"] = aligned
     for name in set(_NAMES) - set(manifest["sha256"]):
         (folder / name).unlink(missing_ok=True)  # of an earlier export, in another format
     write_json(folder / MANIFEST, manifest)
@@ -215,20 +226,21 @@ def _write(
     progress: bool,
 ) -> _Written:
     """Writes both sides, a block at a time."""
-    done, dtype, widest = _Written({}, {}, True), np.dtype(precision), max(source.shape)
+    done, widest = _Written({}, {}, True), max(source.shape)
+    form = Form(vectors.width, np.dtype(precision), vectors.exact_columns)
     for side, of, names in zip(SIDES, (vectors.user, vectors.item), tokens(source.home.train)):
         names = names[1:].astype(str)
         done.counts[side] = len(names)
         done.files[side] = [f"{side}.{kind}" for kind in kinds]
         with ExitStack() as stack:
             writers = [
-                stack.enter_context(open_table(folder / file, kind, names, vectors.width, dtype))
+                stack.enter_context(open_table(folder / file, kind, names, form))
                 for file, kind in zip(done.files[side], kinds)
             ]
             blocks = list(user_blocks(len(names), widest, "cpu"))
             for ids in tqdm(blocks, desc=f"Writing {side}", ncols=100, disable=not progress):
                 block = of(ids + 1).detach().numpy()
-                rounded = _rounded(block, dtype, f"{side} of {source.path}")
+                rounded = _rounded(block, form.dtype, f"{side} of {source.path}")
                 done = replace(done, normalised=done.normalised and _is_normalised(block))
                 for write in writers:
                     write(rounded)
@@ -241,7 +253,7 @@ def _is_normalised(block: np.ndarray) -> bool:
 
 
 def _rounded(block: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
-    """The same numbers at the precision asked for.
+    """The same numbers at the precision asked for; in int8 the file rounds them itself.
 
     Raises:
         CheckpointError: NaN or infinite numbers.
@@ -252,6 +264,8 @@ def _rounded(block: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
             f"Vectors of {what} hold NaN or infinite numbers: it cannot be exported. Train again, "
             "with a smaller learning rate."
         )
+    if dtype == np.int8:
+        return block
     with np.errstate(over="ignore"):
         rounded = block.astype(dtype)
     if not np.isfinite(rounded).all():
@@ -301,7 +315,10 @@ def _manifest(
         "metric": "cosine" if written.normalised and not vectors.biases else "dot",
         "dimensions": vectors.width,
         "dtype": precision,
-        "biases": {"folded_in": bool(vectors.biases), "of": list(vectors.biases)},
+        "biases": {
+            "folded_in": bool(vectors.biases) and precision != "int8",
+            "of": list(vectors.biases),
+        },
         "score_transform": vectors.transform,
         "approximation": vectors.approximation,
         **sides,
