@@ -9,7 +9,7 @@ from recbole_freqd.config.values import check_recipe_values
 from recbole_freqd.core.errors import ConfigError, listed, shown
 from recbole_freqd.core.schema import nearest, read_keys
 
-RECIPE, CHECKPOINT = "model", "checkpoint"
+RECIPE, CHECKPOINT, VECTORS, LISTS = "model", "checkpoint", "vectors", "lists"
 # Keys of RecBole's properties/overall.yaml that its own lists of arguments forget; and one of ours.
 _ENVIRONMENT = (
     "resume",
