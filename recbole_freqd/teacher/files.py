@@ -138,7 +138,8 @@ def from_lists(
     world = _world(config, LISTS)
     return FilesTeacher(
         world, str(path), features, "files", scores=ranker,
-        masks=None if is_complete else known, content=file_hash(path), kept=(torch.from_numpy(above.data),),
+        masks=None if is_complete else known, content=file_hash(path),
+        kept=(torch.from_numpy(above.data),),
     )  # fmt: skip
 
 

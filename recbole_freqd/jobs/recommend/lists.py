@@ -13,7 +13,6 @@ from recbole_freqd.core.errors import ConfigError, require
 from recbole_freqd.core.files import replacing, write_json
 from recbole_freqd.core.pair_files import METADATA, SUFFIXES, Columns, metadata_file
 
-_LINES_AT_ONCE = 2**17  # of a row group of Parquet
 WriteLists = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
@@ -74,19 +73,10 @@ def _parquet(
 
     kinds = (pa.string(), pa.string(), pa.int32(), pa.float32())
     schema = pa.schema(list(zip(columns.all, kinds)), metadata={METADATA: json.dumps(metadata)})
-    waiting: list[Any] = []
     with pq.ParquetWriter(path, schema) as writer:
-
-        def write_waiting() -> None:
-            if waiting:
-                writer.write_table(pa.concat_tables(waiting), row_group_size=_LINES_AT_ONCE)
-            waiting.clear()
 
         def write(*lines: np.ndarray) -> None:
             arrays = [pa.array(values, type=kind) for values, kind in zip(lines, kinds)]
-            waiting.append(pa.table(arrays, schema=schema))
-            if sum(len(table) for table in waiting) >= _LINES_AT_ONCE:
-                write_waiting()
+            writer.write_table(pa.table(arrays, schema=schema))
 
         yield write
-        write_waiting()

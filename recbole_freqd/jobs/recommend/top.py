@@ -12,6 +12,7 @@ from recbole_freqd.core.rankers import Ranker, candidates
 
 _MOST_USERS = 1024
 _BLOCK_BYTES = 2**24  # scores: small enough that the same memory is used again and again
+_LINES = 2**17  # of users and items that are yielded at once
 _PARTS = 16  # parts of a row of scores, for each item of a list
 _MOST_HITS = 4  # parts that are looked into, for each item of a list; more: scores are equal
 Block = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -28,7 +29,8 @@ def top_lists(
     """Yields users (b,), their best items (b, k) and their scores (b, k) float32, best first.
 
     Of equal scores the smaller id comes first. Where a user has fewer items, the rest is item 0 at
-    -inf. Memory is that of one block of users, whatever their number.
+    -inf. Memory is that of one block of scores and of the lists yielded at once, whatever the
+    number of users.
 
     Args:
         ranker: What ranks; ids from 1, as RecBole's.
@@ -39,10 +41,22 @@ def top_lists(
     """
     k = min(top, ranker.shape[1] - 1)
     size = max(1, min(_MOST_USERS, _BLOCK_BYTES // (4 * ranker.shape[1])))
-    blocks = np.array_split(user_ids, range(size, len(user_ids), size))
-    for users in tqdm(blocks, desc="Recommending", ncols=100, disable=not progress):
-        asked = torch.from_numpy(users).to(ranker.device)
-        yield (users, *best_of(candidates(ranker, asked, leave_out), k))
+    at_once = size * max(1, _LINES // (size * k))
+    with tqdm(total=len(user_ids), desc="Recommending", ncols=100, disable=not progress) as bar:
+        for users in _split(user_ids, at_once):
+            # Made first: what is made between blocks of scores would cut their memory to pieces.
+            items = np.zeros((len(users), k), dtype=np.int64)
+            scores = np.empty((len(users), k), dtype=np.float32)
+            for places in _split(np.arange(len(users)), size):
+                asked = torch.from_numpy(users[places]).to(ranker.device)
+                block = candidates(ranker, asked, leave_out)
+                items[places], scores[places] = best_of(block, k)
+                bar.update(len(places))
+            yield users, items, scores
+
+
+def _split(values: np.ndarray, size: int) -> list[np.ndarray]:
+    return np.array_split(values, range(size, len(values), size)) if len(values) else []
 
 
 def best_of(scores: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
