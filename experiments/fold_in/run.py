@@ -5,9 +5,9 @@
 A tenth of the users of a dataset are newcomers. One model is trained without any interaction of
 theirs; their vectors are folded in from their training histories. Another model is trained on
 everybody. NDCG@10 is that of the newcomers: alpha and the ridge are chosen on their validation
-items (the mean over models and seeds), the test items are opened once, for what was chosen.
-Finished models are kept in ``runs.jsonl``. RecBole writes log/ and saved/ into the working
-directory: run it from a scratch folder.
+items (the mean over models and seeds), never on the test. What is finished is kept: exports in the
+working directory, figures in ``runs.jsonl``. RecBole writes log/ and saved/ into the working
+directory, too: run it from a scratch folder.
 """
 
 import argparse
@@ -21,8 +21,8 @@ import numpy as np
 
 import recbole_freqd
 
-ALPHAS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
-RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+ALPHAS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 WIDTHS = {"ml-100k": (8, 64), "citeulike": (32,)}
 KEYS = {
     "learning_rate": 0.002,
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def measured(data: Any, dataset: str, width: int, seed: int) -> dict[str, Any]:
-    """NDCG@10 of the newcomers on both splits, for every alpha and ridge, and of trained vectors."""
+    """NDCG@10 of the newcomers on both splits, by alpha and ridge, and of trained vectors."""
     parts = splits_of(dataset, data, seed)
     users = np.unique(parts["train"][:, 0])
     new = np.random.default_rng(seed).permutation(users)[: round(_SHARE * len(users))]
@@ -99,7 +99,7 @@ def measured(data: Any, dataset: str, width: int, seed: int) -> dict[str, Any]:
 
 
 def splits_of(dataset: str, data: Any, seed: int) -> dict[str, np.ndarray]:
-    """Tokens (n, 2) str of each part; ml-100k is split by the seed, the other as it was published."""
+    """Tokens (n, 2) str of each part; ml-100k is split by the seed, CiteULike as published."""
     from recbole.config import Config
     from recbole.data import create_dataset
     from recbole.utils import init_seed
@@ -132,10 +132,11 @@ def trained(name: str, parts: dict[str, np.ndarray], width: int, seed: int) -> l
     for part, rows in parts.items():
         lines = "".join(f"{user}\t{item}\n" for user, item in rows)
         (folder / f"{name}.{part}.inter").write_text("user_id:token\titem_id:token\n" + lines)
-    keys = {**KEYS, "embedding_size": width, "seed": seed, "data_path": "data"}
-    run = runs.run(Config("BPR", name, config_dict=keys), test=False)
     out = f"vectors-{name}-{width}"
-    recbole_freqd.export(run.trainer.saved_model_file, out, overwrite=True)
+    if not Path(out, "manifest.json").is_file():
+        keys = {**KEYS, "embedding_size": width, "seed": seed, "data_path": "data"}
+        run = runs.run(Config("BPR", name, config_dict=keys), test=False)
+        recbole_freqd.export(run.trainer.saved_model_file, out, overwrite=True)
     files = [np.load(f"{out}/{side}.npz") for side in ("users", "items")]
     return [(file["tokens"], file["vectors"]) for file in files]
 
@@ -189,56 +190,55 @@ def ndcg(scores: np.ndarray, wanted: np.ndarray, seen: np.ndarray, top: int = 10
 
 
 def report(rows: list[dict[str, Any]]) -> str:
-    """The table: chosen on validation, once for all models, and once for each."""
+    """The table: alpha and reg chosen on validation once for all rows, and once for each."""
     kinds = sorted({(row["dataset"], row["width"]) for row in rows}, key=str, reverse=True)
-
-    def of(kind: tuple[str, int], read: Any) -> tuple[float, float]:
-        values = [read(row) for row in rows if (row["dataset"], row["width"]) == kind]
-        return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-    def share(key: str, kind: tuple[str, int]) -> float:
-        return (
-            of(kind, lambda row: row["folded"][key][0])[0]
-            / of(kind, lambda row: row["trained"][0])[0]
-        )
-
     keys = list(rows[0]["folded"])
-    best = max(keys, key=lambda key: np.mean([share(key, kind) for kind in kinds]))
-    lines = [
-        "| dataset | model | popular | trained | folded in | of trained | best of its own | µs a user |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+
+    def of(kind: tuple[str, int], *path: Any) -> np.ndarray:
+        """(seeds,), a figure of all rows of a kind."""
+        found = [row for row in rows if (row["dataset"], row["width"]) == kind]
+        for step in path:
+            found = [value[step] for value in found]
+        return np.array(found)
+
+    def share(key: str) -> float:
+        """Of the trained vectors' validation NDCG@10, the mean over the rows of the table."""
+        return float(
+            np.mean([of(k, "folded", key, 0).mean() / of(k, "trained", 0).mean() for k in kinds])
+        )
+
+    best = max(keys, key=share)
+    heads = "dataset, model, popular, trained, folded in, of trained, best of its own, µs a user"
+    lines = [f"| {heads.replace(', ', ' | ')} |", "| --- | --- " + "| ---: " * 6 + "|"]
     for kind in kinds:
-        own = max(keys, key=lambda key: of(kind, lambda row: row["folded"][key][0])[0])
-        popular, trained_, folded, others = (
-            of(kind, read)
-            for read in (
-                lambda row: row["popular"][1],
-                lambda row: row["trained"][1],
-                lambda row: row["folded"][best][1],
-                lambda row: row["folded"][own][1],
-            )
-        )
-        micro = of(kind, lambda row: row["folded"][best][2])[0]
-        lines.append(
-            f"| {kind[0]} | BPR {kind[1]} | {popular[0]:.4f} | {trained_[0]:.4f} ± {trained_[1]:.4f}"
-            f" | {folded[0]:.4f} ± {folded[1]:.4f} | {folded[0] / trained_[0]:.0%} | "
-            f"{others[0]:.4f} ({own.replace(' ', ', ')}) | {micro:.0f} |"
-        )
+        own = max(keys, key=lambda key, kind=kind: of(kind, "folded", key, 0).mean())
+        trained_, folded = of(kind, "trained", 1), of(kind, "folded", best, 1)
+        cells = [
+            kind[0],
+            f"BPR {kind[1]}",
+            f"{of(kind, 'popular', 1).mean():.4f}",
+            f"{trained_.mean():.4f} ± {trained_.std(ddof=1):.4f}",
+            f"{folded.mean():.4f} ± {folded.std(ddof=1):.4f}",
+            f"{folded.mean() / trained_.mean():.0%}",
+            f"{of(kind, 'folded', own, 1).mean():.4f} ({own.replace(' ', ', ')})",
+            f"{of(kind, 'folded', best, 2).mean():.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     alpha, reg = best.split()
-    seeds = sorted({row["seed"] for row in rows})
-    return (
-        "# New users: folded-in against trained vectors\n\n"
-        f"Test NDCG@10 of a tenth of the users, mean ± sd over the seeds {seeds}. *trained*: their\n"
-        "vectors in a model that was trained on everybody. *folded in*: from a model that has seen\n"
-        f"nothing of theirs, with alpha {alpha} and reg {reg}, which are the best over all rows on\n"
-        "validation (mean share of the trained vectors' NDCG@10) and the defaults of `fold_in`.\n"
-        "*best of its own*: with the pair (alpha, reg) that is best on validation for this row.\n"
-        "Newcomers' items are left out of the lists as RecBole does: training, and for the test\n"
-        "validation too; histories are those of training in both.\n\n"
-        + "\n".join(lines)
-        + "\n\n`experiments/fold_in/run.py`; all figures: `fold_in/runs.jsonl`.\n"
-    )
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows}))
+    return f"""# New users: folded-in against trained vectors
+
+Test NDCG@10 of a tenth of the users, mean ± sd over the seeds {seeds}. *trained*: their vectors in
+a model that was trained on everybody. *folded in*: from a model that has seen nothing of theirs,
+with alpha {alpha} and reg {reg}: these are the best on validation over all rows (mean share of the
+trained vectors' NDCG@10), and the defaults of `fold_in`. *best of its own*: with the pair (alpha,
+reg) that is best on validation for this row. Histories are those of training in both; items of
+training, and for the test those of validation too, are left out of the lists, as RecBole does.
+
+{chr(10).join(lines)}
+
+`experiments/fold_in/run.py` makes it; all figures are in `fold_in/runs.jsonl`.
+"""
 
 
 if __name__ == "__main__":
