@@ -15,7 +15,7 @@ from recbole_freqd.config.names import TEACHER, refuse_what_is_no_setting
 from recbole_freqd.config.reading import asking_recbole, no_command_line, read_external
 from recbole_freqd.config.teacher import RECIPE, inherited_keys
 from recbole_freqd.config.values import check_config, check_sampling
-from recbole_freqd.core.errors import ConfigError, shown
+from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.schema import method_keys, nearest
 from recbole_freqd.losses import LOSSES
 
@@ -132,7 +132,7 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
     for key in recipe:
         if key != RECIPE and key not in known:
             raise ConfigError(
-                f"Unknown key {shown(f'teacher.{key}')} for model {recipe[RECIPE]}; "
+                f"Unknown key {short_repr(f'teacher.{key}')} for model {recipe[RECIPE]}; "
                 f"did you mean 'teacher.{nearest(str(key), sorted(known), 0.0)}'?"
             )
     check_config(config, f"{TEACHER}.")

@@ -18,7 +18,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 
-from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.errors import ConfigError, did_you_mean, short_repr
 from recbole_freqd.core.schema import Key, read_keys
 
 OWN_MODELS = {
@@ -55,8 +55,8 @@ def check_model_name(name: Any, key: str, *, only_general: bool = False) -> None
         return
     if not isinstance(name, str):
         raise ConfigError(
-            f"{key}: got {shown(name)}; allowed: the name of a general recommender of RecBole, or "
-            "in Python a class of your own."
+            f"{key}: got {short_repr(name)}; allowed: the name of a general recommender of "
+            "RecBole, or in Python a class of your own."
         )
     from recbole.utils import get_model
 
@@ -66,7 +66,7 @@ def check_model_name(name: Any, key: str, *, only_general: bool = False) -> None
         get_model(name)
     except Exception:  # for an unknown name, whatever its last sub-package fails to import
         raise ConfigError(
-            f"{key}: {shown(name)} is no general recommender of RecBole. "
+            f"{key}: {short_repr(name)} is no general recommender of RecBole. "
             f"{did_you_mean(name, known)}"
         ) from None
 
@@ -136,8 +136,8 @@ def check_dataset_name(name: Any) -> None:
     """Raises ConfigError unless this can be the name of a dataset."""
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ConfigError(
-            f"dataset: got {shown(name)}; allowed: the name of a folder in data_path, e.g. ml-100k "
-            "(-d on the command line)."
+            f"dataset: got {short_repr(name)}; allowed: the name of a folder in data_path, e.g. "
+            "ml-100k (-d on the command line)."
         )
 
 

@@ -4,7 +4,7 @@ import logging
 from functools import cache
 from typing import Any
 
-from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.errors import ConfigError, did_you_mean, short_repr
 from recbole_freqd.core.schema import method_keys, nearest, read_keys
 from recbole_freqd.losses import LOSSES
 
@@ -53,13 +53,13 @@ def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
             continue
         if f"{key}_" in prefixes and isinstance(external[key], dict):
             raise ConfigError(
-                f"{key}: got nested keys {shown(external[key])}; allowed: flat ones, e.g. "
+                f"{key}: got nested keys {short_repr(external[key])}; allowed: flat ones, e.g. "
                 f"{next(iter(method_keys(prefixes[f'{key}_'])))}."
             )
         for prefix, name in prefixes.items():
             if key.startswith(prefix):
                 raise ConfigError(
-                    f"Unknown key {shown(key)} of trainer {name}. "
+                    f"Unknown key {short_repr(key)} of trainer {name}. "
                     f"{did_you_mean(key, method_keys(name))} Correct it where you set it."
                 )
         if key in _ONLY_OF_TEACHERS:
@@ -70,7 +70,7 @@ def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
         near = nearest(key, ours) or nearest(key.partition(".")[0], ours)
         if near:
             raise ConfigError(
-                f"Unknown key {shown(key)}; did you mean {near!r}? RecBole would ignore it "
+                f"Unknown key {short_repr(key)}; did you mean {near!r}? RecBole would ignore it "
                 "silently: correct or remove it where you set it."
             )
 
@@ -88,7 +88,7 @@ def mention_unknown(external: dict[str, Any], hosts: set[str]) -> None:
 def _mention(key: str, near: str) -> None:
     logger.warning(
         "Unknown key %s: RecBole ignores it, unless a model of your own reads it. Did you mean %r?",
-        shown(key),
+        short_repr(key),
         near,
     )
 
@@ -103,10 +103,10 @@ def refuse_what_is_no_setting(external: dict[str, Any]) -> None:
     for key in external:
         if key in NOT_SETTINGS:
             raise ConfigError(
-                f"{key}: got {shown(external[key])}; RecBole works it out itself. Remove it."
+                f"{key}: got {short_repr(external[key])}; RecBole works it out itself. Remove it."
             )
         if key in OF_MANY_PROCESSES and not launched:
             raise ConfigError(
-                f"{key}: got {shown(external[key])}; it is no key of a config, but an option of a "
-                "launch. Remove it, and use --nproc 2 or run(..., nproc=2)."
+                f"{key}: got {short_repr(external[key])}; it is no key of a config, but an option "
+                "of a launch. Remove it, and use --nproc 2 or run(..., nproc=2)."
             )

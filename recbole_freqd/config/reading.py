@@ -13,7 +13,7 @@ from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.teacher import (
     check_teacher_is_nested,
 )
-from recbole_freqd.core.errors import ConfigError, FreqDError, listed, shown
+from recbole_freqd.core.errors import ConfigError, FreqDError, join_names, short_repr
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def read_config_file(path: Any, loader: Any) -> dict[str, Any]:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=loader)
     except Exception as error:  # of the system, of the encoding, and several of PyYAML
         raise ConfigError(
-            f"Config file {shown(path)} cannot be read: {type(error).__name__}: {error}. "
+            f"Config file {short_repr(path)} cannot be read: {type(error).__name__}: {error}. "
             "It must be a YAML file of `key: value` lines."
         ) from None
     if content is None:
@@ -66,7 +66,7 @@ def read_config_file(path: Any, loader: Any) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(
-            f"Config file {shown(path)} holds {shown(content)}; allowed: a YAML file of "
+            f"Config file {short_repr(path)} holds {short_repr(content)}; allowed: a YAML file of "
             "`key: value` lines."
         )
     return content
@@ -123,9 +123,9 @@ def asking_recbole(config: Any = None) -> Iterator[None]:
 def recboles_error(error: Exception, config: Any = None) -> ConfigError:
     """What to raise in place of an error of RecBole's; see :func:`asking_recbole`."""
     given = getattr(config, "external_config_dict", config) or {}
-    keys = f"The keys that were set: {listed(given)}. " if given else ""
+    keys = f"The keys that were set: {join_names(given)}. " if given else ""
     return ConfigError(
         f"RecBole does not accept the config or its data: {type(error).__name__}: "
-        f"{shown(str(error))[1:-1]}. {keys}Check the config files, config_dict, command line and "
-        "dataset."
+        f"{short_repr(str(error))[1:-1]}. {keys}Check the config files, config_dict, command line "
+        "and dataset."
     )

@@ -6,7 +6,7 @@ from typing import Any
 from recbole_freqd.config.models import name_of_class
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.values import check_recipe_values
-from recbole_freqd.core.errors import ConfigError, listed, shown
+from recbole_freqd.core.errors import ConfigError, join_names, short_repr
 from recbole_freqd.core.schema import nearest, read_keys
 
 RECIPE, CHECKPOINT, VECTORS, LISTS = "model", "checkpoint", "vectors", "lists"
@@ -26,8 +26,9 @@ _INHERITED_CATEGORIES = ("General", "Evaluation", "Dataset")
 def check_teacher_is_nested(teacher: Any) -> None:
     if not isinstance(teacher, dict):
         raise ConfigError(
-            f"teacher: got {shown(teacher)}; allowed: nested keys, either `teacher: {{checkpoint: "
-            "saved/....pth}` or a recipe like `teacher: {model: BPR, embedding_size: 64}`."
+            f"teacher: got {short_repr(teacher)}; allowed: nested keys, either "
+            "`teacher: {checkpoint: saved/....pth}` or a recipe like "
+            "`teacher: {model: BPR, embedding_size: 64}`."
         )
 
 
@@ -53,16 +54,16 @@ def check_teacher(teacher: Any, categories: dict[str, list[str]]) -> None:
         near = nearest(key, list(specs))
         if near:
             raise ConfigError(
-                f"Unknown key {shown(f'teacher.{key}')}; did you mean 'teacher.{near}'?"
+                f"Unknown key {short_repr(f'teacher.{key}')}; did you mean 'teacher.{near}'?"
             )
     if recipe and teacher.get(CHECKPOINT) is not None:
         raise ConfigError(
-            f"teacher has two forms: teacher.checkpoint={shown(teacher[CHECKPOINT])} and a "
-            f"recipe ({listed(f'teacher.{key}' for key in recipe)}). Keep one of them."
+            f"teacher has two forms: teacher.checkpoint={short_repr(teacher[CHECKPOINT])} and a "
+            f"recipe ({join_names(f'teacher.{key}' for key in recipe)}). Keep one of them."
         )
     if teacher.get(CHECKPOINT) is None and recipe.get(RECIPE) is None:
         raise ConfigError(
-            f"teacher: got {shown(teacher)}, which names neither teacher.checkpoint nor "
+            f"teacher: got {short_repr(teacher)}, which names neither teacher.checkpoint nor "
             "teacher.model. Give one of the two."
         )
     inherited = inherited_keys(categories)

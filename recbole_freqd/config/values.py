@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from recbole_freqd.compat.literals import value_of
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.errors import ConfigError, did_you_mean, short_repr
 from recbole_freqd.core.schema import is_number, method_keys, read_keys
 from recbole_freqd.losses import LOSSES
 
@@ -49,8 +49,9 @@ def check_host_values(
         wanted = checked.get("valid_metric", computed[0])
         if wanted.lower() not in (name.lower() for name in computed):
             raise ConfigError(
-                f"{where}valid_metric: got {shown(wanted)}, which metrics and topk do not compute; "
-                f"allowed: {', '.join(computed[:20])}. Change valid_metric, metrics or topk."
+                f"{where}valid_metric: got {short_repr(wanted)}, which metrics and topk do not "
+                f"compute; allowed: {', '.join(computed[:20])}. Change valid_metric, metrics or "
+                "topk."
             )
         _check_modes(checked, where)
     return checked
@@ -91,8 +92,8 @@ def check_data(config: Any, dataset: Any) -> None:
     items = dataset.item_num - 1
     if max(config["topk"]) > items:
         raise ConfigError(
-            f"topk: got {shown(config['topk'])}, but there are {items} items in the data; allowed: "
-            "at most as many. Change topk, or the filters of the data."
+            f"topk: got {short_repr(config['topk'])}, but there are {items} items in the data; "
+            "allowed: at most as many. Change topk, or the filters of the data."
         )
     modes, label = config["eval_args"]["mode"].values(), config["LABEL_FIELD"]
     if "labeled" in modes and label not in getattr(dataset.inter_feat, "columns", ()):
@@ -110,7 +111,7 @@ def _check_one(key: str, value: Any, where: str) -> Any:
     problem = _FORMS[key](checked) if key in _FORMS and checked is not None else None
     if problem:
         raise ConfigError(
-            f"{where}{key}: got {shown(value)}; {problem}. Change it in the config file, "
+            f"{where}{key}: got {short_repr(value)}; {problem}. Change it in the config file, "
             f"config_dict or with --{where}{key}=..."
         )
     if key == "gpu_id" and isinstance(checked, list):  # of a list RecBole makes '[0, 1]'
@@ -135,8 +136,8 @@ def _check_type(name: str, value: Any, default: Any) -> None:
         kind = type(default)
         good, allowed = isinstance(value, kind), "a string" if kind is str else "nested keys"
     if not good:
-        example = "" if default in ("", [], {}) else f", e.g. {shown(default)}"
-        raise ConfigError(f"{name}: got {shown(value)}; allowed: {allowed}{example}.")
+        example = "" if default in ("", [], {}) else f", e.g. {short_repr(default)}"
+        raise ConfigError(f"{name}: got {short_repr(value)}; allowed: {allowed}{example}.")
 
 
 def _computed_metrics(metrics: Any, topk: Any, where: str) -> list[str]:
@@ -150,14 +151,14 @@ def _computed_metrics(metrics: Any, topk: Any, where: str) -> list[str]:
     for name in names:
         if name.lower() not in metric_types:
             raise ConfigError(
-                f"{where}metrics: there is no metric {shown(name)}. "
+                f"{where}metrics: there is no metric {short_repr(name)}. "
                 f"{did_you_mean(name, metric_types)}"
             )
         ranks = metric_types[name.lower()] == EvaluatorType.RANKING and name.lower() != "gauc"
         computed += [f"{name}@{k}" for k in cutoffs] if ranks else [name]
     if len({metric_types[name.lower()] for name in names}) > 1:
         raise ConfigError(
-            f"{where}metrics: got {shown(names)}, some of rankings and some of values; "
+            f"{where}metrics: got {short_repr(names)}, some of rankings and some of values; "
             "allowed: metrics of one kind."
         )
     return computed
@@ -175,8 +176,9 @@ def _check_modes(checked: dict[str, Any], where: str) -> None:
     wrong = "labeled" if ranks else "full"
     if wrong in modes:
         raise ConfigError(
-            f"{where}eval_args: got mode {wrong} with metrics {shown(first)}; allowed: metrics of "
-            f"{'values, such as AUC' if ranks else 'rankings, such as NDCG'}, or another mode."
+            f"{where}eval_args: got mode {wrong} with metrics {short_repr(first)}; allowed: "
+            f"metrics of {'values, such as AUC' if ranks else 'rankings, such as NDCG'}, or "
+            "another mode."
         )
 
 
@@ -233,14 +235,14 @@ def _val_interval(value: dict[Any, Any]) -> Optional[str]:
     wrong += [part for part in value.values() if not isinstance(part, (str, list, tuple))]
     if not wrong:
         return None
-    return f"{shown(wrong[0])}: allowed: an interval such as '[3,inf)', or a list of tokens"
+    return f"{short_repr(wrong[0])}: allowed: an interval such as '[3,inf)', or a list of tokens"
 
 
 def _columns(value: dict[Any, Any]) -> Optional[str]:
     for columns in value.values():
         whole = isinstance(columns, (list, tuple)) and all(isinstance(c, str) for c in columns)
         if columns is not None and columns != "*" and not whole:
-            return f"{shown(columns)}: allowed: a list of columns for each suffix"
+            return f"{short_repr(columns)}: allowed: a list of columns for each suffix"
     return None
 
 

@@ -33,11 +33,11 @@ class TrainingError(FreqDError):
     """Training cannot go on."""
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value as a message shows it: its ``repr``, cut where it is long, or impossible.
 
     Example:
-        >>> shown("5"), len(shown("x" * 10_000)) <= 200
+        >>> short_repr("5"), len(short_repr("x" * 10_000)) <= 200
         ("'5'", True)
     """
     try:
@@ -49,9 +49,9 @@ def shown(value: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 20]}...{text[-10:]}"
 
 
-def listed(keys: Iterable[Any], most: int = 30) -> str:
+def join_names(keys: Iterable[Any], most: int = 30) -> str:
     """Names of keys, separated by commas; not more than so many."""
-    names = [shown(str(key))[1:-1] for key in keys]
+    names = [short_repr(str(key))[1:-1] for key in keys]
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
@@ -64,7 +64,7 @@ def did_you_mean(name: Any, known: Iterable[str]) -> str:
     """
     names = sorted(known, key=str.lower)
     lower = {candidate.lower(): candidate for candidate in names}
-    near = difflib.get_close_matches(shown(name).strip("'").lower(), lower, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(short_repr(name).strip("'").lower(), lower, n=1, cutoff=0.5)
     hint = f"Did you mean {lower[near[0]]!r}? " if near else ""
     return f"{hint}Allowed: {', '.join(names)}."
 

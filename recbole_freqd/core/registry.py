@@ -2,7 +2,7 @@
 
 from typing import Callable, Generic, TypeVar
 
-from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.errors import ConfigError, did_you_mean, short_repr
 
 T = TypeVar("T")
 
@@ -49,7 +49,9 @@ class Registry(Generic[T]):
         for known in self._entries:
             if isinstance(name, str) and known.lower() == name.lower():
                 return known
-        raise ConfigError(f"Unknown {self.kind} {shown(name)}. {did_you_mean(name, self._entries)}")
+        raise ConfigError(
+            f"Unknown {self.kind} {short_repr(name)}. {did_you_mean(name, self._entries)}"
+        )
 
     def get(self, name: str) -> T:
         """The entry filed under ``name``; raises like :meth:`canonical`."""

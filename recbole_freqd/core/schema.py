@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from recbole_freqd.core.errors import ConfigError, did_you_mean, shown
+from recbole_freqd.core.errors import ConfigError, did_you_mean, short_repr
 from recbole_freqd.core.files import parse_yaml
 
 _LINE = re.compile(r"^(?P<key>\w+):\s*(?P<value>.*?)\s*#\s*\((?P<spec>.*?)\)\s+(?P<meaning>.+)$")
@@ -37,7 +37,7 @@ def properties_folder() -> Path:
     )
 
 
-def _shown(file: str) -> Path:
+def _relative(file: str) -> Path:
     """The file below ``properties/``; an absolute path as it is."""
     return Path("properties", file)
 
@@ -72,8 +72,8 @@ class Key:
             if accepted and self._in_range(value_as_kind):
                 return value_as_kind
         raise ConfigError(
-            f"{self.name}: got {shown(value)}; allowed: {self.allowed}. "
-            f"Meaning: {self.meaning} (see {_shown(self.file)}). "
+            f"{self.name}: got {short_repr(value)}; allowed: {self.allowed}. "
+            f"Meaning: {self.meaning} (see {_relative(self.file)}). "
             f"Change it in the config file, config_dict or with --{self.name}=..."
         )
 
@@ -86,7 +86,7 @@ class Key:
             return value >= limit if bound.group(1) == ">=" else value > limit
         interval = _INTERVAL.match(self.range)
         if not interval:
-            raise ConfigError(f"{_shown(self.file)}: {self.name} has no readable range.")
+            raise ConfigError(f"{_relative(self.file)}: {self.name} has no readable range.")
         low, high = float(interval.group(2)), float(interval.group(3))
         above = value >= low if interval.group(1) == "[" else value > low
         below = value <= high if interval.group(4) == "]" else value < high
@@ -155,14 +155,14 @@ def _read_lines(file: str) -> dict[str, Key]:
     """Every line of one file of ``properties/``, whatever it is marked as."""
     path = properties_folder() / file
     if not path.is_file():
-        raise ConfigError(f"{_shown(file)} does not exist.")
+        raise ConfigError(f"{_relative(file)} does not exist.")
     keys = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE.match(line)
         if not match:
-            raise ConfigError(f"{_shown(file)}: not `key: value  # (type) meaning`: {line!r}")
+            raise ConfigError(f"{_relative(file)}: not `key: value  # (type) meaning`: {line!r}")
         words, _, limits = match["spec"].partition(", ")
         key = Key(
             name=match["key"],

@@ -53,7 +53,7 @@ def training_matrix(dataset: Any) -> sp.csr_array:
     return matrix
 
 
-def among(user_items: sp.csr_array, known: Optional[Known]) -> sp.csr_array:
+def keep_known(user_items: sp.csr_array, known: Optional[Known]) -> sp.csr_array:
     """The interactions of known users with known items, in a matrix of the same shape."""
     if known is None:
         return user_items

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from recbole_freqd.core.errors import ConfigError, shown
+from recbole_freqd.core.errors import ConfigError, short_repr
 
 
 def config_files(options: argparse.Namespace) -> list[str]:
@@ -20,7 +20,7 @@ def config_files(options: argparse.Namespace) -> list[str]:
     for file in files:
         if not os.path.isfile(file):
             raise ConfigError(
-                f"--config_files: {shown(file)[1:-1]} does not exist, or is no file (from "
+                f"--config_files: {short_repr(file)[1:-1]} does not exist, or is no file (from "
                 f"{Path.cwd()}). Names of files are separated by spaces."
             )
     return files

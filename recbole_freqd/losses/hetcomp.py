@@ -16,8 +16,8 @@ from recbole_freqd.losses.over_scores import (
     ListwiseLoss,
     is_in,
     masked_logsumexp,
-    mean_of_those,
-    nothing_like,
+    masked_mean,
+    negligible_score,
     relaxed_ranking,
 )
 
@@ -243,14 +243,14 @@ class HetCompLoss(ListwiseLoss):
         rest = self._rest(student, user_ids, top)
         if not self._finished:
             terms = torch.where(there, F.softplus(rest[:, None] - scores), 0.0)
-            return mean_of_those(2 * terms.sum(dim=1), there[:, n:].any(dim=1))
+            return masked_mean(2 * terms.sum(dim=1), there[:, n:].any(dim=1))
         liked, listed = (scores[:, :n], there[:, :n]), (scores[:, n:], there[:, n:])
         first, behind = ([part[:, :tenth] for part in listed], [part[:, tenth:] for part in listed])
         rest_of_first = torch.logaddexp(rest, masked_logsumexp(*behind)) if tenth < half else rest
         values = relaxed_ranking(liked[0], liked[1], rest)
         values = values + relaxed_ranking(listed[0], listed[1], rest) / 2
         values = values + relaxed_ranking(first[0], first[1], rest_of_first) / 2
-        return mean_of_those(values, listed[1].any(dim=1))
+        return masked_mean(values, listed[1].any(dim=1))
 
     def _rest(
         self, student: FeatureRows, user_ids: torch.Tensor, top: torch.Tensor
@@ -288,4 +288,4 @@ class HetCompLoss(ListwiseLoss):
         out = (~self.known_items).repeat(len(scores), 1)
         out[self._trained(user_ids)] = True
         out.scatter_(1, top.long(), True)  # 0 is out anyway
-        return scores.masked_fill(out, nothing_like(scores)).logsumexp(dim=1)
+        return scores.masked_fill(out, negligible_score(scores)).logsumexp(dim=1)

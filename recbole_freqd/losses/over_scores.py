@@ -72,14 +72,14 @@ def blocks_of_lists(n_users: int, length: int, device: torch.device) -> tuple[to
     return torch.arange(n_users, device=device).split(max(1, BUDGET_BYTES // (64 * length)))
 
 
-def nothing_like(scores: torch.Tensor) -> float:
+def negligible_score(scores: torch.Tensor) -> float:
     """A score next to which every other counts alone; finite, so that no gradient is inf - inf."""
     return torch.finfo(scores.dtype).min / 4
 
 
 def masked_logsumexp(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """(b,), log Σ exp over what is in the mask (b, k); hugely negative where that is nothing."""
-    return scores.masked_fill(~mask, nothing_like(scores)).logsumexp(dim=1)
+    return scores.masked_fill(~mask, negligible_score(scores)).logsumexp(dim=1)
 
 
 def relaxed_ranking(scores: torch.Tensor, mask: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
@@ -97,7 +97,7 @@ def relaxed_ranking(scores: torch.Tensor, mask: torch.Tensor, rest: torch.Tensor
     Returns:
         (b,).
     """
-    nothing = nothing_like(scores)
+    nothing = negligible_score(scores)
     # Shifted, so that differences to the largest score are exact in single precision.
     listed = scores.masked_fill(~mask, nothing)
     largest = torch.maximum(listed.max(dim=1).values, rest).detach()
@@ -109,13 +109,13 @@ def relaxed_ranking(scores: torch.Tensor, mask: torch.Tensor, rest: torch.Tensor
 
 def cross_entropy(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """(b,), -Σ softmax(teacher) log softmax(student) over the mask (b, k); 0 of nothing."""
-    nothing = nothing_like(student)
+    nothing = negligible_score(student)
     chances = teacher.to(student.dtype).masked_fill(~mask, nothing).softmax(dim=1)
     logs = student.masked_fill(~mask, nothing).log_softmax(dim=1)
     return -torch.where(mask, chances * logs, 0.0).sum(dim=1)
 
 
-def mean_of_those(values: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+def masked_mean(values: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
     """The mean of values (b,) over those that are there, (b,) bool; 0 of none, without a wait."""
     return torch.where(there, values, 0.0).sum() / there.sum().clamp(min=1)
 

@@ -6,7 +6,7 @@ from recbole_freqd.core.rankers import Ranker, candidates, user_blocks
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses.base import LOSSES
 from recbole_freqd.losses.draws import weighted_draw
-from recbole_freqd.losses.over_scores import ListwiseLoss, cross_entropy, is_in, mean_of_those
+from recbole_freqd.losses.over_scores import ListwiseLoss, cross_entropy, is_in, masked_mean
 
 
 @LOSSES.register("RCE-KD")
@@ -106,7 +106,7 @@ class RCEKDLoss(ListwiseLoss):
         first = cross_entropy(own[:, :k], taught[:, :k], there[:, :k])
         second = cross_entropy(own[:, k:], taught[:, k:], there[:, k:])
         gamma = self._gamma[user_ids].to(own.dtype)
-        return mean_of_those((1 - gamma) * first + gamma * second, there.any(dim=1))
+        return masked_mean((1 - gamma) * first + gamma * second, there.any(dim=1))
 
     def _first_width(self) -> int:
         """How long the student's list is at most."""

@@ -10,7 +10,7 @@ from recbole_freqd.losses.over_scores import (
     ListwiseLoss,
     blocks_of_lists,
     masked_logsumexp,
-    mean_of_those,
+    masked_mean,
     relaxed_ranking,
 )
 
@@ -33,7 +33,7 @@ def relaxed_loss(
     scores, there = student.scores(user_ids, items), items > 0
     rest = masked_logsumexp(scores[:, width:], there[:, width:])
     values = relaxed_ranking(scores[:, :width], there[:, :width], rest)
-    return mean_of_those(values, there[:, :width].any(dim=1))
+    return masked_mean(values, there[:, :width].any(dim=1))
 
 
 class RelaxedRankingLoss(ListwiseLoss):

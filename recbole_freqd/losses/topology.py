@@ -95,7 +95,7 @@ def _squares(values: torch.Tensor) -> torch.Tensor:
     return values.double().square().sum()
 
 
-def _together(
+def _joint_rows(
     user_rows: tuple[torch.Tensor, ...], item_rows: tuple[torch.Tensor, ...]
 ) -> list[tuple[torch.Tensor, ...]]:
     """Users and items as one set of rows, or as two where cosines between them do not exist.
@@ -176,7 +176,9 @@ class FTDLoss(DistillationLoss):
         student = as_rows(student_features)
         users, items = torch.unique(user_ids), _distinct_items(positive_item_ids, negative_item_ids)
         with single_precision(user_ids.device):
-            sets = _together(self._rows("user", student, users), self._rows("item", student, items))
+            sets = _joint_rows(
+                self._rows("user", student, users), self._rows("item", student, items)
+            )
             pairs = sum(len(rows) * (len(rows) - 1) for rows, _ in sets)
             total = torch.stack([topology_error(rows, teacher) for rows, teacher in sets]).sum()
             return (total / max(1, pairs)).to(sets[0][0].dtype)
@@ -275,7 +277,7 @@ class HTDLoss(ExpertLoss):
     ) -> torch.Tensor:
         """L_entity + L_group, of student rows, teacher rows and groups of both sides."""
         parts = ([group_errors(*side) for side in (users, items)],
-                 [prototype_errors(*rows) for rows in _together(users, items)])  # fmt: skip
+                 [prototype_errors(*rows) for rows in _joint_rows(users, items)])  # fmt: skip
         means = []
         for part in parts:
             totals, counts = zip(*part)

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd.core import rankers as catalogue
-from recbole_freqd.core.errors import ConfigError, TeacherError, shown
+from recbole_freqd.core.errors import ConfigError, TeacherError, short_repr
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rows import Features
 from recbole_freqd.filters import GraphFilter, PolynomialFilter, graph_filter
@@ -233,9 +233,11 @@ def _less_mean(scores: torch.Tensor, items: torch.Tensor, centre: bool) -> torch
 
 def _check(shape: tuple[int, int], graph: sp.csr_array, side: str, alpha: float) -> None:
     if side not in SIDES:
-        raise ConfigError(f"side: got {shown(side)}; allowed: 'user' or 'item'.")
+        raise ConfigError(f"side: got {short_repr(side)}; allowed: 'user' or 'item'.")
     if not (np.isfinite(alpha) and alpha >= 0):
-        raise ConfigError(f"alpha: got {shown(alpha)}; allowed: a finite number of at least 0.")
+        raise ConfigError(
+            f"alpha: got {short_repr(alpha)}; allowed: a finite number of at least 0."
+        )
     n = shape[SIDES.index(side)]
     if graph.shape != (n, n):
         raise ConfigError(

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.core.errors import ConfigError, TeacherError, listed, shown
+from recbole_freqd.core.errors import ConfigError, TeacherError, join_names, short_repr
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import Features
 from recbole_freqd.teacher.moments import UserMoments
@@ -125,16 +125,16 @@ def in_order(
     good = len(values) == len(members) and np.isfinite(values).all() and min(values, default=0) >= 0
     if not good or sum(values) == 0:
         raise ConfigError(
-            f"teacher_weights: got {shown(list(weights))} for {len(members)} teachers; allowed: "
-            "one finite number of at least 0 each, not all 0."
+            f"teacher_weights: got {short_repr(list(weights))} for {len(members)} teachers; "
+            "allowed: one finite number of at least 0 each, not all 0."
         )
     rankers = [_standardised(member, exclude) for member in members]
     names = [ranker.member.name for ranker in rankers]
     if len(set(names)) < len(names):
-        raise ConfigError(f"Teachers of a team: got {listed(names)}; allowed: each name once.")
+        raise ConfigError(f"Teachers of a team: got {join_names(names)}; allowed: each name once.")
     if len({ranker.shape for ranker in rankers}) > 1:
         raise TeacherError(
-            f"Teachers of a team score {listed(ranker.shape for ranker in rankers)} users and "
+            f"Teachers of a team score {join_names(ranker.shape for ranker in rankers)} users and "
             "items; allowed: the same numbers, those of the student."
         )
     present = sorted((name, place) for place, name in enumerate(names) if values[place] > 0)

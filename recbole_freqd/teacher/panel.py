@@ -10,7 +10,7 @@ from typing import Any, Optional
 import numpy as np
 import scipy.sparse as sp
 
-from recbole_freqd.core.errors import ConfigError, listed
+from recbole_freqd.core.errors import ConfigError, join_names
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features.products import SummedRanker, SummedScores
 from recbole_freqd.graph.similarity import shrunk_cosines
@@ -128,7 +128,7 @@ def choose_panel(
     start = perf_counter()
     logger.info(
         "Panel: %s by %s of %d validation users, in %g seconds",
-        listed(names), sample.metric, len(sample.users), budget,
+        join_names(names), sample.metric, len(sample.users), budget,
     )  # fmt: skip
     binary = sp.csr_array(user_items != 0).astype(np.float32)
     return {
@@ -140,7 +140,7 @@ def choose_panel(
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if name not in GRIDS:
-            raise ConfigError(f"panel_models: got {name!r}; allowed: {listed(GRIDS)}.")
+            raise ConfigError(f"panel_models: got {name!r}; allowed: {join_names(GRIDS)}.")
 
 
 def _default(key: str, given: Any) -> Any:

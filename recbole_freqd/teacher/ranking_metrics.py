@@ -5,7 +5,7 @@ from typing import Callable
 
 import torch
 
-from recbole_freqd.core.errors import ConfigError, listed, shown
+from recbole_freqd.core.errors import ConfigError, join_names, short_repr
 
 Metric = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From masked scores (b, n_items) and positives (b, n_items) bool to values (b,) float64."""
@@ -88,8 +88,8 @@ def metric_named(name: str) -> Metric:
     kind, _, length = name.partition("@")
     if kind.lower() not in METRICS or not length.isdecimal() or int(length) < 1:
         raise ConfigError(
-            f"valid_metric: got {shown(name)}; allowed here: {listed(METRICS)}, each with a list "
-            "length, such as NDCG@10."
+            f"valid_metric: got {short_repr(name)}; allowed here: {join_names(METRICS)}, each with "
+            "a list length, such as NDCG@10."
         )
     return partial(_measure, kind.lower(), int(length))
 

@@ -5,7 +5,7 @@ from typing import Optional, Union
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.core.errors import ConfigError, shown
+from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rows import Features
 from recbole_freqd.teacher.member import StandardisedRanker, TeamMember
@@ -88,7 +88,7 @@ def rescaled(
         ConfigError: ``spread`` is not above 0.
     """
     if not spread > 0:
-        raise ConfigError(f"spread: got {shown(spread)}; allowed: above 0.")
+        raise ConfigError(f"spread: got {short_repr(spread)}; allowed: above 0.")
     member = teacher if isinstance(teacher, TeamMember) else TeamMember.of("teacher", teacher)
     own = StandardisedRanker(member, exclude).mean_spread()
     return member.ranker if own == 0 else ScaledRanker(member.ranker, spread / own)

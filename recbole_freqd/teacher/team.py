@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
-from recbole_freqd.core.errors import ConfigError, shown
+from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.rankers import FeatureRanker, Ranker, stored_pairs, user_blocks
 from recbole_freqd.core.rows import Features
 from recbole_freqd.teacher.member import Member, StandardisedRanker, TeamMember, in_order
@@ -66,7 +66,7 @@ class TeamRanker(Ranker):
     ) -> None:
         if not closed_form_spread > 0:
             raise ConfigError(
-                f"closed_form_spread: got {shown(closed_form_spread)}; allowed: above 0."
+                f"closed_form_spread: got {short_repr(closed_form_spread)}; allowed: above 0."
             )
         self.members, self.weights = in_order(members, weights, exclude)
         self.exclude, self.closed_form_spread = exclude, closed_form_spread

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from recbole_freqd.config.complete import method_options
-from recbole_freqd.core.errors import ConfigError, shown
+from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.features import FeatureAdapter
-from recbole_freqd.features.data import Known, among, training_matrix
+from recbole_freqd.features.data import Known, keep_known, training_matrix
 from recbole_freqd.features.scores import undisturbed
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.losses.base import here
@@ -65,7 +65,7 @@ class Distiller(nn.Module):
         self.betas: dict[str, float] = {}
         self.weight_decays: dict[str, float] = {}
         self.losses = nn.ModuleDict()
-        user_items = among(training_matrix(dataset), known)
+        user_items = keep_known(training_matrix(dataset), known)
         for place, method in enumerate(methods):
             options = method_options(config, method)
             self.betas[method] = options["beta"]
@@ -164,7 +164,7 @@ def _in_memory(method: str) -> Iterator[None]:
             raise
         prefix = LOSSES.get(method).prefix
         raise ConfigError(
-            f"{method} does not fit into memory: {shown(text)}. Lower {prefix}_experts or "
+            f"{method} does not fit into memory: {short_repr(text)}. Lower {prefix}_experts or "
             f"{prefix}_hidden, or use {prefix}_projector: linear."
         ) from error
 

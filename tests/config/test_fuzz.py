@@ -175,9 +175,9 @@ def check_message(error, *names):
 
 def parts_of(key):
     """The names a message may call a key by."""
-    from recbole_freqd.core.errors import shown
+    from recbole_freqd.core.errors import short_repr
 
-    return [key, key.rpartition(".")[2] or key, shown(key)[1:-1], key.partition(".")[0]]
+    return [key, key.rpartition(".")[2] or key, short_repr(key)[1:-1], key.partition(".")[0]]
 
 
 def check_one_config(tiny_keys, config):
