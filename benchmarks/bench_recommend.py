@@ -1,4 +1,4 @@
-"""Top lists of every user of a big catalogue, written to a file: time, and memory above the model's.
+"""Top lists of every user of a big catalogue, written to a file: time, and memory.
 
     python benchmarks/bench_recommend.py [--users 200000] [--items 200000] [--dimensions 20]
 

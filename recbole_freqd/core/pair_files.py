@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_freqd.core.errors import CheckpointError, ConfigError, listed, require
+from recbole_freqd.core.errors import CheckpointError, ConfigError, join_names, require
 from recbole_freqd.core.files import read_json
 
 METADATA = "recbole_freqd"  # the key of Parquet's metadata
@@ -71,7 +71,7 @@ def read_pairs(
         table[name] = table[name].fillna("").astype(str)
     empty = [name for name in names if (table[name] == "").any()]
     if empty or table.empty:
-        words = f"{listed(empty)} is empty in some lines" if empty else "there is no line"
+        words = f"{join_names(empty)} is empty in some lines" if empty else "there is no line"
         raise CheckpointError(f"{path}: {words}. Write it again.")
     return table, metadata
 
@@ -81,8 +81,8 @@ def check_columns(path: Path, table: Any, names: Any, named_by: str, remedy: str
     missing = [name for name in names if name not in table]
     if missing:
         raise ConfigError(
-            f"{named_by}: {path} has the columns {listed(table.columns)}; missing: "
-            f"{listed(missing)}.{remedy}"
+            f"{named_by}: {path} has the columns {join_names(table.columns)}; missing: "
+            f"{join_names(missing)}.{remedy}"
         )
 
 

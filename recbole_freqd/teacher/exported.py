@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from recbole_freqd.core.errors import CheckpointError, ConfigError, listed, require
+from recbole_freqd.core.errors import CheckpointError, ConfigError, join_names, require
 from recbole_freqd.core.files import file_hash, fingerprint, read_json, sha256
 
 SIDES = ("users", "items")
@@ -56,7 +56,7 @@ def files_of_export(folder: Path, named_by: str) -> tuple[Path, Path]:
             if kind == "parquet":
                 require("pyarrow", "parquet", f"{named_by}: {users}")
             return users, items
-    there = listed(sorted(file.name for file in folder.glob("*"))) or "nothing"
+    there = join_names(sorted(file.name for file in folder.glob("*"))) or "nothing"
     raise ConfigError(
         f"{named_by}: {folder} (from {Path.cwd()}) holds {there}; allowed: a folder with {_LAYOUT}."
     )
@@ -161,7 +161,7 @@ def _rows(column: Any, path: Path) -> np.ndarray:
     lengths = pc.list_value_length(column).unique().to_pylist()
     if len(lengths) > 1 or None in lengths:
         raise CheckpointError(
-            f"{path}: vectors have {listed(lengths)} numbers; allowed: as many in every row."
+            f"{path}: vectors have {join_names(lengths)} numbers; allowed: as many in every row."
         )
     values = pc.list_flatten(column).to_numpy()
     return values.reshape(len(column), -1)
@@ -171,7 +171,7 @@ def _need(path: Path, names: tuple[str, ...], there: Any) -> None:
     missing = [name for name in names if name not in there]
     if missing:
         raise CheckpointError(
-            f"{path} holds {listed(there) or 'nothing'}; missing: {listed(missing)}. "
+            f"{path} holds {join_names(there) or 'nothing'}; missing: {join_names(missing)}. "
             f"Allowed: {_LAYOUT}."
         )
 
@@ -188,7 +188,7 @@ def _tokens(table: Table, path: Path) -> np.ndarray:
     twice = distinct[counts > 1]
     if len(twice):
         raise CheckpointError(
-            f"{path}: {len(twice)} tokens are there twice ({listed(twice, _NAMED)}); allowed: "
+            f"{path}: {len(twice)} tokens are there twice ({join_names(twice, _NAMED)}); allowed: "
             "one row each."
         )
     return names
@@ -217,6 +217,6 @@ def _vectors(table: Table, n_rows: int, path: Path) -> np.ndarray:
         names = table["tokens"][bad]
         raise CheckpointError(
             f"{path}: {bad.sum()} of {len(rows)} vectors hold NaN or infinite numbers "
-            f"({listed(names, _NAMED)}). Write them again without."
+            f"({join_names(names, _NAMED)}). Write them again without."
         )
     return rows

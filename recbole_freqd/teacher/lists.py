@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from recbole_freqd.core.errors import CheckpointError, listed
+from recbole_freqd.core.errors import CheckpointError, join_names
 from recbole_freqd.core.pair_files import Columns, check_columns, read_pairs
 
 _NAMED = 3  # examples in a message
@@ -79,7 +79,7 @@ def _numbers(path: Path, table: Any, name: str) -> np.ndarray:
     if bad.any():
         raise CheckpointError(
             f"{path}: {bad.sum()} of {len(values)} numbers in {name} are NaN, infinite or none "
-            f"({listed(table[name][bad].astype(str), _NAMED)}). Leave these pairs out."
+            f"({join_names(table[name][bad].astype(str), _NAMED)}). Leave these pairs out."
         )
     return values
 
@@ -106,8 +106,8 @@ def _check_ranks(path: Path, user: np.ndarray, ranks: np.ndarray, users: Any) ->
         own = np.sort(ranks[user == one])
         raise CheckpointError(
             f"{path}: ranks have gaps or repeats for {len(np.unique(user[order][wrong]))} users: "
-            f"those of {users[one]} are {listed((f'{rank:g}' for rank in own), 8)}; allowed: 1, 2, "
-            "3, ... for every user. Write whole lists, or scores instead."
+            f"those of {users[one]} are {join_names((f'{rank:g}' for rank in own), 8)}; allowed: "
+            "1, 2, 3, ... for every user. Write whole lists, or scores instead."
         )
 
 

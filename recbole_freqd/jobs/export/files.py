@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Callable, Optional
+from typing import IO, Any, Callable
 
 import numpy as np
 import scipy.sparse as sp
@@ -58,13 +58,14 @@ class Form:
         """Columns that are stored in ``dtype``."""
         return self.width - (self.exact_columns if self.dtype == np.int8 else 0)
 
-    def split(self, block: np.ndarray) -> tuple[np.ndarray, Optional[np.ndarray], np.ndarray]:
-        """Rows (b, width) as they are stored: vectors, scales (None but for int8), and biases."""
+    def split(self, block: np.ndarray) -> list[np.ndarray]:
+        """Rows (b, width) as they are stored: vectors, in int8 scales, and biases if any."""
         vectors, biases = np.split(block, [self.rounded_columns], axis=1)
         if self.dtype != np.int8:
-            return np.ascontiguousarray(vectors, dtype=self.dtype), None, biases
+            return [np.ascontiguousarray(vectors, dtype=self.dtype)]
         rows = Int8Rows.of(torch.from_numpy(vectors))
-        return rows.values.numpy(), rows.scales.numpy(), biases.astype(np.float32)
+        parts = [rows.values.numpy(), rows.scales.numpy()]
+        return [*parts, biases.astype(np.float32)] if self.exact_columns else parts
 
 
 @contextmanager
@@ -92,15 +93,12 @@ def _npz(path: str, tokens: np.ndarray, form: Form) -> Iterator[WriteBlock]:
     Of int8 also ``scales`` (n,) and, where there are some, ``biases`` (n, c). It needs no
     ``allow_pickle``, and equal content gives equal files.
     """
-    beside: dict[str, list[np.ndarray]] = {"scales": [], "biases": []}
+    beside: list[list[np.ndarray]] = []
 
     def write(block: np.ndarray) -> None:
-        vectors, scales, biases = form.split(block)
+        vectors, *others = form.split(block)
         member.write(vectors.tobytes())
-        if scales is not None:
-            beside["scales"].append(scales)
-        if biases.shape[1]:
-            beside["biases"].append(biases)
+        beside.append(others)
 
     with zipfile.ZipFile(path, "w") as archive:
         with archive.open("tokens.npy", "w", force_zip64=True) as member:
@@ -110,10 +108,9 @@ def _npz(path: str, tokens: np.ndarray, form: Form) -> Iterator[WriteBlock]:
         with archive.open("vectors.npy", "w", force_zip64=True) as member:
             _write_header(member, form.dtype, (len(tokens), form.rounded_columns))
             yield write
-        for name, parts in beside.items():
-            if parts:
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.concatenate(parts), version=(1, 0))
+        for name, parts in zip(("scales", "biases"), zip(*beside)):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.concatenate(parts), version=(1, 0))
 
 
 def _write_header(member: IO[bytes], dtype: np.dtype, shape: tuple[int, ...]) -> None:
@@ -153,7 +150,7 @@ def _parquet(path: str, tokens: np.ndarray, form: Form) -> Iterator[WriteBlock]:
         def write(block: np.ndarray) -> None:
             nonlocal written
             names = pa.array(tokens[written : written + len(block)].tolist())
-            stored = [column(part) for part in form.split(block)[: len(fields) - 1]]
+            stored = map(column, form.split(block))
             writer.write_table(pa.table([names, *stored], schema=schema))
             written += len(block)
 

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.core.errors import ConfigError, listed
+from recbole_freqd.core.errors import ConfigError, join_names
 from recbole_freqd.core.pair_files import Columns, read_pairs
 from recbole_freqd.core.rows import Features
 from recbole_freqd.features import adapter_of
@@ -57,7 +57,7 @@ def places_of(wanted: Sequence[str], names: np.ndarray, option: str) -> np.ndarr
     unknown = [token for token, place in zip(wanted, places) if place == 0]
     if len(unknown) == len(wanted):
         raise ConfigError(
-            f"{option}: none of its {len(wanted)} users is known ({listed(unknown, _NAMED)}). "
+            f"{option}: none of its {len(wanted)} users is known ({join_names(unknown, _NAMED)}). "
             "Allowed: tokens of the checkpoint's data; new users have histories: --histories."
         )
     if unknown:
@@ -66,7 +66,7 @@ def places_of(wanted: Sequence[str], names: np.ndarray, option: str) -> np.ndarr
             option,
             len(unknown),
             len(wanted),
-            listed(unknown, _NAMED),
+            join_names(unknown, _NAMED),
         )
     return places[places > 0].astype(np.int64)
 
