@@ -27,9 +27,18 @@ def config_files(options: argparse.Namespace) -> list[str]:
 
 
 def fill_in(
-    options: argparse.Namespace, files: list[str]
+    options: argparse.Namespace, files: list[str], *, for_one_method: bool = True
 ) -> tuple[str, str, list[str], dict[str, Any]]:
-    """What the user gave, with the script's own defaults below it."""
+    """What the user gave, with the script's own defaults below it.
+
+    Args:
+        options: Of the script: ``model`` and ``dataset``.
+        files: Its config files.
+        for_one_method: Whether one trainer is run, and not several that are compared.
+
+    Returns:
+        Model, dataset, files, and the defaults that the user leaves as they are.
+    """
     import yaml
 
     from recbole_freqd.config.names import TEACHER
@@ -39,7 +48,7 @@ def fill_in(
     text = (properties_folder() / "quick_start.yaml").read_text(encoding="utf-8")
     with asking_recbole():
         given = read_external(files)
-    defaults = _defaults_of_this_job(options, yaml.safe_load(text), given)
+    defaults = _defaults_of_this_job(yaml.safe_load(text), given, for_one_method)
     named = {key: given.get(key) for key in ("model", "dataset")}
     model, dataset = (
         next(
@@ -54,7 +63,7 @@ def fill_in(
 
 
 def _defaults_of_this_job(
-    options: argparse.Namespace, defaults: dict[str, Any], given: dict[str, Any]
+    defaults: dict[str, Any], given: dict[str, Any], for_one_method: bool
 ) -> dict[str, Any]:
     """The main job's settings, less those that would be wrong beside what the user gave."""
     from recbole_freqd.config.complete import trainer_names
@@ -68,7 +77,7 @@ def _defaults_of_this_job(
         defaults[TEACHER] = {**defaults[TEACHER], **teacher}
     elif teacher is not None:
         del defaults[TEACHER]
-    if options.compare is not None:  # what FreqD was tuned with would be nobody else's choice
+    if not for_one_method:  # what FreqD was tuned with would be nobody else's choice
         names = []
         del defaults["trainer"]
         defaults.update(state="WARNING", show_progress=False)

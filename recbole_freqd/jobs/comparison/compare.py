@@ -76,6 +76,7 @@ def compare(
     from recbole_freqd.jobs.fairness import check_seeds
     from recbole_freqd.jobs.tuning import budget, space
     from recbole_freqd.jobs.tuning.frozen import read_frozen
+    from recbole_freqd.jobs.validation import check_test
     from recbole_freqd.trainer.distillation import check_trajectory
 
     named = plan.read_methods(methods)
@@ -86,7 +87,9 @@ def compare(
     losses = list(dict.fromkeys(loss for parts in named.values() for loss in parts))
     base = make_config(model, dataset, config_file_list, {**(config_dict or {}), "trainer": losses})
     _say_what_is_not_used(config_file_list, config_dict, say)
-    plan.metric_of(base)
+    metric = plan.metric_of(base)
+    if not tune_only:
+        check_test(base, "compare", metric)
     chosen = frozen and read_frozen(frozen, named, base, say)
     check_trajectory(losses, base["teacher"])  # before hours of other runs
     folder = Path(output_dir) / f"compare-{base['dataset']}-{base['model']}"
@@ -138,5 +141,5 @@ def _say_what_is_not_used(
     if idle:
         say(
             f"Not used of the config: {', '.join(idle)}. The methods and seeds of a comparison are "
-            "those of --compare and --seeds."
+            "its own and those of --seeds."
         )
