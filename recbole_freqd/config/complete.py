@@ -3,12 +3,19 @@
 import logging
 from typing import Any, Optional, Union
 
-from recbole_freqd.config.names import TEACHER, mention_unknown, refuse_misspelt
+from recbole_freqd.config.names import (
+    TEACHER,
+    mention_unknown,
+    refuse_misspelt,
+    run_keys,
+    teaching_keys,
+)
 from recbole_freqd.config.reading import fold_dotted
-from recbole_freqd.config.teacher import check_teacher
+from recbole_freqd.config.teacher import check_teachers, plain_keys
+from recbole_freqd.config.teaching import check_untaught, complete_teaching
 from recbole_freqd.config.values import check_host_values
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.core.schema import method_keys, read_keys
+from recbole_freqd.core.schema import method_keys
 from recbole_freqd.losses import LOSSES
 
 _OF_THE_MLP = ("experts", "hidden", "dropout")
@@ -49,7 +56,8 @@ def complete(
         categories: RecBole's names of keys by category (``config.parameters``).
 
     Returns:
-        Default of every key of every trainer named; empty where none is named.
+        Default of every key of every trainer named, and of what is taught; empty where no trainer
+        is named.
 
     Raises:
         ConfigError: Misspelt or unknown keys of ours, values out of range, contradictions, no
@@ -57,11 +65,12 @@ def complete(
     """
     hosts = set(internal).union(*categories.values())
     refuse_misspelt(external, hosts)
-    for key, spec in read_keys("run.yaml").items():
+    for key, spec in run_keys().items():
         if key in external:
             external[key] = spec.check(external[key])
     names = trainer_names(external.get("trainer"))
     if not names:
+        check_untaught(external)
         _note_idle(external)
         return {}
     mention_unknown(external, hosts)
@@ -76,8 +85,8 @@ def complete(
         elif set(checked) & set(external):
             idle = ", ".join(sorted(set(checked) & set(external)))
             logger.warning("%s has no effect: trainer is %s.", idle, external["trainer"])
-    check_teacher(external.get(TEACHER), categories)
-    return defaults
+    external[TEACHER] = check_teachers(external.get(TEACHER), categories)
+    return {**complete_teaching(external, names), **defaults}
 
 
 def complete_in_place(config: Any, default_trainer: Optional[str] = None) -> None:
@@ -139,8 +148,10 @@ def _check_method(name: str, external: dict[str, Any]) -> dict[str, Any]:
 
 def _note_idle(external: dict[str, Any]) -> None:
     """Without a trainer nothing changes, but what was meant for one is not passed over silently."""
-    ours = {key for name in LOSSES.names() for key in method_keys(name)} & set(external)
-    if isinstance(external.get(TEACHER), dict):
+    ours = {key for name in LOSSES.names() for key in method_keys(name)}
+    ours = (ours | set(teaching_keys())) & set(external)
+    if isinstance(external.get(TEACHER), (dict, list)):
+        external[TEACHER] = plain_keys(external[TEACHER])
         ours.add(TEACHER)
     if "trainer" in external:
         external["trainer"] = None

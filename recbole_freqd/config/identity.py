@@ -14,8 +14,10 @@ from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.models import class_fingerprint, class_or_name
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.reading import asking_recbole
-from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.config.teacher import CHECKPOINT, LISTS, VECTORS, teachers_of
+from recbole_freqd.config.teaching import WARM_START
 from recbole_freqd.core.files import file_hash, fingerprint
+from recbole_freqd.core.vector_files import hash_of_export
 from recbole_freqd.features.data import _columns, pairs, tokens
 from recbole_freqd.losses import LOSSES
 
@@ -117,23 +119,27 @@ def _values(config: Any, metrics: bool) -> dict[str, str]:
     """The keys that decide on the outcome of a run."""
     ignored = WHERE_IT_RUNS if metrics else WHERE_IT_RUNS | {"metrics", "topk"}
     values = {key: config[key] for key in sorted(config.final_config_dict) if key not in ignored}
-    if isinstance(values.get(TEACHER), dict):
+    if isinstance(values.get(TEACHER), (dict, list)):
         values[TEACHER] = teacher_of(values[TEACHER])
     values = _by_content(values)
     return {
         key: json.dumps(value, sort_keys=True, default=str)
-        if isinstance(value, dict)
+        if isinstance(value, dict) or key == TEACHER
         else str(value)
         for key, value in values.items()
     }
 
 
-def teacher_of(spec: dict[str, Any]) -> dict[str, Any]:
-    """The ``teacher`` keys that decide on what is taught; a checkpoint goes by its content."""
+def teacher_of(spec: Any) -> Any:
+    """The ``teacher`` keys that decide on what is taught; a file goes by its content."""
+    if isinstance(spec, list):
+        return [teacher_of(member) if isinstance(member, dict) else member for member in spec]
     kept = {key: value for key, value in spec.items() if key not in _HOW_IT_IS_READ}
-    checkpoint = kept.get(CHECKPOINT)
-    if checkpoint is not None and Path(checkpoint).is_file():
-        kept[CHECKPOINT] = file_hash(Path(checkpoint))
+    for form in (CHECKPOINT, LISTS):
+        if kept.get(form) is not None and Path(kept[form]).is_file():
+            kept[form] = file_hash(Path(kept[form]))
+    if kept.get(VECTORS) is not None and Path(kept[VECTORS]).is_dir():
+        kept[VECTORS] = hash_of_export(Path(kept[VECTORS]), f"{TEACHER}.{VECTORS}")
     return _by_content(kept)
 
 
@@ -142,7 +148,9 @@ def _by_content(keys: dict[str, Any]) -> dict[str, Any]:
     named = {
         key: file_hash(Path(value))
         for key, value in keys.items()
-        if key.endswith("_path") and isinstance(value, str) and Path(value).is_file()
+        if (key.endswith("_path") or key == WARM_START)
+        and isinstance(value, str)
+        and Path(value).is_file()
     }
     return {**keys, **named}
 
@@ -154,7 +162,8 @@ def versions_of(config: Any) -> dict[str, str]:
     versions = {"recbole": recbole.__version__, "recbole_freqd": __version__}
     classes = {name: LOSSES.get(name) for name in trainer_names(config["trainer"])}
     if classes and config[TEACHER]:
-        classes["teacher"] = class_or_name(config[TEACHER].get("model"))
+        for place, member in enumerate(teachers_of(config[TEACHER])):
+            classes[f"teacher {place}" if place else "teacher"] = class_or_name(member.get("model"))
     for part, own in {"model": config.model_class, **classes}.items():
         host = own.__module__.partition(".")[0] if isinstance(own, type) else "recbole"
         if host not in versions:

@@ -11,7 +11,7 @@ from recbole_freqd.config.models import (
     class_or_name,
     keys_read_by,
 )
-from recbole_freqd.config.names import TEACHER, refuse_what_is_no_setting
+from recbole_freqd.config.names import TEACHER, refuse_what_is_no_setting, teaching_keys
 from recbole_freqd.config.reading import asking_recbole, no_command_line, read_external
 from recbole_freqd.config.teacher import RECIPE, inherited_keys
 from recbole_freqd.config.values import check_config, check_sampling
@@ -60,7 +60,7 @@ def config_with(config: Any, methods: list[str], **changes: Any) -> Any:
     from recbole.config import Config
 
     ours = {key for name in LOSSES.names() if name not in methods for key in method_keys(name)}
-    ours |= {"trainer"} | (set() if methods else {TEACHER})
+    ours |= {"trainer"} | (set() if methods else {TEACHER, *teaching_keys()})
     kept = {
         key: copy.deepcopy(value)
         for key, value in config.external_config_dict.items()

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from recbole_freqd.core.errors import ConfigError, did_you_mean, short_repr
-from recbole_freqd.core.schema import method_keys, nearest, read_keys
+from recbole_freqd.core.schema import Key, method_keys, nearest, read_keys
 from recbole_freqd.losses import LOSSES
 
 TEACHER = "teacher"
@@ -33,6 +33,16 @@ logger = logging.getLogger(__name__)
 OF_MANY_PROCESSES = ("local_rank", "nproc", "world_size", "offset", "ip", "port")
 
 
+def run_keys() -> dict[str, Key]:
+    """Our keys of a run at the top level of a config, by name."""
+    return {**read_keys("run.yaml"), **read_keys("panel.yaml")}
+
+
+def teaching_keys() -> dict[str, Key]:
+    """Those of them that say what is taught and where the student begins: not of one alone."""
+    return {name: key for name, key in run_keys().items() if name != "resume"}
+
+
 def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
     """Raises on keys RecBole does not know that are, or nearly are, keys of ours.
 
@@ -40,7 +50,7 @@ def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
         external: What the user gave.
         hosts: The keys RecBole knows.
     """
-    ours = ["trainer", TEACHER, *read_keys("run.yaml")]
+    ours = ["trainer", TEACHER, *run_keys()]
     prefixes = {}
     for name in LOSSES.names():
         prefix = LOSSES.get(name).prefix
@@ -66,6 +76,11 @@ def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
             raise ConfigError(
                 f"Unknown key {key!r}; did you mean '{TEACHER}.{key}'? RecBole would ignore it "
                 "silently: correct or remove it where you set it."
+            )
+        if key.startswith(f"{TEACHER}_"):
+            raise ConfigError(
+                f"Unknown key {short_repr(key)}. {did_you_mean(key, teaching_keys())} A key of the "
+                f"teacher's own stands below it: {TEACHER}.{key[len(TEACHER) + 1 :]}."
             )
         near = nearest(key, ours) or nearest(key.partition(".")[0], ours)
         if near:

@@ -10,19 +10,20 @@ from typing import Any, Optional
 import yaml
 
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.teacher import (
-    check_teacher_is_nested,
-)
+from recbole_freqd.config.teacher import DottedKeys, merge_teachers
 from recbole_freqd.core.errors import ConfigError, FreqDError, join_names, short_repr
 
 logger = logging.getLogger(__name__)
 
 
 def deep_merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    """``low`` updated by ``high``, where a nested ``teacher`` is merged instead of replaced."""
+    """``low`` updated by ``high``, where a nested ``teacher`` is merged instead of replaced.
+
+    A list of teachers is replaced by a higher one, and changed by higher dotted keys.
+    """
     merged = {**low, **high}
-    if isinstance(low.get(TEACHER), dict) and isinstance(high.get(TEACHER), dict):
-        merged[TEACHER] = {**low[TEACHER], **high[TEACHER]}
+    if TEACHER in high:
+        merged[TEACHER] = merge_teachers(low.get(TEACHER), high[TEACHER])
     return merged
 
 
@@ -30,7 +31,8 @@ def fold_dotted(keys: dict[str, Any]) -> dict[str, Any]:
     """``{"teacher.model": "BPR"}`` becomes ``{"teacher": {"model": "BPR"}}``.
 
     Raises:
-        ConfigError: ``teacher`` is given beside dotted keys, but not as a nested key.
+        ConfigError: ``teacher`` is given beside dotted keys, but not as nested keys; or as a list,
+            and they do not say which of its entries they are of.
 
     Example:
         >>> fold_dotted({"teacher": {"model": "BPR"}, "teacher.embedding_size": 64, "epochs": 5})
@@ -40,8 +42,7 @@ def fold_dotted(keys: dict[str, Any]) -> dict[str, Any]:
     dotted = {name[len(TEACHER) + 1 :]: value for name, value in keys.items() if name not in flat}
     if not dotted:
         return flat
-    check_teacher_is_nested(flat.get(TEACHER, {}))
-    return deep_merge(flat, {TEACHER: dotted})
+    return deep_merge(flat, {TEACHER: DottedKeys(dotted)})
 
 
 def read_config_file(path: Any, loader: Any) -> dict[str, Any]:

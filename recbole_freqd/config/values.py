@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Optional
 
 from recbole_freqd.compat.literals import value_of
-from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.names import TEACHER, run_keys
 from recbole_freqd.core.errors import ConfigError, did_you_mean, short_repr
 from recbole_freqd.core.schema import is_number, method_keys, read_keys
 from recbole_freqd.losses import LOSSES
@@ -38,7 +38,7 @@ def check_host_values(
     """
     checked: dict[str, Any] = {}
     specs = read_keys("recbole.yaml")
-    ours = {key for name in LOSSES.names() for key in method_keys(name)}
+    ours = set(run_keys()).union(*(method_keys(name) for name in LOSSES.names()))
     for key, default in defaults.items():
         if key in specs and key in values:
             checked[key] = _check_one(key, values[key], where)
@@ -63,19 +63,18 @@ def check_config(config: Any, where: str = "") -> None:
     values.update(check_host_values(values, config.internal_config_dict, where))
 
 
-def check_recipe_values(recipe: dict[str, Any]) -> dict[str, Any]:
+def check_recipe_values(recipe: dict[str, Any], where: str = f"{TEACHER}.") -> dict[str, Any]:
     """Checks those of a teacher's values that need no knowledge of its model.
 
     Args:
         recipe: The keys below ``teacher``, without reserved ones.
+        where: Prefix of the keys in messages.
 
     Returns:
         The values that were checked, as RecBole can read them.
     """
     known = read_keys("recbole.yaml")
-    return {
-        key: _check_one(key, value_of(recipe[key]), f"{TEACHER}.") for key in recipe if key in known
-    }
+    return {key: _check_one(key, value_of(recipe[key]), where) for key in recipe if key in known}
 
 
 def check_data(config: Any, dataset: Any) -> None:

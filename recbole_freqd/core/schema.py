@@ -120,7 +120,8 @@ def _read_as(kind: str, value: Any) -> tuple[bool, Any]:
         return isinstance(value, str), value
     if kind.partition(" ")[0] == "list":
         return _read_as_list(kind, value)
-    return (True, kind) if isinstance(value, str) and value.lower() == kind else (False, value)
+    word = "none" if value is None else value  # the command line reads the one as the other
+    return (True, kind) if isinstance(word, str) and word.lower() == kind else (False, value)
 
 
 def _read_as_list(kind: str, value: Any) -> tuple[bool, Any]:

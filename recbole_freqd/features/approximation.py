@@ -12,6 +12,7 @@ from recbole_freqd.core.rankers import FeatureRanker, Ranker, user_blocks
 from recbole_freqd.core.rows import Features, single_precision
 from recbole_freqd.features.extract import factored_scores
 from recbole_freqd.features.low_rank import Scores, low_rank_features
+from recbole_freqd.features.products import SummedRanker
 from recbole_freqd.features.scores import ModelRanker
 
 Masks = tuple[np.ndarray, np.ndarray]
@@ -266,7 +267,10 @@ def _read(taught: Any, known: Optional[Masks]) -> tuple[Masks, Scores]:
     if isinstance(taught, Scores):
         return masks, taught
     masks = masks[0], masks[1] & taught.known_items().cpu().numpy()
-    factors = None
-    if isinstance(taught, ModelRanker) and all(mask[1:].all() for mask in masks):
-        factors = factored_scores(taught.model)
+    factors: Optional[Scores] = None
+    if all(mask[1:].all() for mask in masks):
+        if isinstance(taught, SummedRanker):
+            factors = taught.scores
+        elif isinstance(taught, ModelRanker):
+            factors = factored_scores(taught.model)
     return masks, factors or RankerScores(taught, masks)

@@ -35,12 +35,21 @@ def _columns(dataset: Any) -> list[Any]:
 
 
 def training_matrix(dataset: Any) -> sp.csr_array:
-    """(n_users, n_items) binary, the training interactions; row and column 0 are empty.
-
-    Where interactions have labels (RecBole's ``threshold``), those of 0 are none, as in a batch.
+    """:func:`positive_matrix` of the training interactions.
 
     Raises:
         ConfigError: There is no interaction.
+    """
+    matrix = positive_matrix(dataset)
+    if matrix.nnz == 0:
+        raise ConfigError("The training data is empty. Check the dataset and its filters.")
+    return matrix
+
+
+def positive_matrix(dataset: Any) -> sp.csr_array:
+    """(n_users, n_items) binary, the interactions; row and column 0 are empty.
+
+    Where interactions have labels (RecBole's ``threshold``), those of 0 are none, as in a batch.
     """
     label = dataset.config["LABEL_FIELD"]
     labelled = label in dataset.inter_feat.columns
@@ -48,8 +57,6 @@ def training_matrix(dataset: Any) -> sp.csr_array:
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
     matrix.data = np.ones_like(matrix.data)
-    if matrix.nnz == 0:
-        raise ConfigError("The training data is empty. Check the dataset and its filters.")
     return matrix
 
 

@@ -51,6 +51,8 @@ class DistillationLoss(nn.Module):
     Attributes:
         reads_scores: Whether the loss is made of the teacher's scores and not of its features.
         reads_trajectory: Whether it is made of the teacher's earlier selves too.
+        scales_teacher: Whether scores of a single teacher that is not trained by gradient are given
+            the spread ``teacher_spread`` first.
         counts_rows: Whether a user counts as often as the batch has it, and not once.
         user_items: The training interactions.
         teacher_scores, teacher_trajectory, epochs: See above.
@@ -63,6 +65,7 @@ class DistillationLoss(nn.Module):
     prefix: ClassVar[str]
     reads_scores: ClassVar[bool] = False
     reads_trajectory: ClassVar[bool] = False
+    scales_teacher: ClassVar[bool] = False
     counts_rows: ClassVar[bool] = False
     teacher_user_emb: torch.Tensor
     teacher_item_emb: torch.Tensor

@@ -33,3 +33,4 @@ class FreqRankLoss(RCEKDLoss):
 
     method = "FreqRank"
     prefix = "freqrank"
+    scales_teacher = True

@@ -63,6 +63,11 @@ class Teacher:
     other_data: Optional[OtherData] = None
 
     @property
+    def members(self) -> "tuple[MemberTeacher, ...]":
+        """The teachers that it is made of."""
+        return (MemberTeacher(self.config["model"], self, 1.0),)
+
+    @property
     def known(self) -> Optional[tuple[np.ndarray, np.ndarray]]:
         """Masks (n_users,) and (n_items,) of what it knows; None where it knows everything."""
         if self.other_data is None or self.other_data.alignment.is_complete:
@@ -114,6 +119,10 @@ class Teacher:
             return adapter.ranker(model)
         return ModelRanker(model, adapter.caches, adapter.pairs_by)
 
+    def depends_on(self) -> tuple[np.ndarray, ...]:
+        """What tells apart what is taught, for the identity of a run."""
+        return tuple(features.cpu().numpy() for features in self.features)
+
     def trajectory_rankers(self, dataset: Any) -> list[Callable[[], Ranker]]:
         """What makes the :meth:`ranker` of each checkpoint of its trajectory when called."""
         return [partial(replace(self, checkpoint=path).ranker, dataset) for path in self.trajectory]
@@ -141,6 +150,26 @@ class Teacher:
             missing,
         )
         return can
+
+
+@dataclass(frozen=True)
+class MemberTeacher:
+    """A teacher as one of a team.
+
+    Attributes:
+        name: That of its model, and more where two of a team have the same.
+        teacher: The teacher itself.
+        weight: In [0, 1]; those of a team sum to 1.
+    """
+
+    name: str
+    teacher: Teacher
+    weight: float
+
+    @property
+    def model(self) -> str:
+        """The name of its model."""
+        return str(self.teacher.config["model"])
 
 
 def own_model(model: torch.nn.Module) -> torch.nn.Module:

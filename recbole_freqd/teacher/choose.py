@@ -11,13 +11,11 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd.core import rankers as catalogue
-from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.core.rankers import Ranker, stored_pairs
+from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.teacher.filter import Mixture
 from recbole_freqd.teacher.member import Member, StandardisedRanker, in_order
-from recbole_freqd.teacher.ranking_metrics import Metric
+from recbole_freqd.teacher.sampled import ValidationSample
 
-MOST_USERS = 2_000
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _FINE_GRID = 5  # members; more of them than this are tried one by one, in pairs and all together
 _OWN_COPIES = 6  # arrays of the size of the scores beside the blocks: the mixture, masks, top lists
@@ -84,15 +82,10 @@ class Choice:
 def choose(
     blocks_of: Blocks,
     candidates: Sequence[Candidate],
-    valid: sp.csr_array,
-    metric: Metric,
+    sample: ValidationSample,
     *,
     device: Any,
-    exclude: Optional[sp.csr_array] = None,
-    seed: int = 0,
-    most_users: int = MOST_USERS,
     what: str = "",
-    metric_name: str = "",
 ) -> Choice:
     """The best of some ways to teach on a sample of the validation users; the first is plain.
 
@@ -102,39 +95,23 @@ def choose(
     Args:
         blocks_of: Gives the blocks that candidates mix.
         candidates: At least one; the plain form first.
-        valid: (n_users, n_items) sparse, non-zero for the validation interactions.
-        metric: The larger the better.
+        sample: What is measured on which users.
         device: Of the blocks.
-        exclude: (n_users, n_items) sparse, non-zero for the training interactions, masked.
-        seed: Of the sample.
-        most_users: In the sample.
-        what, metric_name: For the log.
-
-    Raises:
-        ConfigError: There is no validation interaction.
+        what: What is chosen, for the log.
     """
-    users = np.flatnonzero(np.diff(sp.csr_array(valid).indptr))
-    users = users[users > 0]
-    if len(users) == 0:
-        raise ConfigError(
-            "auto: there are no validation interactions to choose on. Give numbers instead of "
-            "auto, or a split with validation data (eval_args)."
-        )
-    sample = users
-    if len(users) > most_users:
-        drawn = np.random.default_rng(seed).choice(users, most_users, replace=False)
-        sample = np.sort(drawn)
-    score = _Scoring(blocks_of, valid, exclude, metric, device)
-    means = score.means(candidates, sample)
+    score = _Scoring(blocks_of, sample, device)
+    means = score.means(candidates, sample.users)
     plain, best = candidates[0], candidates[int(np.argmax(means))]
     sampled = {candidate.label: mean for candidate, mean in zip(candidates, means)}
     pair = [plain] if best is plain else [plain, best]
-    whole = [sampled[one.label] for one in pair] if sample is users else score.means(pair, users)
+    whole = [sampled[one.label] for one in pair]
+    if len(sample.users) < len(sample.everyone):
+        whole = score.means(pair, sample.everyone)
     on_all = {candidate.label: mean for candidate, mean in zip(pair, whole)}
     chosen = best if whole[-1] >= whole[0] else plain
-    counts = len(sample), len(users)
+    counts = len(sample.users), len(sample.everyone)
     labels = chosen.label, plain.label
-    choice = Choice(*labels, chosen.value, sampled, on_all, *counts, what, metric_name)
+    choice = Choice(*labels, chosen.value, sampled, on_all, *counts, what, sample.metric)
     logger.info("%s", choice)
     return choice
 
@@ -144,9 +121,7 @@ class _Scoring:
     """Means of a metric over users; see :func:`choose`."""
 
     blocks_of: Blocks
-    valid: sp.csr_array
-    exclude: Optional[sp.csr_array]
-    metric: Metric
+    sample: ValidationSample
     device: Any
 
     def means(self, candidates: Sequence[Candidate], users: np.ndarray) -> list[float]:
@@ -160,19 +135,13 @@ class _Scoring:
         totals = np.zeros(len(candidates))
         for ids in self._user_blocks(users, len(needed)):
             blocks = [_filled(block) for block in self.blocks_of(ids, needed)]
-            positives = torch.zeros(len(ids), self.valid.shape[1], dtype=torch.bool).to(ids.device)
-            positives[stored_pairs(self.valid, ids)] = True
-            seen = None if self.exclude is None else stored_pairs(self.exclude, ids)
+            measure = self.sample.measure(ids)
             for place, candidate in enumerate(candidates):
-                scores = _mixed(candidate, blocks)
-                scores[:, 0] = -torch.inf
-                if seen is not None:
-                    scores[seen] = -torch.inf
-                totals[place] += float(self.metric(scores, positives).sum())
+                totals[place] += float(measure(_mixed(candidate, blocks)).sum())
         return (totals / len(users)).tolist()
 
     def _user_blocks(self, users: np.ndarray, n_blocks: int) -> Iterator[torch.Tensor]:
-        each = 4 * (n_blocks + _OWN_COPIES) * self.valid.shape[1]
+        each = 4 * (n_blocks + _OWN_COPIES) * self.sample.wanted.shape[1]
         ids = torch.from_numpy(users).to(self.device, torch.int64)
         yield from ids.split(max(1, min(catalogue.BUDGET_BYTES // each, 1024)))
 
@@ -204,25 +173,21 @@ def _mixed(candidate: Candidate, blocks: Sequence[_Filled]) -> torch.Tensor:
 
 
 def choose_weights(
-    members: Sequence[Member],
-    valid: sp.csr_array,
-    metric: Metric,
-    *,
-    exclude: Optional[sp.csr_array] = None,
-    **settings: Any,
+    members: Sequence[Member], sample: ValidationSample, *, exclude: Optional[sp.csr_array] = None
 ) -> Choice:
     """The weights of a team, from a coarse grid; plain are equal weights.
 
     Args:
         members: At least one. A :class:`StandardisedRanker` with this ``exclude`` keeps what is
             measured here.
-        valid, metric, exclude, settings: See :func:`choose`.
+        sample: See :func:`choose`.
+        exclude: See :class:`StandardisedRanker`.
 
     Returns:
         The choice; its ``value`` is a dict of the weights by the members' names.
 
     Raises:
-        ConfigError: No validation interactions, or two members of a name.
+        ConfigError: Two members of a name.
     """
     rankers, _ = in_order(members, [1.0] * len(members), exclude)
     names = [ranker.member.name for ranker in rankers]
@@ -235,9 +200,7 @@ def choose_weights(
         ]
 
     what, device = "teacher_weights: auto", rankers[0].device
-    return choose(
-        blocks_of, candidates, valid, metric, device=device, exclude=exclude, what=what, **settings
-    )
+    return choose(blocks_of, candidates, sample, device=device, what=what)
 
 
 def _known_block(ranker: StandardisedRanker, user_ids: torch.Tensor) -> torch.Tensor:
@@ -293,11 +256,10 @@ def _spread(shares: Sequence[tuple[int, ...]], n_members: int) -> list[tuple[int
 def choose_filter(
     ranker: Ranker,
     mixtures: Mapping[Any, Mixture],
-    valid: sp.csr_array,
-    metric: Metric,
+    sample: ValidationSample,
     *,
     alphas: Sequence[float] = ALPHAS,
-    **settings: Any,
+    plain: bool = True,
 ) -> Choice:
     """How a teacher is filtered; plain is not at all.
 
@@ -305,14 +267,15 @@ def choose_filter(
         ranker: The teacher or team.
         mixtures: By key, e.g. the side, what filters its scores: see
             :func:`recbole_freqd.teacher.filter.filter_mixture`.
-        valid, metric, settings: See :func:`choose`.
+        sample: See :func:`choose`.
         alphas: α that are tried, each in (0, 1].
+        plain: Whether it may be left unfiltered; else the first key with the first α is plain.
 
     Returns:
         The choice; its ``value`` is (key, α), or None for the plain form.
     """
     keys, size = list(mixtures), 1 + 2 * len(mixtures)
-    candidates = [Candidate("unfiltered", None, _at({0: 1.0}, size))]
+    candidates = [Candidate("unfiltered", None, _at({0: 1.0}, size))] if plain else []
     for place, key in enumerate(keys):
         for alpha in alphas:
             parts = {1 + 2 * place: 1 - alpha, 2 + 2 * place: alpha}
@@ -326,8 +289,8 @@ def choose_filter(
             blocks += mixtures[key](user_ids, scores) if wanted else (None, None)
         return blocks
 
-    what, device = "teacher_filter: auto", ranker.device
-    return choose(blocks_of, candidates, valid, metric, device=device, what=what, **settings)
+    what = "teacher_filter: auto" if plain else "teacher_filter_side: auto"
+    return choose(blocks_of, candidates, sample, device=ranker.device, what=what)
 
 
 def _at(parts: dict[int, float], size: int) -> tuple[float, ...]:

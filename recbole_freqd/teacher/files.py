@@ -1,6 +1,5 @@
 """A teacher from files of any other system: its vectors, or its lists."""
 
-import copy
 import logging
 from dataclasses import dataclass
 from functools import partial
@@ -20,15 +19,15 @@ from recbole_freqd.core.pair_files import Columns
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rows import Features
 from recbole_freqd.core.schema import read_keys
+from recbole_freqd.core.vector_files import hash_of_export, read_export
 from recbole_freqd.features.data import Known
 from recbole_freqd.teacher.alignment import Alignment, align_tokens, check_overlap
 from recbole_freqd.teacher.base import Teacher, had_once, is_mapped
-from recbole_freqd.teacher.exported import hash_of_export, read_export
 from recbole_freqd.teacher.leakage import warn_of_lists
 from recbole_freqd.teacher.listed import ListRanker, spectral_features
 from recbole_freqd.teacher.lists import Lists, read_lists
-from recbole_freqd.teacher.ranked import RankedModel
 from recbole_freqd.teacher.rescaling import MaskedRanker
+from recbole_freqd.teacher.taught import RankedBy, team_config
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,10 @@ class FilesTeacher(Teacher):
         return self.masks
 
     def model(self, dataset: Any) -> torch.nn.Module:
-        return RankedModel(self.ranker(dataset), self.config, self.kept).eval()
+        model = RankedBy(self.ranker(dataset), self.config)
+        for number, tensor in enumerate(self.kept):
+            model.register_buffer(f"kept_{number}", tensor)  # so that its size is known
+        return model.eval()
 
     def weights(self) -> str:
         return self.content
@@ -100,7 +102,7 @@ def from_vectors(
     features = had_once(config, spec, partial(_stored, config, spec, plain))
     logger.info("Teacher: vectors of %d numbers from %s", exported.width, folder)
     content = hash_of_export(folder, named_by)
-    world = _world(config, VECTORS)
+    world = team_config(config, VECTORS)
     return FilesTeacher(
         world, str(folder), features, "files", scores=ranker, masks=known, content=content,
         kept=(user, item),
@@ -135,19 +137,12 @@ def from_lists(
     is_complete = all(mask[1:].all() for mask in known)
     ranker = ListRanker(above, floors, known[1], config["device"])
     features = had_once(config, spec, partial(_spectral, config, spec, above))
-    world = _world(config, LISTS)
+    world = team_config(config, LISTS)
     return FilesTeacher(
         world, str(path), features, "files", scores=ranker,
         masks=None if is_complete else known, content=file_hash(path),
         kept=(torch.from_numpy(above.data),),
     )  # fmt: skip
-
-
-def _world(config: Any, name: str) -> Any:
-    """The student's Config, as that of what is no model."""
-    world = copy.copy(config)
-    world.final_config_dict = {**config.final_config_dict, "model": name, "trainer": None}
-    return world
 
 
 def _columns(config: Any, spec: dict[str, Any]) -> Columns:

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from recbole_freqd.config.identity import splitting
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.config.teacher import is_recipe
 from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.features.data import pairs
 from recbole_freqd.teacher.alignment import Alignment
@@ -65,7 +65,7 @@ def check_lessons(stored: Any, *, allow: bool, path: str) -> None:
         TeacherError: It is.
     """
     own_teacher = stored[TEACHER] if stored["trainer"] else None
-    taught = isinstance(own_teacher, dict) and own_teacher.get(CHECKPOINT) is not None
+    taught = isinstance(own_teacher, dict) and not is_recipe(own_teacher)
     if not taught or not own_teacher.get("allow_leakage"):  # of a recipe it has no effect
         return
     words = (

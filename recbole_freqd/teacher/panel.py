@@ -88,13 +88,10 @@ def panel_models(n_items: int, ease_items: Optional[int] = None) -> list[str]:
 
 def choose_panel(
     user_items: sp.csr_array,
-    valid_items: sp.csr_array,
+    sample: ValidationSample,
     *,
-    metric: str = "NDCG@10",
-    seed: int = 2020,
     models: Optional[Sequence[str]] = None,
     seconds: Optional[float] = None,
-    most_users: Optional[int] = None,
 ) -> dict[str, Choice]:
     """Tries a few values of the keys of each model on validation users, in memory.
 
@@ -104,27 +101,20 @@ def choose_panel(
     Args:
         user_items: (n_users, n_items), non-zero for training interactions; see
             :func:`recbole_freqd.features.data.training_matrix`.
-        valid_items: (n_users, n_items), non-zero for validation pairs.
-        metric: RecBole's ``valid_metric``.
-        seed: Of the draw of users.
+        sample: What is measured on which users.
         models: Names of :data:`GRIDS`; None: :func:`panel_models`.
         seconds: Time for all models; each has an equal share, and what others leave of theirs. The
             first candidate of a model is tried however long it takes. None: ``panel_seconds``.
-        most_users: Users of the sample; None: ``panel_users``.
 
     Returns:
         The choice for each model, in the order of ``models``.
 
     Raises:
-        ConfigError: An unknown model, or no validation pair.
+        ConfigError: An unknown model.
     """
     names = panel_models(user_items.shape[1]) if models is None else list(models)
     _check_names(names)
     budget = float(_default("panel_seconds", seconds))
-    most = int(_default("panel_users", most_users))
-    sample = ValidationSample.draw(
-        user_items, valid_items, metric=metric, most_users=most, seed=seed
-    )
     start = perf_counter()
     logger.info(
         "Panel: %s by %s of %d validation users, in %g seconds",

@@ -1,11 +1,16 @@
 """Ranking metrics per user of a block of scores, defined as RecBole defines them."""
 
+import logging
 from functools import partial
 from typing import Callable
 
 import torch
 
 from recbole_freqd.core.errors import ConfigError, join_names, short_repr
+
+FALLBACK = "NDCG@10"
+
+logger = logging.getLogger(__name__)
 
 Metric = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From masked scores (b, n_items) and positives (b, n_items) bool to values (b,) float64."""
@@ -92,6 +97,18 @@ def metric_named(name: str) -> Metric:
             "a list length, such as NDCG@10."
         )
     return partial(_measure, kind.lower(), int(length))
+
+
+def top_list_metric(valid_metric: str) -> str:
+    """The metric to choose by: ``valid_metric`` if it is one of :data:`METRICS`, else NDCG@10."""
+    try:
+        metric_named(valid_metric)
+        return valid_metric
+    except ConfigError:
+        logger.warning(
+            "%s needs more than top lists: choosing by %s instead.", valid_metric, FALLBACK
+        )
+        return FALLBACK
 
 
 def _measure(kind: str, k: int, scores: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:

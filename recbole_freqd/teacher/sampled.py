@@ -1,58 +1,18 @@
 """The validation metric on a sample of users: what choices are made by, without RecBole."""
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.core.rankers import Ranker, candidates, user_blocks
+from recbole_freqd.core.rankers import Ranker, stored_pairs, user_blocks
+from recbole_freqd.teacher.ranking_metrics import metric_named, top_list_metric
 
-FALLBACK = "NDCG@10"
-
-logger = logging.getLogger(__name__)
-
-
-def _ndcg(hits: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    gains = 1 / np.log2(np.arange(2, hits.shape[1] + 2))
-    return hits @ gains / gains.cumsum()[np.minimum(counts, hits.shape[1]) - 1]
-
-
-def _mrr(hits: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    return hits.any(axis=1) / (hits.argmax(axis=1) + 1)
-
-
-def _map(hits: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    precisions = hits.cumsum(axis=1) / np.arange(1, hits.shape[1] + 1)
-    return (precisions * hits).sum(axis=1) / np.minimum(counts, hits.shape[1])
-
-
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "ndcg": _ndcg,
-    "recall": lambda hits, counts: hits.sum(axis=1) / counts,
-    "hit": lambda hits, counts: hits.any(axis=1).astype(float),
-    "precision": lambda hits, counts: hits.mean(axis=1),
-    "mrr": _mrr,
-    "map": _map,
-}
-"""(b,) values by lower-case name, of hits (b, k) bool, best first, and numbers of items (b,) to be
-found; each is what RecBole's metric of the name is at k."""
-
-
-def top_list_metric(valid_metric: str) -> str:
-    """The metric to choose by: ``valid_metric`` if it is one of :data:`METRICS`, else NDCG@10.
-
-    Args:
-        valid_metric: RecBole's key, e.g. ``"Recall@20"``.
-    """
-    name, _, length = str(valid_metric).partition("@")
-    if name.lower() in METRICS and length.isdecimal() and int(length) > 0:
-        return valid_metric
-    logger.warning("%s needs more than top lists: choosing by %s instead.", valid_metric, FALLBACK)
-    return FALLBACK
+MOST_USERS = 2_000
 
 
 @dataclass(frozen=True)
@@ -64,12 +24,14 @@ class ValidationSample:
 
     Attributes:
         users: (m,) int64, ascending.
+        everyone: (n,) int64, all users that have validation items, ascending.
         seen: (n_users, n_items) sparse, the pairs that are not ranked.
         wanted: (n_users, n_items) sparse, the pairs to be found.
-        metric: ``name@k``, with a name of :data:`METRICS`.
+        metric: Such as ``NDCG@10``, see :func:`recbole_freqd.teacher.ranking_metrics.metric_named`.
     """
 
     users: np.ndarray
+    everyone: np.ndarray
     seen: sp.csr_array
     wanted: sp.csr_array
     metric: str
@@ -81,57 +43,63 @@ class ValidationSample:
         valid_items: sp.csr_array,
         *,
         metric: str,
-        most_users: int,
+        most_users: int = MOST_USERS,
         seed: int,
     ) -> "ValidationSample":
         """Draws users among those that have validation items.
 
         Args:
-            user_items: (n_users, n_items), non-zero for training interactions.
+            user_items: (n_users, n_items), non-zero for what is not ranked: the training
+                interactions.
             valid_items: The same for validation; row and column 0 do not count.
-            metric: RecBole's ``valid_metric``; see :func:`top_list_metric`.
+            metric: RecBole's ``valid_metric``; another one is used where that needs more than top
+                lists.
             most_users: All, where there are no more than that.
             seed: The same users are drawn from the same seed.
 
         Raises:
-            ConfigError: There is no validation pair.
+            ConfigError: There is no validation interaction.
         """
         wanted = _without_padding(valid_items)
-        users = np.flatnonzero(np.diff(wanted.indptr))
+        everyone = users = np.flatnonzero(np.diff(wanted.indptr))
         if len(users) == 0:
-            raise ConfigError("There are no validation pairs to choose by. Check eval_args.split.")
+            raise ConfigError(
+                "There are no validation interactions to choose by. Give numbers instead of auto "
+                "and recipes instead of panel, or a split with validation data (eval_args)."
+            )
         if len(users) > most_users:
             drawn = np.random.default_rng(seed).choice(users, most_users, replace=False)
             users = np.sort(drawn)
         seen = sp.csr_array(user_items != 0).astype(np.int8)
         seen = sp.csr_array(seen - seen.multiply(wanted))
         seen.eliminate_zeros()
-        return cls(users, seen, wanted, top_list_metric(metric))
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """The users in blocks whose scores fit the memory budget."""
-        for places in user_blocks(len(self.users), self.wanted.shape[1], "cpu"):
-            yield self.users[places.numpy()]
+        return cls(users, everyone, seen, wanted, top_list_metric(metric))
 
     def value(self, ranker: Ranker) -> float:
         """The mean of the metric over the sample."""
-        return float(np.mean(self.values(ranker)))
+        return float(self.values(ranker).mean())
 
-    def values(self, ranker: Ranker) -> np.ndarray:
-        """(m,) the metric of each user."""
-        parts = []
-        for users in self.blocks():
-            ids = torch.from_numpy(users).to(ranker.device)
-            parts.append(self.of_scores(users, candidates(ranker, ids, exclude=self.seen)))
-        return np.concatenate(parts)
+    def values(self, ranker: Ranker) -> torch.Tensor:
+        """(m,) float64, the metric of each user."""
+        users = torch.from_numpy(self.users).to(ranker.device)
+        blocks = user_blocks(len(users), self.wanted.shape[1], ranker.device)
+        return torch.cat(
+            [self.measure(users[some])(ranker.block(users[some])) for some in blocks]
+        ).cpu()
 
-    def of_scores(self, users: np.ndarray, scores: torch.Tensor) -> np.ndarray:
-        """(b,) the metric of users (b,) by scores (b, n_items), -inf for what is not ranked."""
-        name, _, length = self.metric.partition("@")
-        best = scores.topk(min(int(length), scores.shape[1] - 1), dim=1).indices.cpu().numpy()
-        wanted = self.wanted[users]
-        hits = np.take_along_axis(wanted.toarray() != 0, best, axis=1)
-        return METRICS[name.lower()](hits, np.diff(wanted.indptr))
+    def measure(self, user_ids: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What gives users (b,) the metric (b,) of scores (b, n_items), which it masks in place."""
+        metric, seen = metric_named(self.metric), stored_pairs(self.seen, user_ids)
+        shape: Any = len(user_ids), self.wanted.shape[1]
+        positives = torch.zeros(shape, dtype=torch.bool, device=user_ids.device)
+        positives[stored_pairs(self.wanted, user_ids)] = True
+
+        def of_scores(scores: torch.Tensor) -> torch.Tensor:
+            scores[:, 0] = -torch.inf
+            scores[seen] = -torch.inf
+            return metric(scores, positives)
+
+        return of_scores
 
 
 def _without_padding(pairs: sp.csr_array) -> sp.csr_array:

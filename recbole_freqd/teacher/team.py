@@ -48,6 +48,7 @@ class TeamRanker(Ranker):
         weights: One each, finite and not negative, not all 0.
         exclude: (n_users, n_items) sparse, non-zero for the training interactions.
         closed_form_spread: Above 0.
+        factor: c where it is known already; None: measured.
         progress: Whether to show a bar for the pass.
 
     Raises:
@@ -62,6 +63,7 @@ class TeamRanker(Ranker):
         *,
         exclude: Optional[sp.csr_array] = None,
         closed_form_spread: float = 1.0,
+        factor: Optional[float] = None,
         progress: bool = False,
     ) -> None:
         if not closed_form_spread > 0:
@@ -72,6 +74,8 @@ class TeamRanker(Ranker):
         self.exclude, self.closed_form_spread = exclude, closed_form_spread
         self.shape, self.device = self.members[0].shape, self.members[0].device
         self.progress = progress
+        if factor is not None:
+            vars(self)["factor"] = factor
         self._knows_item = _any_of([member.known_items() for member in self.members])
 
     @property

@@ -114,12 +114,11 @@ class DistillationTrainer(SidecarTrainer):
         return f"{config['model']}-{'-'.join(self.methods)}"
 
     def _taught(self) -> tuple[np.ndarray, ...]:
-        return tuple(features.cpu().numpy() for features in self.teacher.features)
+        return self.teacher.depends_on()
 
     def _prepare(self, train_data: Any, valid_data: Any) -> None:
         if self.distiller is not None:
             return self._refuse_other_data(train_data._dataset)
-        check_trajectory(self.methods, self.config["teacher"])
         self.teacher = find_teacher(self.config, train_data, valid_data)
         self.distiller = Distiller(
             self.config,
@@ -314,20 +313,3 @@ def check_student(model_class: type, model_type: Any) -> None:
             f"{name} cannot be a student: it is a {model_type.name.lower()} model; allowed: "
             "RecBole's general recommenders. Change model."
         )
-
-
-def check_trajectory(methods: list[str], teacher: dict[str, Any]) -> None:
-    """Raises ConfigError where a loss reads the teacher's earlier selves and none are kept."""
-    readers = [method for method in methods if LOSSES.get(method).reads_trajectory]
-    if not readers or (teacher.get("keep_every") and teacher.get("checkpoint") is None):
-        return
-    given = (
-        f"a teacher.checkpoint ({teacher['checkpoint']})"
-        if teacher.get("checkpoint") is not None
-        else "a recipe without teacher.keep_every"
-    )
-    raise ConfigError(
-        f"{', '.join(readers)} follows the teacher's training and needs checkpoints from on the "
-        f"way; got {given}. Allowed: a recipe that keeps them, e.g. `teacher: {{model: BPR, "
-        "keep_every: 10}`, in epochs."
-    )

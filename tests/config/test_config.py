@@ -333,7 +333,7 @@ def test_keys_of_the_mlp_beside_a_linear_projector_are_warned_of(
         ({"teacher": None}, "there is no teacher"),
         ({"teacher": {}}, r"there is no teacher.*--teacher\.model=BPR"),
         ({"teacher": "BPR"}, r"teacher: got 'BPR'; allowed: nested keys, either"),
-        ({"teacher": ["BPR"]}, r"teacher: got \['BPR'\]; allowed: nested keys"),
+        ({"teacher": ["BPR"]}, r"teacher\.0: got 'BPR'; allowed: nested keys"),
         ({"teacher": "BPR", "teacher.epochs": 3}, r"teacher: got 'BPR'; allowed: nested keys"),
         ({"teacher.epochs": 3}, r"\{'epochs': 3\}, which names neither teacher\.checkpoint nor"),
         ({"teacher": {"model": None}}, r"names neither teacher\.checkpoint nor teacher\.model"),

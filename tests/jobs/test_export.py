@@ -13,13 +13,13 @@ import torch
 
 import recbole_freqd
 from recbole_freqd.core.errors import CheckpointError, ConfigError
+from recbole_freqd.core.vector_files import read_export
 from recbole_freqd.features.data import tokens
 from recbole_freqd.features.scores import score_users
 from recbole_freqd.jobs import run as runs
 from recbole_freqd.jobs.export import export as exporting
 from recbole_freqd.jobs.export.files import Form, open_table
 from recbole_freqd.jobs.script import main
-from recbole_freqd.teacher.exported import read_export
 
 
 def load(folder, side):

@@ -20,11 +20,18 @@ from recbole_freqd.teacher.choose import (
 )
 from recbole_freqd.teacher.filter import filter_mixture, filtered_ranker
 from recbole_freqd.teacher.ranking_metrics import METRICS, metric_named
+from recbole_freqd.teacher.sampled import ValidationSample
 from recbole_freqd.teacher.team import StandardisedRanker, TeamMember, TeamRanker
 from tests.teacher.test_team import DenseRanker
 
 N_USERS, N_ITEMS = 60, 40
 NDCG = metric_named("NDCG@5")
+
+
+def drawn(train, valid, **settings):
+    """The sample of validation users that choices are made by."""
+    settings = {"metric": "NDCG@5", "seed": 0, **settings}
+    return ValidationSample.draw(train, valid, **settings)
 
 
 def interactions(seed, density=0.1):
@@ -141,7 +148,7 @@ def test_weights_are_the_best_of_the_grid_and_every_figure_is_that_of_the_team(
         TeamMember(name, DenseRanker(noisy(valid, seed, noise)))
         for seed, (name, noise) in enumerate({"good": 0.7, "other": 0.9, "bad": 5.0}.items())
     ]
-    choice = choose_weights(members, valid, NDCG, exclude=train, metric_name="NDCG@5")
+    choice = choose_weights(members, drawn(train, valid), exclude=train)
     assert choice.n_sampled == choice.n_users and len(choice.sampled) == 28
     assert choice.value["good"] >= choice.value["other"] > choice.value["bad"]
     assert (
@@ -162,7 +169,8 @@ def test_the_order_of_the_members_does_not_change_the_weights(data):
     train, valid = data
     members = [TeamMember(name, DenseRanker(noisy(valid, ord(name), 0.8))) for name in "abc"]
     one, other = (
-        choose_weights(order, valid, NDCG, exclude=train) for order in (members, members[::-1])
+        choose_weights(order, drawn(train, valid), exclude=train)
+        for order in (members, members[::-1])
     )
     assert one == other
 
@@ -173,7 +181,7 @@ def test_each_member_scores_a_user_once_and_what_is_measured_is_kept(data):
     members = [
         StandardisedRanker(TeamMember(name, ranker), train) for name, ranker in zip("ab", rankers)
     ]
-    choose_weights(members, valid, NDCG, exclude=train)
+    choose_weights(members, drawn(train, valid), exclude=train)
     users = np.diff(valid.indptr) > 0
     for ranker, member in zip(rankers, members):
         assert ranker.asked.tolist() == users.astype(int).tolist()
@@ -186,7 +194,7 @@ def test_a_member_that_knows_nothing_of_a_user_is_no_help_to_him(data):
     known = np.arange(N_USERS) > 30, np.arange(N_ITEMS) > 0
     scores = noisy(valid, 0, 0.01)
     members = [TeamMember("half", DenseRanker(scores), known=known)]
-    choice = choose_weights(members, valid, NDCG, exclude=train)
+    choice = choose_weights(members, drawn(train, valid), exclude=train)
     of_known = scores.clone()
     of_known[:31] = -torch.inf
     assert choice.on_all[choice.chosen] == pytest.approx(dense_metric(of_known, train, valid))
@@ -219,9 +227,11 @@ def test_what_is_better_on_the_sample_alone_is_not_taken_and_the_log_says_so(dat
     plain[sample] = bad[sample]
     with caplog.at_level(logging.INFO):
         choice = choose(
-            Blocks(plain, other), CANDIDATES, valid, NDCG, device="cpu", exclude=train, seed=5,
-            most_users=10,
-        )  # fmt: skip
+            Blocks(plain, other),
+            CANDIDATES,
+            drawn(train, valid, seed=5, most_users=10),
+            device="cpu",
+        )
     assert choice.chosen == "plain" and choice.value == 0 and choice.n_sampled == 10
     assert choice.sampled["other"] > choice.sampled["plain"]
     assert choice.on_all["other"] < choice.on_all["plain"]
@@ -229,9 +239,8 @@ def test_what_is_better_on_the_sample_alone_is_not_taken_and_the_log_says_so(dat
     assert "not better on all users" in caplog.text
     other[users] = good[users]
     better = choose(
-        Blocks(plain, other), CANDIDATES, valid, NDCG, device="cpu", exclude=train, seed=5,
-        most_users=10,
-    )  # fmt: skip
+        Blocks(plain, other), CANDIDATES, drawn(train, valid, seed=5, most_users=10), device="cpu"
+    )
     assert better.chosen == "other" and better.value == 1
     assert better.sampled["plain"] == choice.sampled["plain"]  # the same sample
 
@@ -239,14 +248,8 @@ def test_what_is_better_on_the_sample_alone_is_not_taken_and_the_log_says_so(dat
 def test_of_equal_ones_the_plain_form_is_taken(data):
     train, valid = data
     same = noisy(valid, 0, 0.5)
-    choice = choose(Blocks(same, same), CANDIDATES, valid, NDCG, device="cpu", exclude=train)
+    choice = choose(Blocks(same, same), CANDIDATES, drawn(train, valid), device="cpu")
     assert choice.chosen == "plain"
-
-
-def test_without_validation_data_there_is_nothing_to_choose_on(data):
-    train, _ = data
-    with pytest.raises(ConfigError, match="no validation interactions.*Give numbers"):
-        choose(Blocks(None, None), CANDIDATES, sp.csr_array(train.shape), NDCG, device="cpu")
 
 
 # --- the filter -------------------------------------------------------------------------------
@@ -268,7 +271,7 @@ def test_figures_of_sides_and_alphas_are_those_of_the_filtered_teacher(data, kin
         key: filter_mixture(plain, graphs[option["side"]], features=features, **option)
         for key, option in options.items()
     }
-    choice = choose_filter(plain, mixtures, valid, NDCG, exclude=train, alphas=(0.3, 0.6))
+    choice = choose_filter(plain, mixtures, drawn(train, valid), alphas=(0.3, 0.6))
     assert len(choice.sampled) == 7 and choice.plain == "unfiltered"
     for key, option in options.items():
         for alpha in (0.3, 0.6):
@@ -290,6 +293,6 @@ def test_a_filter_that_helps_is_chosen_and_each_user_is_scored_once(data):
     scores = DenseRanker(truth[:, mirrored])
     twins = sp.csr_array((np.ones(N_ITEMS), (np.arange(N_ITEMS), mirrored.numpy())))
     mixture = filter_mixture(scores, twins, side="item")
-    choice = choose_filter(scores, {"item": mixture}, valid, NDCG, exclude=None)
+    choice = choose_filter(scores, {"item": mixture}, drawn(sp.csr_array(valid.shape), valid))
     assert choice.value[0] == "item" and choice.value[1] > 0.5
     assert scores.asked[1:].max() == 1

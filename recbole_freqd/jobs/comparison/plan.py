@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.identity import planned_identity
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.config.teacher import is_recipe
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.files import fingerprint
 from recbole_freqd.core.locks import each_when_free
@@ -144,7 +144,7 @@ def cell_of(
     if what == "teacher":
         config = config_of(base, next(iter(methods.values())), seed, {}, frozen)
         spec = config[TEACHER]
-        if spec.get(CHECKPOINT) is None:
+        if is_recipe(spec):
             own = planned_identity(recipe_config(config, spec))
         else:
             own = planned_identity(config)

@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional
 
 from recbole_freqd import __version__
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.config.teacher import form_of
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.files import write_json, write_text
 from recbole_freqd.jobs.comparison import report as comparison_report
@@ -54,7 +54,7 @@ def results_of(
         "model": base["model"],
         "teacher_model": records["teacher"][0]["model"]
         if records["teacher"]
-        else spec.get("model") or spec[CHECKPOINT],
+        else spec.get("model") or spec[form_of(spec)],
         "version": __version__,
         "metric": metric,
         "reference": reference,

@@ -20,12 +20,12 @@ from recbole_freqd.config.models import check_model_name
 from recbole_freqd.core.errors import CheckpointError, ConfigError, TeacherError
 from recbole_freqd.core.files import sha256, write_json
 from recbole_freqd.core.rankers import user_blocks
+from recbole_freqd.core.vector_files import MANIFEST, SIDES
 from recbole_freqd.features import registered_adapter
 from recbole_freqd.features.data import pairs, tokens
 from recbole_freqd.jobs.export.files import FORMATS, Form, check_formats, open_table, write_csr
 from recbole_freqd.jobs.export.turn import turn_vectors
 from recbole_freqd.jobs.export.vectors import Vectors, vectors_of
-from recbole_freqd.teacher.exported import MANIFEST, SIDES
 from recbole_freqd.teacher.restore import (
     INSTEAD,
     OR_ALLOW,

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.vector_files import SIDES, read_export
 from recbole_freqd.features.align import Turn, turn_onto
 from recbole_freqd.jobs.export.vectors import Read, Vectors
-from recbole_freqd.teacher.exported import SIDES, read_export
 
 _BLOCK = 65_536
 

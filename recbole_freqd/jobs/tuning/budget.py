@@ -10,7 +10,7 @@ from recbole_freqd.config.identity import planned_identity
 from recbole_freqd.config.make import keys_known_to
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.reading import asking_recbole
-from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.config.teacher import is_recipe
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.files import fingerprint, write_yaml
 from recbole_freqd.core.locks import outcomes_when_free
@@ -151,7 +151,7 @@ def _spaces(
     """What is searched, by what is tuned; the teacher first."""
     spaces: dict[str, Space] = {}
     config = config_of(base, next(iter(methods.values())), base["seed"], {}, {})
-    if config[TEACHER].get(CHECKPOINT) is None:
+    if is_recipe(config[TEACHER]):
         recipe = recipe_config(config, config[TEACHER])
         spaces["teacher"] = teacher_space(is_closed_form(recipe), own, recipe["model"])
         if keep_teacher or not spaces["teacher"]:

@@ -6,7 +6,7 @@ from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.make import keys_known_to
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.reading import fold_dotted
-from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.config.teacher import CHECKPOINT, form_of, is_recipe
 from recbole_freqd.core.errors import ConfigError, did_you_mean
 from recbole_freqd.core.files import read_yaml
 from recbole_freqd.core.schema import method_keys
@@ -40,6 +40,8 @@ def made_for(base: Any) -> dict[str, Any]:
         trust, named_by = bool(spec.get("trust_checkpoint")), f"{TEACHER}.{CHECKPOINT}"
         payload = load_checkpoint(spec[CHECKPOINT], trust=trust, named_by=named_by)
         teacher = payload["config"]["model"]
+    elif not is_recipe(spec):
+        teacher = form_of(spec)
     return {
         "dataset": base["dataset"],
         "model": base["model"],
@@ -162,7 +164,7 @@ def _check_teacher(
         return
     try:
         config = config_of(base, next(iter(methods.values())), base["seed"], {}, frozen)
-        if config[TEACHER].get(CHECKPOINT) is None:
+        if is_recipe(config[TEACHER]):
             recipe_config(config, config[TEACHER])
     except ConfigError as error:
         raise ConfigError(f"{file}, section teacher: {error}") from error

@@ -92,7 +92,7 @@ def search(
 def _identity(config: Any, space: Space, algo: str) -> dict[str, Any]:
     """What a search is: with another config, space or algorithm it is another one."""
     left_out, given = WHERE_IT_RUNS | {_MARK}, dict(config.external_config_dict)
-    if isinstance(given.get(TEACHER), dict):
+    if isinstance(given.get(TEACHER), (dict, list)):
         given[TEACHER] = teacher_of(given[TEACHER])
     return {
         "model": config["model"],

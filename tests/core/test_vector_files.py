@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recbole_freqd.core.errors import CheckpointError, ConfigError
-from recbole_freqd.teacher.exported import hash_of_export, read_export
+from recbole_freqd.core.vector_files import hash_of_export, read_export
 
 USERS = {"tokens": np.array(["a", "b"]), "vectors": np.eye(2, 3, dtype=np.float32)}
 ITEMS = {"tokens": np.array([7, 8, 9]), "vectors": np.ones((3, 3), np.float16)}

@@ -1,0 +1,122 @@
+"""Choices that are made once: in the first process, kept beside the checkpoints, taken again."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+from recbole_freqd import __version__
+from recbole_freqd.config.identity import data_fingerprint
+from recbole_freqd.config.teaching import is_written
+from recbole_freqd.core.errors import CheckpointError, ConfigError
+from recbole_freqd.core.files import fingerprint, read_json, write_json
+from recbole_freqd.features.data import pairs, positive_matrix, training_matrix
+from recbole_freqd.runtime.processes import Processes
+from recbole_freqd.teacher.sampled import MOST_USERS, ValidationSample
+
+logger = logging.getLogger(__name__)
+
+
+class Chooser:
+    """Chooses on validation, for one student.
+
+    Args:
+        config: The student's Config.
+        train_data, valid_data: Its loaders.
+    """
+
+    def __init__(self, config: Any, train_data: Any, valid_data: Optional[Any]) -> None:
+        self.config, self.processes = config, Processes.of(config)
+        self.dataset, self.valid_data = train_data._dataset, valid_data
+        self.user_items = training_matrix(self.dataset)
+
+    @property
+    def can_choose(self) -> bool:
+        """Whether there are validation interactions."""
+        return bool(self.valid_data) and self._valid_items().nnz > 0
+
+    def sample(self, most_users: int = MOST_USERS) -> ValidationSample:
+        """What is measured on which users.
+
+        Args:
+            most_users: How many are drawn at most.
+
+        Raises:
+            ConfigError: There are no validation interactions.
+        """
+        config, seen = self.config, self.user_items
+        return ValidationSample.draw(
+            # With repeatable, RecBole ranks what a user had in training, too.
+            seen * 0 if config["repeatable"] else seen,
+            self._valid_items() if self.valid_data else seen * 0,
+            metric=config["valid_metric"],
+            most_users=most_users,
+            seed=config["seed"],
+        )
+
+    def _valid_items(self) -> Any:
+        return positive_matrix(self.valid_data._dataset)  # type: ignore[union-attr]
+
+    def may_be(self, key: str, instead: str) -> bool:
+        """Whether a key that is ``auto`` can be chosen; if not, a warning says what is taken.
+
+        Raises:
+            ConfigError: It cannot, and the user has written it.
+        """
+        if self.can_choose:
+            return True
+        if is_written(self.config, key):
+            raise ConfigError(
+                f"{key}: got auto, but there are no validation interactions to choose by. Set it "
+                "to a value, or split validation data off (eval_args)."
+            )
+        logger.warning(
+            "%s: there are no validation interactions to choose by, so it is %s.", key, instead
+        )
+        return False
+
+    def once(self, kind: str, of: dict[str, Any], choose: Callable[[], Any]) -> Any:
+        """What ``choose`` gives in the first process, or gave in an earlier run.
+
+        It is kept in ``checkpoint_dir``, so that a resumed run is taught the same; but not without
+        validation data, where there was no choice.
+
+        Args:
+            kind: Begins the name of the file.
+            of: What the choice depends on beside data, seed, metric and version.
+            choose: Gives JSON-like values.
+        """
+        config = self.config
+        if not self.can_choose:
+            return self.processes.agreed(choose)
+        identity = json.loads(
+            json.dumps(
+                {
+                    **of,
+                    "data": data_fingerprint(self.dataset),
+                    "valid": fingerprint(pairs(self.valid_data._dataset)),
+                    **{key: config[key] for key in ("seed", "valid_metric", "repeatable")},
+                    "version": __version__,
+                },
+                default=str,
+            )
+        )
+        text = json.dumps(identity, sort_keys=True).encode()
+        name = hashlib.blake2b(text, digest_size=6).hexdigest()
+        path = Path(config["checkpoint_dir"]) / f"{kind}-{config['dataset']}-{name}.json"
+
+        def have() -> Any:
+            if path.is_file():
+                try:
+                    stored = read_json(path)
+                    if stored["identity"] == identity:
+                        logger.info("Choice reused: %s (%s)", stored["chosen"], path)
+                        return stored["chosen"]
+                except (CheckpointError, KeyError, TypeError) as error:
+                    logger.warning("%s is not read: %s. The choice is made again.", path, error)
+            chosen = choose()
+            write_json(path, {"chosen": chosen, "identity": identity})
+            return chosen
+
+        return self.processes.agreed(have)
