@@ -23,6 +23,7 @@ from recbole_freqd.jobs.options import (
     check_taken,
     read_launch,
 )
+from recbole_freqd.jobs.recommend import command as recommend_command
 from recbole_freqd.jobs.sweep import command as sweep_command
 from recbole_freqd.jobs.tuning import command as tuning_command
 
@@ -34,6 +35,7 @@ COMMANDS: dict[str, ModuleType] = {
         sweep_command,
         analysis_command,
         export_command,
+        recommend_command,
     )
 }
 """By name; each with ``NAME``, ``TAKES``, ``add_parser`` and ``run``: see :mod:`.options`."""

@@ -393,6 +393,15 @@ def test_the_script_exports_and_says_what_it_wrote(student, capsys):
     assert "--embedding_size would change nothing" in capsys.readouterr().err
 
 
+def test_the_script_aligns_and_prints_the_drift(student, capsys):
+    run = student()
+    exported(run, "old")
+    call = ["export", run.trainer.saved_model_file, "--align", "old", "--precision", "int8"]
+    assert main(call) == 0
+    printed = capsys.readouterr().out
+    assert "Turned onto old by 30 users and 40 items" in printed and "int8" in printed
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -21,6 +21,7 @@ from recbole_freqd.features.fold_in import fold_in
 from recbole_freqd.jobs import run as runs
 from recbole_freqd.jobs.recommend import top as module
 from recbole_freqd.jobs.recommend.top import best_of, top_lists
+from recbole_freqd.jobs.script import main
 from tests.jobs.test_export import hidden
 
 
@@ -158,7 +159,7 @@ def test_new_users_are_folded_in_and_do_not_get_what_they_have(student, caplog, 
     lists, lines = read()
     assert {user: len(own) for user, own in lists.items()} == {"n1": 38, "n2": 38}
     assert not {"i3", "i7"} & set(lists["n1"]) and "i4" not in lists["n2"]
-    assert metadata["users"] == "2 new ones"
+    assert metadata["users"] == "2 new"
     assert "2 of 5 lines name an unknown item and are skipped; 1 of 3 users" in caplog.text
     names = tokens(run.data[0]._dataset)[1].tolist()
     items = extract_features(run.model, with_bias=True)[1]
@@ -206,6 +207,21 @@ def test_without_pyarrow_parquet_is_an_error_that_gives_the_command(monkeypatch)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigError, match=r'pip install "recbole_freqd\[parquet\]"'):
         recbole_freqd.recommend("student.pth", "lists.parquet")
+
+
+def test_the_script_recommends_and_says_what_it_wrote(student, capsys):
+    run = student()
+    call = ["recommend", run.trainer.saved_model_file, "--top", "3", "--out", "own.csv"]
+    assert main(call) == 0
+    printed = capsys.readouterr().out
+    assert "BPR: top 3 of all users, without what they have trained on, in own.csv" in printed
+    assert {len(own) for own in read("own.csv")[0].values()} == {3}
+    Path("new.csv").write_text("user_id,item_id\nn1,i3\n")
+    assert main([*call, "--histories", "new.csv", "--leave_out", "none"]) == 0
+    assert "top 3 of 1 new ones users" not in capsys.readouterr().out
+    assert list(read("own.csv")[0]) == ["n1"]
+    assert main([*call, "--embedding_size=8"]) == 2
+    assert "--embedding_size would change nothing" in capsys.readouterr().err
 
 
 _WRITES_AND_DIES = """

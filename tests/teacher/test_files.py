@@ -207,3 +207,71 @@ def test_lists_that_say_that_held_out_pairs_were_left_out_are_believed(taught, c
     lists_teacher(run, "serving.csv")
     assert "they were made with --leave_out all" in caplog.text
     assert "cannot be checked" not in caplog.text
+
+
+# --- by their keys ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trainer", ["FreqRank", "FreqD"])
+@pytest.mark.parametrize("form", ["vectors", "lists"])
+def test_a_student_learns_from_files_and_the_teacher_is_in_its_table(
+    taught, tiny_config, form, trainer
+):
+    taught(embedding_size=8)
+    path = {"vectors": "vectors", "lists": "lists.csv"}[form]
+    run = runs.run(tiny_config(trainer=trainer, teacher={form: path}))
+    row = runs.rows_of(run, runs.run(tiny_config()))[0]
+    assert (row["role"], row["model"], row["checkpoint"]) == ("teacher", form, path)
+    assert row["size_mb"] > 0 and row["test"]
+    assert run.trainer.teacher.weights()
+
+
+def test_files_are_members_of_a_team(taught, tiny_config, teacher_recipe):
+    taught(embedding_size=8)
+    members = [teacher_recipe, {"vectors": "vectors"}, {"lists": "lists.csv"}]
+    run = runs.run(
+        tiny_config(trainer="FreqRank", teacher=members, teacher_weights=[0.5, 0.3, 0.2])
+    )
+    assert {member.model for member in run.trainer.teacher.members} == {"BPR", "vectors", "lists"}
+
+
+def test_the_scores_of_files_are_given_a_spread_for_freqrank_alone(taught, tiny_config):
+    taught()
+    keys = {"teacher": {"vectors": "vectors"}, "warm_start": "none", "teacher_filter": "none"}
+    spreads = {
+        name: runs.run(tiny_config(trainer=name, **keys)).trainer.teacher.ranker(None)
+        for name in ("FreqRank", "RCE-KD")
+    }
+    scaled, plain = (spreads[name].block(torch.tensor([3]))[0, 1:] for name in spreads)
+    torch.testing.assert_close(scaled / scaled.norm(), plain / plain.norm())
+    assert scaled.std() > 2 * plain.std()
+
+
+def test_another_file_under_the_same_name_is_another_teacher(taught, tiny_config):
+    from recbole_freqd.config.identity import planned_identity
+
+    taught()
+    for form, path in (("vectors", "vectors"), ("lists", "lists.csv")):
+        config = tiny_config(trainer="FreqD", teacher={form: path})
+        before = planned_identity(config)
+        assert planned_identity(config) == before
+        if form == "vectors":
+            taught(seed=5)
+        else:
+            shutil.copy(edit(path, lambda *line: [line][line[2] == "10" :]), path)
+        assert planned_identity(config) != before
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ({"vectors": "a", "lists": "b.csv"}, "two forms: teacher.vectors='a' and teacher.lists"),
+        ({"lists": "b.csv", "model": "BPR"}, "two forms: .* a recipe"),
+        ({"vector": "a"}, "did you mean 'teacher.vectors'"),
+        ({"vectors": 3}, "teacher.vectors"),
+        ({"lists_user": "u"}, "neither teacher.checkpoint nor .*teacher.vectors or teacher.lists"),
+    ],
+)
+def test_a_teacher_has_one_form(tiny_config, teacher, message):
+    with pytest.raises(ConfigError, match=message):
+        tiny_config(trainer="FreqD", teacher=teacher)

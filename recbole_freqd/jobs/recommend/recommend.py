@@ -151,7 +151,7 @@ def _metadata(
         "checkpoint": {"file": source.path.name, "sha256": sha256(source.path)},
         "dataset": source.config["dataset"],
         "data": data_fingerprint(source.home.train),
-        "users": whom if histories is None else f"{n_names - 1} new ones",
+        "users": whom if histories is None else f"{n_names - 1} new",
         "top": top,
         "left_out": leave_out,
         "versions": versions(),
