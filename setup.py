@@ -46,10 +46,11 @@ INSTALL_REQUIRES = [
     "torch>=2.0",
     "numpy>=1.26,<2.5",
     "scipy>=1.12,<1.18",
-    "pandas>=2.0,<3",
+    "pandas>=2.0,<4",
     "sparse_dot_topn>=1.1",
     "filelock>=3.8",
     "pyyaml",
+    "typing_extensions>=4.1",
     *RECBOLE,
 ]
 
@@ -81,7 +82,10 @@ setup(
         "recbole_freqd.properties",
     ],
     package_dir={"recbole_freqd.properties": "properties"},
-    package_data={"recbole_freqd.properties": ["*.yaml", "*/*.yaml", "*/*.hyper", "*/*/*.yaml"]},
+    package_data={
+        "recbole_freqd": ["py.typed"],
+        "recbole_freqd.properties": ["*.yaml", "*/*.yaml", "*/*.hyper", "*/*/*.yaml"],
+    },
     py_modules=[],
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,

@@ -41,9 +41,9 @@ def build(model: str, dataset: str, keys: dict[str, Any]) -> Any:
 def measure(model: Any, name: str, scores: Callable[[], Any], rank: int) -> dict[str, Any]:
     from recbole_freqd.features import adapter_of
     from recbole_freqd.features.low_rank import low_rank_features
-    from recbole_freqd.features.scores import undisturbed
+    from recbole_freqd.features.scores import inspecting
 
-    with Peak() as peak, undisturbed(model, adapter_of(model).caches):
+    with Peak() as peak, inspecting(model, adapter_of(model).caches):
         start = perf_counter()
         user_emb, _, share = low_rank_features(scores(), rank)
         seconds = perf_counter() - start

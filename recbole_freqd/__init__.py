@@ -5,7 +5,18 @@ they are first used.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recbole_freqd.checkpoint.loading import load_checkpoint
+    from recbole_freqd.core.errors import FreqDError
+    from recbole_freqd.features import extract_features
+    from recbole_freqd.jobs.comparison.compare import compare
+    from recbole_freqd.jobs.export.export import export
+    from recbole_freqd.jobs.quick_start import run_recbole_freqd
+    from recbole_freqd.losses import FDLoss, FreqDLoss
+    from recbole_freqd.trainer.distillation import FreqDTrainer
+    from recbole_freqd.trainer.register import register, unregister
 
 __version__ = "0.1.0"
 
@@ -19,11 +30,25 @@ _HOMES = {
     "FDLoss": "recbole_freqd.losses",
     "extract_features": "recbole_freqd.features",
     "load_checkpoint": "recbole_freqd.checkpoint.loading",
+    "FreqDError": "recbole_freqd.core.errors",
     "export": "recbole_freqd.jobs.export.export",
     "recommend": "recbole_freqd.jobs.recommend.recommend",
     "fold_in": "recbole_freqd.features.fold_in",
 }
-__all__ = ["__version__", *_HOMES]
+__all__ = [
+    "FDLoss",
+    "FreqDError",
+    "FreqDLoss",
+    "FreqDTrainer",
+    "__version__",
+    "compare",
+    "export",
+    "extract_features",
+    "load_checkpoint",
+    "register",
+    "run_recbole_freqd",
+    "unregister",
+]
 
 
 def __getattr__(name: str) -> Any:

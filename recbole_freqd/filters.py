@@ -176,6 +176,12 @@ def graph_filter(adjacency: Adjacency, coefficients: Sequence[float]) -> GraphFi
     Args:
         adjacency: Â, whose entries are sorted by row.
         coefficients: c_0, c_1, ...; with m + 1 of them the rows of H reach m hops, and are as wide.
+
+    Example:
+        >>> graph = EntityGraph(sp.csr_array([[0.0, 1.0], [1.0, 0.0]]))
+        >>> h = graph_filter(graph.adjacency(), [1.0, -0.5])
+        >>> h.apply(torch.tensor([[1.0], [3.0]])).tolist()
+        [[2.0], [2.0]]
     """
     n = len(adjacency.connected)
     if len(coefficients) == 1:
@@ -224,7 +230,12 @@ def _linear(adjacency: Adjacency, constant: float, slope: float) -> GraphFilter:
 def response_curve(
     kind: Union[str, Sequence[float]], alpha: float, points: int = 201
 ) -> dict[str, np.ndarray]:
-    """λ from 0 to 2, h(λ) and the weight h(λ)² of a filter as a config names it."""
+    """λ from 0 to 2, h(λ) and the weight h(λ)² of a filter as a config names it.
+
+    Example:
+        >>> response_curve("linear", 0.5, points=3)["weight"].tolist()
+        [1.0, 0.25, 0.0]
+    """
     lam = np.linspace(0.0, 2.0, points)
     h = PolynomialFilter.named(kind, alpha).response(lam)
     return {"lambda": lam, "h": h, "weight": h**2}

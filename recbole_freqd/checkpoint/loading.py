@@ -21,6 +21,7 @@ def load_checkpoint(
     trust: bool = False,
     model_class: Optional[type] = None,
     named_by: Optional[str] = None,
+    trust_by: str = "set teacher.trust_checkpoint: true",
 ) -> dict[str, Any]:
     """Reads a checkpoint of RecBole or of this package without running code stored in it.
 
@@ -31,6 +32,7 @@ def load_checkpoint(
         model_class: A class of your own that the file may mention as its model's; it is not looked
             up and not called.
         named_by: The config key that has the path, for the message when there is no such file.
+        trust_by: How the caller is told to trust it, for the message when it is refused.
 
     Returns:
         RecBole's dict: ``config``, ``epoch``, ``state_dict``, ``other_parameter``, ...
@@ -62,7 +64,7 @@ def load_checkpoint(
     except CheckpointError as error:
         raise CheckpointError(
             f"Checkpoint {path} is refused: {error}. If you made it yourself and know what is in "
-            "it, set teacher.trust_checkpoint: true."
+            f"it, {trust_by}."
         ) from None
     except torch.cuda.OutOfMemoryError:  # the file is none the worse
         raise

@@ -89,6 +89,16 @@ _CALLS: dict[tuple[str, str], _Name] = {
 }
 
 
+# What else a config may hold: paths, which come back as text, and dates, which YAML makes.
+for _module in ("pathlib", "pathlib._local"):
+    for _path in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"):
+        _CALLS[_module, _path] = _Name(values.path_text(_path))
+
+
+for _date in ("date", "datetime"):
+    _CALLS["datetime", _date] = _Name(values.date(_date))
+
+
 for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
     _CALLS[_module, "scalar"] = _Name(values.scalar)
     _CALLS[_module, "_reconstruct"] = _Name(_reconstruct)
@@ -104,7 +114,7 @@ for _storage, _dtype in values.STORAGES.items():
 
 class _Opcodes(dict):
     def __missing__(self, code: int) -> Any:
-        known = pickletools.code2op.get(chr(code))
+        known = {opcode.code: opcode for opcode in pickletools.opcodes}.get(chr(code))
         if known is None:
             raise Damaged(f"its pickle has a byte {code:#04x} that is no opcode")
         raise CheckpointError(f"the file uses the opcode {known.name}, which no checkpoint needs")
@@ -187,7 +197,7 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
         arguments, made = self.stack.pop(), self.stack.pop()
         if type(made) is _Name and isinstance(made.value, type) and not arguments:
             if made.value.__module__.startswith("scipy.sparse."):
-                matrix = object.__new__(made.value)
+                matrix: Any = object.__new__(made.value)
                 self._sparse.append(matrix)
                 return self.append(matrix)
         elif type(made) is type and (made.__module__, made.__name__) == CONFIG and not arguments:

@@ -5,7 +5,10 @@ than its storage, an array of pointers made from bytes or a column index beyond 
 writes memory that is not its own. Here each is held against what is there before it is made.
 """
 
+import datetime
 import math
+import ntpath
+import posixpath
 import re
 import reprlib
 import sys
@@ -111,6 +114,33 @@ def torch_device(*parts: Any) -> torch.device:
     """``torch.device``."""
     _sound(all(type(part) in (str, int) for part in parts), "a torch.device of something else")
     return torch.device(*parts)
+
+
+# --- the standard library ---------------------------------------------------------------------
+def path_text(kind: str) -> Callable[..., str]:
+    """``pathlib.PosixPath`` and its like, as the text of the path."""
+    join = ntpath.join if "Windows" in kind else posixpath.join
+
+    def text(*parts: Any) -> str:
+        _sound(all(type(part) is str for part in parts), f"a {kind} of something else")
+        return join(*parts) if parts else "."
+
+    return text
+
+
+def date(kind: str) -> Callable[..., Any]:
+    """``datetime.date`` or ``datetime.datetime``, without a time zone."""
+    size = {"date": 4, "datetime": 10}[kind]
+
+    def made(*state: Any) -> Any:
+        good = len(state) == 1 and type(state[0]) is bytes and len(state[0]) == size
+        _sound(good, f"a {kind} that is not made of its bytes")
+        try:
+            return getattr(datetime, kind)(*state)
+        except (TypeError, ValueError):
+            raise CheckpointError(f"the file holds a {kind} that is none") from None
+
+    return made
 
 
 # --- NumPy -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Make RecBole 1.2 run on today's numpy, scipy and torch, with or without ray.
+"""Make RecBole 1.2 run on today's numpy, scipy, pandas and torch, with or without ray.
 
 RecBole 1.2.1 is from 2023 and no release since has mended it. Nothing is patched by importing this
 package (it imports no package but our own): `install_shims` patches, `remove_shims` takes
@@ -31,6 +31,8 @@ _INSTALL_RECBOLE = (
     "pip install --no-deps recbole==1.2.1 (recbole_freqd brings the other requirements)"
 )
 
+_NEWEST_PANDAS = 3
+
 _patches = Patches()
 _installed: list[str] = []
 
@@ -50,18 +52,11 @@ def _check_host() -> None:
             f"{list(getattr(recbole, '__path__', []))}. Install: {_INSTALL_RECBOLE}"
         )
     pandas = importlib.import_module("pandas")
-    silent = (
-        "RecBole fills missing values with fillna(inplace=True) on a column, which does nothing "
-        "under copy-on-write: missing tokens silently become wrong ids"
-    )
-    if int(pandas.__version__.split(".")[0]) >= 3:
+    if int(pandas.__version__.split(".")[0]) > _NEWEST_PANDAS:
         raise CompatibilityError(
-            f'pandas {pandas.__version__}: {silent}. Allowed: pandas < 3: pip install "pandas<3"'
-        )
-    if getattr(pandas.options.mode, "copy_on_write", False) is True:
-        raise CompatibilityError(
-            f"pandas option mode.copy_on_write is True: {silent}. Set it to False "
-            "(pandas.options.mode.copy_on_write, or the variable PANDAS_COPY_ON_WRITE)"
+            f"pandas {pandas.__version__} is untried: new releases of pandas have broken RecBole's "
+            f"reading of data silently. Allowed: pandas < {_NEWEST_PANDAS + 1}: pip install "
+            f'"pandas<{_NEWEST_PANDAS + 1}"'
         )
 
 
@@ -71,8 +66,8 @@ def install_shims() -> None:
     Imports recbole.quick_start (about 3 s). A second call does nothing.
 
     Raises:
-        CompatibilityError: RecBole is missing or not 1.2.*, pandas is 3 or later (or in its
-            copy-on-write mode), or a requirement of RecBole is missing.
+        CompatibilityError: RecBole is missing or not 1.2.*, pandas is newer than what was tried,
+            or a requirement of RecBole is missing.
     """
     if _installed:
         return

@@ -1,10 +1,39 @@
-"""RecBole's log handlers, which outlive the run that made them."""
+"""RecBole's log handlers: those that outlive the run that made them, and what they can write."""
 
+import functools
+import inspect
 import logging
 import re
 import sys
 import types
 from pathlib import Path
+
+from recbole_freqd.compat.patches import Overlay, Patches
+
+
+class _AnyText(logging.StreamHandler):
+    """Writes what the stream's encoding lacks as escapes; it neither fails nor loses the line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def logs_by_locale() -> bool:
+    """Whether RecBole's `init_logger` opens its file in the encoding of the locale."""
+    from recbole.utils.logger import init_logger
+
+    return "FileHandler(logfilepath)" in inspect.getsource(init_logger)
+
+
+def apply_log_encoding(patches: Patches) -> None:
+    """RecBole's log files are UTF-8, and its console shows what it can."""
+    from recbole.utils import logger
+
+    handler = functools.partial(logging.FileHandler, encoding="utf-8", errors="backslashreplace")
+    overlay = Overlay(logging, FileHandler=handler, StreamHandler=_AnyText)
+    patches.set(logger, "logging", overlay)
 
 
 def _from_init_logger(handler: logging.Handler, host: types.ModuleType) -> bool:
@@ -24,7 +53,8 @@ def _from_init_logger(handler: logging.Handler, host: types.ModuleType) -> bool:
             and re.fullmatch(rf"{model}-.*-[0-9a-f]{{6}}\.log", path.name) is not None
         )
     colors = getattr(handler.formatter, "log_colors", None)
-    return type(handler) is logging.StreamHandler and colors is host.log_colors_config
+    kinds = (logging.StreamHandler, _AnyText)
+    return type(handler) in kinds and colors is host.log_colors_config
 
 
 def fresh_log_handlers() -> None:

@@ -55,3 +55,19 @@ class Patches:
                 delattr(owner, name)
             else:
                 setattr(owner, name, old)
+
+
+class Overlay:
+    """Another object's attributes, with some replaced.
+
+    Example:
+        >>> import types
+        >>> Overlay(types.SimpleNamespace(kept=1, other=2), other=3).other
+        3
+    """
+
+    def __init__(self, target: Any, **replaced: Any) -> None:
+        self.__dict__.update(replaced, _target=target)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_target"], name)

@@ -1,4 +1,4 @@
-"""The breaks of RecBole 1.2 on today's packages, each with its repair.
+"""The breaks of RecBole 1.2 on today's packages, and its own faults, each with its repair.
 
 A shim first tests whether the installed packages need it, so it goes quiet once they no longer do.
 The issue numbers are those of https://github.com/RUCAIBox/RecBole.
@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recbole_freqd.compat.patches import Patches
+from recbole_freqd.compat import faults, frames
+from recbole_freqd.compat.logs import apply_log_encoding, logs_by_locale
+from recbole_freqd.compat.patches import Overlay, Patches
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Shim:
 
     Attributes:
         name: Short name, as `shims_installed` reports it.
-        issues: RecBole issues and pull requests about it.
+        issues: RecBole issues and pull requests about it; empty where we have found none.
         why: What breaks without it.
         needed: Feature test: True if the installed packages need it. Meaningful before the shim is
             applied; some answer False once it is in place.
@@ -183,16 +185,6 @@ def _hyperopt_wants_integers() -> bool:
     return "RandomState" in exhaustive_search.__code__.co_names
 
 
-class _Overlay:
-    """Another object's attributes, with some replaced."""
-
-    def __init__(self, target: Any, **replaced: Any) -> None:
-        self.__dict__.update(replaced, _target=target)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_target"], name)
-
-
 def _apply_exhaustive_search(patches: Patches) -> None:
     import numpy as np
     from recbole.trainer import hyper_tuning
@@ -202,8 +194,8 @@ def _apply_exhaustive_search(patches: Patches) -> None:
 
         integers = np.random.RandomState.randint
 
-    random = _Overlay(np.random, RandomState=RandomState)
-    patches.set(hyper_tuning, "np", _Overlay(np, random=random))
+    random = Overlay(np.random, RandomState=RandomState)
+    patches.set(hyper_tuning, "np", Overlay(np, random=random))
 
 
 # In this order: numpy's names before anything of RecBole is imported.
@@ -244,5 +236,45 @@ SHIMS: tuple[Shim, ...] = (
         why="hyperopt 0.2.7+ draws with Generator.integers, RecBole hands it a RandomState",
         needed=_hyperopt_wants_integers,
         apply=_apply_exhaustive_search,
+    ),
+    Shim(
+        name="fill-in-place",
+        issues=(),
+        why="RecBole fills missing values by fillna(inplace=True) on a column, which does nothing "
+        "under copy-on-write (all of pandas 3): missing tokens silently become wrong ids",
+        needed=frames.fills_in_place,
+        apply=frames.apply_fill,
+    ),
+    Shim(
+        name="lengths-of-lists",
+        issues=(),
+        why="RecBole asks for the length of each list by Series.agg(len), which in pandas 3 is the "
+        "length of the column: no token_seq can be read, and sequences get wrong lengths",
+        needed=frames.agg_is_of_the_column,
+        apply=frames.apply_agg,
+    ),
+    Shim(
+        name="generators-of-loaders",
+        issues=("#1697",),
+        why="save_dataloaders leaves the loaders without their random generators: the run that "
+        "saves them draws other batches than the one that loads them, and cannot be resumed",
+        needed=faults.saving_takes_generators,
+        apply=faults.apply_generators,
+    ),
+    Shim(
+        name="metrics-of-the-catalogue",
+        issues=("#2131", "#2191"),
+        why="the collector moves everything to the CPU, numbers and counters too: ItemCoverage, "
+        "GiniIndex, AveragePopularity and TailPercentage fail",
+        needed=faults.collector_wants_tensors,
+        apply=faults.apply_collector,
+    ),
+    Shim(
+        name="log-encoding",
+        issues=(),
+        why="RecBole logs in the encoding of the locale: every line with a name that it lacks is "
+        "lost, and a traceback printed in its place",
+        needed=logs_by_locale,
+        apply=apply_log_encoding,
     ),
 )

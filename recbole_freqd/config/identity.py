@@ -11,8 +11,9 @@ from scipy import sparse
 from recbole_freqd import __version__
 from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
 from recbole_freqd.config.complete import trainer_names
-from recbole_freqd.config.models import class_fingerprint, class_or_name
+from recbole_freqd.config.models import class_or_name
 from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.own_code import class_fingerprint
 from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.config.teacher import CHECKPOINT, LISTS, VECTORS, teachers_of
 from recbole_freqd.config.teaching import WARM_START
@@ -33,7 +34,11 @@ WHERE_IT_RUNS |= {"log_wandb", "wandb_project", "save_dataset", "dataset_save_pa
 WHERE_IT_RUNS |= {"save_dataloaders", "dataloaders_save_path"}
 
 
-_HOW_IT_IS_READ = {"trust_checkpoint", "memory_map"}  # of a teacher: its rows are the same
+_HOW_IT_IS_READ = {
+    "trust_checkpoint",
+    "trust_data",
+    "memory_map",
+}  # of a teacher: its rows are the same
 logger = logging.getLogger(__name__)
 
 
@@ -160,10 +165,11 @@ def versions_of(config: Any) -> dict[str, str]:
     import recbole
 
     versions = {"recbole": recbole.__version__, "recbole_freqd": __version__}
-    classes = {name: LOSSES.get(name) for name in trainer_names(config["trainer"])}
+    classes: dict[str, Any] = {name: LOSSES.get(name) for name in trainer_names(config["trainer"])}
     if classes and config[TEACHER]:
         for place, member in enumerate(teachers_of(config[TEACHER])):
-            classes[f"teacher {place}" if place else "teacher"] = class_or_name(member.get("model"))
+            model: Any = member.get("model")  # a checkpoint has none
+            classes[f"teacher {place}" if place else "teacher"] = class_or_name(model)
     for part, own in {"model": config.model_class, **classes}.items():
         host = own.__module__.partition(".")[0] if isinstance(own, type) else "recbole"
         if host not in versions:
@@ -173,13 +179,19 @@ def versions_of(config: Any) -> dict[str, str]:
 
 def _files_of(config: Any) -> dict[str, str]:
     """Hashes of the files of a dataset, by name; RecBole downloads those it knows."""
-    folder, pattern = Path(config["data_path"]), f"{config['dataset']}.*"
-    if not any(folder.glob(pattern)):
+    folder, start = Path(config["data_path"]), f"{config['dataset']}."
+    if not _named(folder, start):
         from recbole.data import create_dataset
 
         with asking_recbole():
             create_dataset(config)
-    return {file.name: file_hash(file) for file in sorted(folder.glob(pattern)) if file.is_file()}
+    return {file.name: file_hash(file) for file in _named(folder, start) if file.is_file()}
+
+
+def _named(folder: Path, start: str) -> list[Path]:
+    """What is in a folder, if it is there, under names that begin so; brackets mean themselves."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(file for file in files if file.name.startswith(start))
 
 
 def weights_hash(payload: dict[str, Any]) -> str:

@@ -4,17 +4,17 @@ import copy
 from typing import Any, Optional
 
 from recbole_freqd.compat.literals import literals_only, strings_as_they_are
+from recbole_freqd.config.complete import check_everything
 from recbole_freqd.config.models import (
-    check_dataset_name,
     check_model_name,
     check_own_model,
     class_or_name,
     keys_read_by,
 )
-from recbole_freqd.config.names import TEACHER, refuse_what_is_no_setting, teaching_keys
-from recbole_freqd.config.reading import asking_recbole, no_command_line, read_external
+from recbole_freqd.config.names import TEACHER, teaching_keys
+from recbole_freqd.config.reading import asking_recbole, no_command_line, read_given
 from recbole_freqd.config.teacher import RECIPE, inherited_keys
-from recbole_freqd.config.values import check_config, check_sampling
+from recbole_freqd.config.values import check_config, check_training
 from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.schema import method_keys, nearest
 from recbole_freqd.losses import LOSSES
@@ -26,23 +26,26 @@ def make_config(
     files: Optional[list[str]],
     values: Optional[dict[str, Any]],
 ) -> Any:
-    """RecBole's Config; its own complaints become ours.
+    """RecBole's Config of what the user gives, which is read once and checked once.
+
+    Args:
+        model, dataset: Their names; None: as the keys say.
+        files: YAML files.
+        values: A ``config_dict``; a :class:`recbole_freqd.config.reading.Given` is all there is,
+            and neither files nor the command line are read again.
 
     Raises:
         ConfigError: RecBole or we do not accept it.
     """
+    return _made(model, dataset, read_given(files, values))
+
+
+def _made(model: Any, dataset: Optional[str], keys: dict[str, Any]) -> Any:
+    """A Config of keys that have been read, with every check; its complaints are ours."""
     from recbole.config import Config
 
-    values = dict(values or {})  # RecBole changes it in place
-    with asking_recbole(values):
-        given = read_external(files, values)
-    refuse_what_is_no_setting(given)
-    check_model_name(given.get("model") if model is None else model, "model")
-    check_dataset_name(given.get("dataset") if dataset is None else dataset)
-    with asking_recbole(given):
-        config = Config(model, dataset, files, values)
-    check_config(config)
-    return config
+    with no_command_line(), strings_as_they_are(), check_everything(), asking_recbole(keys):
+        return Config(model, dataset, config_dict=dict(keys))
 
 
 def config_with(config: Any, methods: list[str], **changes: Any) -> Any:
@@ -54,11 +57,8 @@ def config_with(config: Any, methods: list[str], **changes: Any) -> Any:
         **changes: Keys that are to be others.
 
     Raises:
-        ConfigError: A value is not allowed, also where no method is named and nothing is checked
-            when RecBole makes the Config.
+        ConfigError: A value is not allowed.
     """
-    from recbole.config import Config
-
     ours = {key for name in LOSSES.names() if name not in methods for key in method_keys(name)}
     ours |= {"trainer"} | (set() if methods else {TEACHER, *teaching_keys()})
     kept = {
@@ -69,10 +69,7 @@ def config_with(config: Any, methods: list[str], **changes: Any) -> Any:
     if methods:
         kept["trainer"] = methods
     kept.update(copy.deepcopy(changes))
-    with no_command_line(), strings_as_they_are():  # they have been read once
-        made = Config(config.model_class, config["dataset"], config_dict=kept)
-    check_config(made)
-    return made
+    return _made(config.model_class, config["dataset"], kept)
 
 
 def alone_config(config: Any) -> Any:
@@ -86,11 +83,8 @@ def with_keys(config: Any, keys: dict[str, Any]) -> Any:
     Raises:
         ConfigError: A key or a value is not allowed.
     """
-    from recbole.config import Config
-
     given = copy.deepcopy(config.external_config_dict)
-    with no_command_line(), strings_as_they_are(), asking_recbole():  # they have been read once
-        return Config(config.model_class, config["dataset"], config_dict={**given, **keys})
+    return _made(config.model_class, config["dataset"], {**given, **keys})
 
 
 def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
@@ -136,7 +130,7 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
                 f"did you mean 'teacher.{nearest(str(key), sorted(known), 0.0)}'?"
             )
     check_config(config, f"{TEACHER}.")
-    check_sampling(config, f"{TEACHER}.")
+    check_training(config, f"{TEACHER}.")
     adopt_world(config, student)
     return config
 

@@ -1,22 +1,16 @@
 """Models by name and by class: RecBole's, which go by name, and your own, which it cannot find."""
 
-import ast
-import contextlib
-import hashlib
 import importlib
+import importlib.util
 import inspect
-import itertools
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
-from types import CodeType, FunctionType
+from pathlib import Path
 from typing import Any, Optional, Union
-
-import numpy as np
 
 from recbole_freqd.core.errors import ConfigError, did_you_mean, short_repr
 from recbole_freqd.core.schema import Key, read_keys
@@ -27,10 +21,25 @@ OWN_MODELS = {
 }
 """The models that this package adds to RecBole's, and the modules of their classes."""
 
-_KEY_READ = re.compile(r"""config\[\s*["']([^"']+)["']\s*\]""")
+_KEY_READ = re.compile(r"""config(?:\[\s*["']([^"']+)["']\s*\]|\.(\w+))""")
+# RecBole's kinds of models: the sub-packages they are in, and what ModelType calls them.
+_PACKAGES = {
+    "general": "general_recommender",
+    "context-aware": "context_aware_recommender",
+    "sequential": "sequential_recommender",
+    "knowledge-aware": "knowledge_aware_recommender",
+    "decision-tree": "exlib_recommender",
+}
+_KINDS = {
+    "GENERAL": "general",
+    "TRADITIONAL": "general",
+    "CONTEXT": "context-aware",
+    "SEQUENTIAL": "sequential",
+    "KNOWLEDGE": "knowledge-aware",
+    "DECISIONTREE": "decision-tree",
+}
+_ON_RECBOLES_DATA = ("recbole", "recbole_freqd", "torch", "builtins", "abc", "__main__")
 _own: dict[str, type] = {}
-_PLAIN = (int, float, complex, str, bytes, type(None), np.generic)
-_HOLDERS = ("__func__", "__wrapped__", "fget", "fset", "fdel", "func")
 
 
 def general_models() -> list[str]:
@@ -41,34 +50,107 @@ def general_models() -> list[str]:
     return sorted(name for name in vars(package) if name.lower() in modules and name[0].isupper())
 
 
+def kind_of_model(model: Union[str, type]) -> Optional[str]:
+    """What kind of recommender a model is, in words; None where it is none of RecBole's kinds.
+
+    Nothing is imported: whole sub-packages of RecBole fail to be, where one model of them needs a
+    package that is missing.
+
+    Example:
+        >>> kind_of_model("SASRec"), kind_of_model("KGAT"), kind_of_model("BPR")
+        ('sequential', 'knowledge-aware', 'general')
+    """
+    if isinstance(model, type):
+        name = getattr(getattr(model, "type", None), "name", None)
+        return _KINDS.get(name) if isinstance(name, str) else None
+    import recbole.model
+
+    folder, file = Path(recbole.model.__path__[0]), f"{str(model).lower()}.py"
+    for kind, package in _PACKAGES.items():
+        if file in {path.name for path in (folder / package).iterdir()}:
+            return kind
+    return None
+
+
 def check_model_name(name: Any, key: str, *, only_general: bool = False) -> None:
     """Raises ConfigError, naming the nearest, where RecBole's own error would mislead.
 
     Args:
-        name: What was given; a class (an own model) is left to RecBole, as is a model of another
-            kind than the general recommenders.
+        name: What was given: a name, or a class, of which only the kind is looked at.
         key: The config key it came from.
-        only_general: Refuse models of another kind too.
+        only_general: Refuse models of another kind than the general recommenders, which is named;
+            else those are left to RecBole.
     """
     known = [*general_models(), *OWN_MODELS]
-    if isinstance(name, type) or (isinstance(name, str) and name in known):
+    if isinstance(name, str) and name in known:
         return
-    if not isinstance(name, str):
+    if not isinstance(name, (str, type)):
         raise ConfigError(
             f"{key}: got {short_repr(name)}; allowed: the name of a general recommender of "
             "RecBole, or in Python a class of your own."
         )
+    kind, said = kind_of_model(name), name.__name__ if isinstance(name, type) else short_repr(name)
+    if kind not in (None, "general"):
+        if not only_general and (isinstance(name, type) or _is_spelt(name)):
+            return
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise ConfigError(
+            f"{key}: {said} is no general recommender of RecBole, but {article} {kind} one. "
+            f"Allowed: {', '.join(sorted(known, key=str.lower))}."
+        )
+    if isinstance(name, str):
+        raise ConfigError(
+            f"{key}: {said} is no general recommender of RecBole. {did_you_mean(name, known)}"
+        )
+
+
+def _is_spelt(name: str) -> bool:
+    """Whether RecBole finds a model of this name, upper and lower case as they are."""
     from recbole.utils import get_model
 
     try:
-        if only_general:
-            raise ValueError(name)
         get_model(name)
-    except Exception:  # for an unknown name, whatever its last sub-package fails to import
+    except AttributeError:
+        return False
+    except ImportError as error:
         raise ConfigError(
-            f"{key}: {short_repr(name)} is no general recommender of RecBole. "
-            f"{did_you_mean(name, known)}"
+            f"model: {name} needs the package {error.name}, which is not installed."
         ) from None
+    return True
+
+
+def check_dataset_kind(model_class: type, dataset: Any, key: str) -> None:
+    """Refuses a model of a package that builds its models on a dataset of its own kind.
+
+    Such is RecBole-GNN: its ``GeneralGraphDataset`` has the graph that its models ask for.
+
+    Args:
+        model_class: Of the model.
+        dataset: What it would be built on; None: RecBole's own kind.
+        key: Where it came from.
+
+    Raises:
+        ConfigError: The dataset is not of its package.
+    """
+    for ancestor in model_class.__mro__:
+        package = ancestor.__module__.partition(".")[0]
+        if package in _ON_RECBOLES_DATA or not _has_datasets(package):
+            continue
+        if any(kind.__module__.partition(".")[0] == package for kind in type(dataset).__mro__):
+            return
+        raise ConfigError(
+            f"{key}: {model_class.__name__} is a model of {package}, which builds it on a dataset "
+            f"of its own kind ({package}.data.dataset), and here it would get one of RecBole's. "
+            "Allowed: a model of RecBole's own, e.g. its LightGCN, or a class that is built on "
+            "RecBole's Dataset."
+        )
+
+
+@cache
+def _has_datasets(package: str) -> bool:
+    with suppress(Exception):  # its parent packages are imported, which may fail in any way
+        return importlib.util.find_spec(f"{package}.data.dataset") is not None
+    return False
 
 
 def own_model(name: Any) -> Optional[type]:
@@ -173,153 +255,20 @@ def class_or_name(name: Union[str, type]) -> Union[str, type]:
     return _own[name]
 
 
-def class_fingerprint(model_class: type) -> str:
-    """What a class of your own is called and does; changes with its module, or its parents'."""
-    code = "".join(map(code_of, _own_ancestors(model_class)))
-    digest = hashlib.blake2b(code.encode(), digest_size=8).hexdigest()
-    return f"{model_class.__module__}.{model_class.__qualname__} {digest}"
-
-
 @cache
 def keys_read_by(model_class: type) -> frozenset[str]:
-    """Keys that the code of a model, or of what it inherits from, asks its Config for."""
+    """Keys that the code of a model, or of what it inherits from, asks its Config for.
+
+    The code is the whole file of each class: its helpers read keys too.
+    """
     found = (_KEY_READ.findall(_source(ancestor)) for ancestor in model_class.__mro__)
-    return frozenset(itertools.chain.from_iterable(found))
-
-
-def _own_ancestors(model_class: type) -> list[type]:
-    """A class and what it inherits from, as far as it is not of RecBole, this package or torch."""
-    foreign = ("recbole", "recbole_freqd", "torch", "builtins", "abc")
-    return [
-        ancestor
-        for ancestor in model_class.__mro__
-        if ancestor.__module__.partition(".")[0] not in foreign
-    ]
+    return frozenset(key for pairs in found for pair in pairs for key in pair if key)
 
 
 def _source(model_class: type) -> str:
-    """The source of a class, or nothing for one that was typed in at a prompt."""
-    with contextlib.suppress(OSError, TypeError):
-        return inspect.getsource(model_class)
+    """The file of a class, or what else there is of its source; a prompt leaves nothing."""
+    module = sys.modules.get(model_class.__module__)
+    for part in (module, model_class):
+        with suppress(OSError, TypeError):
+            return inspect.getsource(part)  # type: ignore[arg-type]
     return ""
-
-
-def code_of(own: type) -> str:
-    """The class, and whatever of its module it names, directly or not; without comments.
-
-    What its module imports is not in it. A class of a module that has no file (a notebook, a
-    prompt) goes by what it was compiled to.
-    """
-    module = sys.modules.get(own.__module__)
-    with suppress(OSError, TypeError, SyntaxError):
-        source = inspect.getsource(module)  # type: ignore[arg-type]
-        written = _written(source, own.__qualname__.partition(".")[0])
-        if written is not None:  # else it was typed in beside a file
-            return written
-    return "\n".join(_Compiled(vars(module) if module is not None else {}).parts(own))
-
-
-def _written(source: str, name: str) -> Optional[str]:
-    """The statements of a module that a class depends on; None: it has no class of that name."""
-    statements = [(gives, _names([node]), node) for gives, node in _statements(ast.parse(source))]
-    if not any(isinstance(node, ast.ClassDef) and node.name == name for *_, node in statements):
-        return None
-    wanted, before = {name}, 0
-    while len(wanted) > before:
-        before = len(wanted)
-        wanted.update(*(names for gives, names, _ in statements if gives & wanted))
-    return "\n".join(ast.unparse(node) for gives, _, node in statements if gives & wanted)
-
-
-def _statements(block: Any) -> Iterator[tuple[set[str], ast.AST]]:
-    """Definitions and assignments of a module, at whatever depth, with the names they give.
-
-    A decorator's name is one of them: what it registers is reached through it.
-    """
-    for node in block.body:
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield {node.name} | _names(node.decorator_list), node
-        elif isinstance(node, ast.Assign):
-            yield _names(node.targets), node
-        elif isinstance(node, (ast.AnnAssign, ast.AugAssign)):
-            yield _names([node.target]), node
-        elif hasattr(node, "body"):
-            yield from _statements(node)
-    for part in ("orelse", "finalbody"):
-        if getattr(block, part, None):
-            yield from _statements(ast.Module(getattr(block, part), []))
-    for handler in getattr(block, "handlers", ()):
-        yield from _statements(handler)
-
-
-def _names(nodes: Iterable[ast.AST]) -> set[str]:
-    found = (each for node in nodes for each in ast.walk(node))
-    return {each.id for each in found if isinstance(each, ast.Name)}
-
-
-class _Compiled:
-    """Classes and functions as they are compiled, and the globals they name, each once.
-
-    Args:
-        names: The globals.
-    """
-
-    def __init__(self, names: dict[str, Any]) -> None:
-        self.names = names
-        self._seen: set[int] = set()
-
-    def parts(self, value: Any) -> Iterator[str]:
-        """What there is to say of a value; nothing of one of another package."""
-        if isinstance(value, _PLAIN):
-            yield repr(value)
-            return
-        if id(value) in self._seen:
-            return
-        self._seen.add(id(value))
-        if isinstance(value, (tuple, list)):
-            for each in value:
-                yield from self.parts(each)
-        elif isinstance(value, (set, frozenset)):
-            yield from sorted(" ".join(self.parts(each)) for each in value)
-        elif isinstance(value, dict):
-            for pair in value.items():
-                for part in pair:
-                    yield from self.parts(part)
-        elif isinstance(value, type):
-            yield from self._class(value)
-        elif isinstance(value, FunctionType):
-            yield from self._function(value)
-        else:
-            for place in _HOLDERS:  # of what a decorator has made of a function
-                inner = getattr(value, place, None)
-                if isinstance(inner, FunctionType):
-                    yield from self.parts(inner)
-
-    def _class(self, own: type) -> Iterator[str]:
-        if own.__module__ != self.names.get("__name__"):
-            return
-        for name, value in sorted(vars(own).items()):
-            if not name.startswith("__") or callable(value):
-                yield f"{own.__qualname__}.{name}"
-                yield from self.parts(value)
-        for parent in own.__bases__:
-            yield from self.parts(parent)
-
-    def _function(self, function: FunctionType) -> Iterator[str]:
-        if function.__module__ == self.names.get("__name__"):
-            yield from self._code(function.__code__)
-            yield from self.parts(function.__defaults__)
-            yield from self.parts(function.__kwdefaults__)
-        for cell in function.__closure__ or ():  # a decorator keeps what it has decorated there
-            with suppress(ValueError):  # not filled yet
-                yield from self.parts(cell.cell_contents)
-        yield from self.parts(getattr(function, "__wrapped__", None))
-
-    def _code(self, code: CodeType) -> Iterator[str]:
-        yield code.co_code.hex()
-        for name in code.co_names:
-            yield name
-            if name in self.names:
-                yield from self.parts(self.names[name])
-        for value in code.co_consts:
-            yield from self._code(value) if isinstance(value, CodeType) else self.parts(value)

@@ -13,6 +13,7 @@ TEACHER = "teacher"
 _ONLY_OF_TEACHERS = (
     "spectral_rank",
     "trust_checkpoint",
+    "trust_data",
     "allow_leakage",
     "min_overlap",
     "memory_map",
@@ -88,6 +89,26 @@ def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
                 f"Unknown key {short_repr(key)}; did you mean {near!r}? RecBole would ignore it "
                 "silently: correct or remove it where you set it."
             )
+
+
+def refuse_keys_that_are_no_text(external: dict[Any, Any], where: str = "") -> None:
+    """Raises on keys such as YAML makes of ``on``, ``no``, ``null``, ``5`` or a date.
+
+    Args:
+        external: What the user gave.
+        where: Prefix of the keys in messages.
+    """
+    for key in external:
+        if not isinstance(key, str):
+            said = {True: "on, yes or true", False: "off, no or false", None: "null or ~"}
+            hint = f" YAML reads {said[key]} as that" if key in (True, False, None) else ""
+            raise ConfigError(
+                f"The key {where}{short_repr(key)} of the config is a {type(key).__name__}; "
+                f"allowed: text.{hint and hint + ':'} "
+                f"Put the key in quotes where you set it, or remove it."
+            )
+    if not where and isinstance(external.get(TEACHER), dict):
+        refuse_keys_that_are_no_text(external[TEACHER], f"{TEACHER}.")
 
 
 def mention_unknown(external: dict[str, Any], hosts: set[str]) -> None:

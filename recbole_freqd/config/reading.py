@@ -1,19 +1,28 @@
 """Where keys come from: config files, dotted keys, the command line; RecBole's errors named."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Optional
 
 import yaml
 
+from recbole_freqd.compat.literals import literals_only
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.teacher import DottedKeys, merge_teachers
 from recbole_freqd.core.errors import ConfigError, FreqDError, join_names, short_repr
 
 logger = logging.getLogger(__name__)
+
+
+class Given(dict[str, Any]):
+    """What the user gave in files, a dict and on the command line: read, merged, folded.
+
+    Who gets one reads nothing again, neither files nor ``sys.argv``.
+    """
 
 
 def deep_merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
@@ -73,23 +82,47 @@ def read_config_file(path: Any, loader: Any) -> dict[str, Any]:
     return content
 
 
-def read_external(
+def read_given(
     config_file_list: Optional[list[str]], values: Optional[dict[str, Any]] = None
-) -> dict[str, Any]:
+) -> Given:
     """What the user gives in files, a dict and on the command line, merged as a Config merges it.
 
     Args:
-        config_file_list: YAML files. values: A ``config_dict``, which wins over them.
+        config_file_list: YAML files.
+        values: A ``config_dict``, which wins over them; a :class:`Given` is returned as it is.
+
+    Raises:
+        ConfigError: A file or the command line cannot be read.
     """
     from recbole.config import Config
 
-    config = Config.__new__(Config)
-    config.yaml_loader = config._build_yaml_loader()
-    config.file_config_dict = config._load_config_files(config_file_list)
-    config.variable_config_dict = dict(values or {})
-    config.cmd_config_dict = config._load_cmd_line()
-    config._merge_external_config_dict()
-    return config.external_config_dict
+    if isinstance(values, Given):
+        return values
+    with asking_recbole(values), literals_only():
+        config = Config.__new__(Config)
+        config.yaml_loader = config._build_yaml_loader()
+        config.file_config_dict = config._load_config_files(config_file_list)
+        # A copy: RecBole changes in place what it is given.
+        config.variable_config_dict = config._load_variable_config_dict(dict(values or {}))
+        config.cmd_config_dict = config._load_cmd_line()
+        config._merge_external_config_dict()
+    return Given(config.external_config_dict)
+
+
+def paths_as_text(value: Any) -> Any:
+    """The same with every ``pathlib`` path as text, which RecBole and a checkpoint can hold.
+
+    Example:
+        >>> paths_as_text({"data_path": Path("data"), "files": [Path("a"), 5]})
+        {'data_path': 'data', 'files': ['a', 5]}
+    """
+    if isinstance(value, PurePath):
+        return os.fspath(value)
+    if type(value) is dict:
+        return {key: paths_as_text(part) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(paths_as_text, value))
+    return value
 
 
 @contextmanager

@@ -85,11 +85,11 @@ def check_data(config: Any, dataset: Any) -> None:
         dataset: The RecBole dataset of the training data.
 
     Raises:
-        ConfigError: Longer rankings than there are items; no training interaction.
+        ConfigError: Longer rankings to be cut than there are items; no training interaction.
     """
-    check_sampling(config)
+    check_training(config)
     items = dataset.item_num - 1
-    if max(config["topk"]) > items:
+    if any(map(_has_cutoffs, config["metrics"])) and max(config["topk"]) > items:
         raise ConfigError(
             f"topk: got {short_repr(config['topk'])}, but there are {items} items in the data; "
             "allowed: at most as many. Change topk, or the filters of the data."
@@ -113,8 +113,10 @@ def _check_one(key: str, value: Any, where: str) -> Any:
             f"{where}{key}: got {short_repr(value)}; {problem}. Change it in the config file, "
             f"config_dict or with --{where}{key}=..."
         )
-    if key == "gpu_id" and isinstance(checked, list):  # of a list RecBole makes '[0, 1]'
-        return ",".join(map(str, checked))
+    if key == "gpu_id" and (checked is None or isinstance(checked, list)):
+        return ",".join(map(str, checked or []))  # RecBole would make '[0, 1]' of it, or 'None'
+    if key == "train_neg_sample_args" and checked and _draws_nothing(checked):
+        return {**checked, "distribution": None}  # of the word RecBole knows one spelling
     return checked
 
 
@@ -142,25 +144,31 @@ def _check_type(name: str, value: Any, default: Any) -> None:
 def _computed_metrics(metrics: Any, topk: Any, where: str) -> list[str]:
     """The names of the metrics that RecBole computes, e.g. ``NDCG@10``."""
     from recbole.evaluator import metric_types
-    from recbole.utils import EvaluatorType
 
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     cutoffs = [topk] if isinstance(topk, int) else topk
-    computed = []
+    computed: list[str] = []
     for name in names:
         if name.lower() not in metric_types:
             raise ConfigError(
                 f"{where}metrics: there is no metric {short_repr(name)}. "
                 f"{did_you_mean(name, metric_types)}"
             )
-        ranks = metric_types[name.lower()] == EvaluatorType.RANKING and name.lower() != "gauc"
-        computed += [f"{name}@{k}" for k in cutoffs] if ranks else [name]
+        computed += [f"{name}@{k}" for k in cutoffs] if _has_cutoffs(name) else [name]
     if len({metric_types[name.lower()] for name in names}) > 1:
         raise ConfigError(
             f"{where}metrics: got {short_repr(names)}, some of rankings and some of values; "
             "allowed: metrics of one kind."
         )
     return computed
+
+
+def _has_cutoffs(metric: str) -> bool:
+    """Whether a metric is of rankings that are cut at ``topk``: AUC and GAUC are not."""
+    from recbole.evaluator import metric_types
+    from recbole.utils import EvaluatorType
+
+    return metric_types[metric.lower()] == EvaluatorType.RANKING and metric.lower() != "gauc"
 
 
 def _check_modes(checked: dict[str, Any], where: str) -> None:
@@ -181,8 +189,8 @@ def _check_modes(checked: dict[str, Any], where: str) -> None:
         )
 
 
-def check_sampling(config: Any, where: str = "") -> None:
-    """Refuses training without negative items for a model that learns from them.
+def check_training(config: Any, where: str = "") -> None:
+    """Refuses what a model cannot be trained with: no negative items, an optimizer of sparse rows.
 
     Args:
         config: A finished Config.
@@ -201,6 +209,13 @@ def check_sampling(config: Any, where: str = "") -> None:
         raise ConfigError(
             f"{where}train_neg_sample_args: got none, but {config['model']} learns from pairs of "
             "a positive and a negative item; allowed: distribution uniform or popularity."
+        )
+    own = config.model_class.__module__.partition(".")[0] not in ("recbole", "recbole_freqd")
+    if config["learner"] == "sparse_adam" and not own:
+        raise ConfigError(
+            f"{where}learner: got 'sparse_adam', which torch has for sparse gradients only, and "
+            f"those of {config['model']} are dense; allowed: adam, adamw, sgd, adagrad or rmsprop, "
+            "or a model of your own with nn.Embedding(..., sparse=True). Change learner."
         )
 
 
@@ -267,7 +282,7 @@ def _train_neg_sample_args(value: dict[Any, Any]) -> Optional[str]:
     if set(value) - set(known):
         return f"allowed: {', '.join(known)}"
     value = {**known, **value}
-    if str(value["distribution"]).lower() == "none":
+    if _draws_nothing(value):
         return None
     if value["distribution"] not in ("uniform", "popularity"):
         return "distribution must be uniform, popularity or none"
@@ -279,6 +294,16 @@ def _train_neg_sample_args(value: dict[Any, Any]) -> Optional[str]:
     if not _is_count(value["candidate_num"], 1 if dynamic else 0):
         return f"candidate_num must be a whole number from {1 if dynamic else 0}"
     return None if is_number(value["alpha"]) else "alpha must be a number"
+
+
+def _draws_nothing(value: dict[Any, Any]) -> bool:
+    return str(value.get("distribution", "uniform")).lower() in ("none", "null")
+
+
+def _benchmark_filename(value: list[Any]) -> Optional[str]:
+    if len(value) == 3:
+        return None
+    return "allowed: three parts, in the order of training, validation and test"
 
 
 def _eval_args(value: dict[Any, Any]) -> Optional[str]:
@@ -333,4 +358,5 @@ _FORMS = {
     "clip_grad_norm": _clip_grad_norm,
     "train_neg_sample_args": _train_neg_sample_args,
     "eval_args": _eval_args,
+    "benchmark_filename": _benchmark_filename,
 }

@@ -50,7 +50,12 @@ def short_repr(value: Any) -> str:
 
 
 def join_names(keys: Iterable[Any], most: int = 30) -> str:
-    """Names of keys, separated by commas; not more than so many."""
+    """Names of keys, separated by commas; not more than so many.
+
+    Example:
+        >>> join_names(["epochs", "topk"]), join_names(range(5), most=2)
+        ('epochs, topk', '0, 1, ...')
+    """
     names = [short_repr(str(key))[1:-1] for key in keys]
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 

@@ -25,7 +25,7 @@ _HOST = hashlib.blake2b(platform.node().encode(), digest_size=4).hexdigest()
 _PART = re.compile(rf"\..+\.{_HOST}-(\d{{1,9}})\.part")
 _writing: set[Path] = set()
 _cleaned: set[Path] = set()
-_given: set[str] = set()
+_counter = itertools.count()
 _OF_THE_DISK = frozenset(
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO")
@@ -173,7 +173,7 @@ def new_checkpoint_path(folder: PathLike, stem: str) -> str:
     """A file name in ``folder`` that no other run uses: time, machine, process, and a number.
 
     RecBole's own names go by the second, so two runs started together share a file. Here the time
-    is to the microsecond, and the number counts what this process was given at the same one.
+    is to the microsecond, and the number counts what this process was given.
 
     Raises:
         CheckpointError: The folder cannot be made.
@@ -186,11 +186,8 @@ def new_checkpoint_path(folder: PathLike, stem: str) -> str:
         raise CheckpointError(
             f"checkpoint_dir {folder} cannot be made: {error}. Change checkpoint_dir."
         ) from error
-    numbered = (f"-{number}" if number else "" for number in itertools.count())
-    names = (folder / f"{stem}-{time}{number}-{_HOST}-{os.getpid()}.pth" for number in numbered)
-    path = next(str(name) for name in names if str(name) not in _given)
-    _given.add(path)
-    return path
+    number = next(_counter)
+    return str(folder / f"{stem}-{time}-{number}-{_HOST}-{os.getpid()}.pth")
 
 
 class _Loader(yaml.SafeLoader):
@@ -254,7 +251,12 @@ def write_yaml(path: PathLike, comment: str, content: dict[str, Any], **style: A
 
 
 def fingerprint(*parts: Any) -> str:
-    """A hash of arrays, strings and JSON-like values: equal content, equal hash."""
+    """A hash of arrays, strings and JSON-like values: equal content, equal hash.
+
+    Example:
+        >>> fingerprint("a", [1]) == fingerprint("a", [1]) != fingerprint("a", [2])
+        True
+    """
     import numpy as np  # here, so that reading the keys' files needs no numpy
 
     digest = hashlib.blake2b(digest_size=16)
@@ -276,17 +278,16 @@ def file_hash(file: Path) -> str:
 
 @cache
 def _content_hash(file: str, _modified: int, _size: int) -> str:
-    made = hashlib.blake2b(digest_size=16)
-    with open(file, "rb") as stream:
-        while block := stream.read(2**20):
-            made.update(block)
-    return made.hexdigest()
+    return _digest(file, hashlib.blake2b(digest_size=16))
 
 
 def sha256(path: PathLike) -> str:
     """The checksum that ``sha256sum`` prints for a file."""
-    made = hashlib.sha256()
-    with open(Path(path), "rb") as file:
+    return _digest(path, hashlib.sha256())
+
+
+def _digest(path: PathLike, made: Any) -> str:
+    with open(path, "rb") as file:
         while block := file.read(2**20):
             made.update(block)
     return made.hexdigest()

@@ -14,7 +14,8 @@ from recbole_freqd.core.errors import CheckpointError
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL}
 _POLL = 0.5  # seconds between two looks at what is waited for
 _warned: set[Path] = set()  # folders without locks
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 

@@ -87,6 +87,12 @@ class FeatureRanker(Ranker):
 
     Args:
         user_emb: (n_users, d). item_emb: (n_items, d); any floating dtype, computed in float32.
+
+    Example:
+        >>> items = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> ranker = FeatureRanker(torch.tensor([[0.0], [2.0]]), items)
+        >>> ranker.block(torch.tensor([1])).tolist()
+        [[0.0, 2.0, 6.0]]
     """
 
     def __init__(self, user_emb: torch.Tensor, item_emb: torch.Tensor) -> None:
@@ -182,6 +188,12 @@ def top_items(
         among: (n_items,) bool, the only items that count; None: all.
         progress: Whether to show a bar.
         title: Of the bar.
+
+    Example:
+        >>> items = torch.tensor([[9.0], [1.0], [3.0]])
+        >>> ranker = FeatureRanker(torch.tensor([[0.0], [2.0]]), items)
+        >>> top_items(ranker, 1).ids.tolist()  # item 0 is the padding
+        [[1], [2]]
     """
     shape = ranker.shape[0], min(k, ranker.shape[1] - 1)
     ids = torch.zeros(shape, dtype=torch.int32, device=ranker.device)

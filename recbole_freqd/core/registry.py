@@ -33,12 +33,16 @@ class Registry(Generic[T]):
         """
 
         def file_under(entry: T) -> T:
-            if name.lower() in {known.lower() for known in self._entries}:
-                raise ConfigError(f"{self.kind} {name!r} is registered already.")
+            self.refuse_taken(name)
             self._entries[name] = entry
             return entry
 
         return file_under
+
+    def refuse_taken(self, name: str) -> None:
+        """Raises ConfigError where an entry has this name, in whatever case."""
+        if name in self:
+            raise ConfigError(f"{self.kind} {name!r} is registered already.")
 
     def canonical(self, name: str) -> str:
         """The registered spelling of ``name``.

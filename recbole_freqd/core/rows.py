@@ -55,6 +55,11 @@ class WeightedSums:
         columns: (n_entries,) int64, rows of the table.
         weights: (n_entries,) float.
         n_columns: Rows of the table, where it holds those that are summed and no others.
+
+    Example:
+        >>> sums = WeightedSums.one_each(torch.tensor([1, 1]))
+        >>> sums.of(torch.tensor([[1.0], [2.0]])).tolist()
+        [[2.0], [2.0]]
     """
 
     owner: torch.Tensor
@@ -220,7 +225,13 @@ class FeatureRows:
 
 
 def as_rows(features: Union[FeatureRows, Features]) -> FeatureRows:
-    """Tables become :class:`FeatureRows`; what is that already stays."""
+    """Tables become :class:`FeatureRows`; what is that already stays.
+
+    Example:
+        >>> rows = as_rows((torch.eye(2), torch.tensor([[3.0, 5.0]])))
+        >>> rows.scores(torch.tensor([0, 1]), torch.tensor([[0], [0]])).tolist()
+        [[3.0], [5.0]]
+    """
     return features if isinstance(features, FeatureRows) else FeatureRows.of_tables(*features)
 
 

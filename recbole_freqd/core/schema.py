@@ -14,11 +14,23 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Literal, Optional, Union, cast
 
 from recbole_freqd.core.errors import ConfigError, did_you_mean, short_repr
 from recbole_freqd.core.files import parse_yaml
 
+_PYTHON: dict[str, Any] = {
+    "null": None,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "str": str,
+    "dict": dict[str, Any],
+    "list": list[Any],
+    "list of float": list[float],
+    "list of int": list[int],
+    "list of str": list[str],
+}
 _LINE = re.compile(r"^(?P<key>\w+):\s*(?P<value>.*?)\s*#\s*\((?P<spec>.*?)\)\s+(?P<meaning>.+)$")
 _INTERVAL = re.compile(r"^([\[(])\s*([-\d.]+)\s*,\s*([-\d.]+)\s*([\])])$")
 _OF_THE_RUN = ("default",)
@@ -61,6 +73,15 @@ class Key:
             return words
         return f"{words} in {self.range}" if self.range[0] in "[(" else f"{words} {self.range}"
 
+    @property
+    def annotation(self) -> Any:
+        """The types in Python's words, e.g. ``Optional[int]`` or ``Literal['mlp', 'linear']``."""
+        words = tuple(kind for kind in self.types if kind not in _PYTHON)
+        kinds = [_PYTHON[kind] for kind in self.types if kind in _PYTHON]
+        if words:
+            kinds.insert(0, cast(Any, Literal)[words])
+        return cast(Any, Union)[tuple(kinds)]
+
     def check(self, value: Any) -> Any:
         """Returns ``value`` if it is allowed (an int where a float is due becomes one).
 
@@ -94,7 +115,12 @@ class Key:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite real number, NumPy's included, that a float can hold."""
+    """Whether a value is a finite real number, NumPy's included, that a float can hold.
+
+    Example:
+        >>> is_number(1), is_number(0.5), is_number(True), is_number(math.nan)
+        (True, True, False, False)
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     try:
@@ -196,7 +222,12 @@ def own_method(method: str, file: Union[str, Path]) -> None:
 
 
 def method_keys(method: str) -> dict[str, Key]:
-    """The keys of a distillation method (``properties/trainer/<method>.yaml``), by full name."""
+    """The keys of a distillation method (``properties/trainer/<method>.yaml``), by full name.
+
+    Example:
+        >>> method_keys("FreqD")["freqd_alpha"].allowed
+        'float in [0, 1]'
+    """
     return read_keys(_OWN_FILES.get(method, f"trainer/{method}.yaml"))
 
 
@@ -226,6 +257,10 @@ def resolve(method: str, prefix: str, options: dict[str, Any]) -> dict[str, Any]
 
     Raises:
         ConfigError: An unknown option, or a value that is not allowed.
+
+    Example:
+        >>> resolve("FTD", "ftd", {}), resolve("FTD", "ftd", {"beta": 2})
+        ({'beta': 10.0}, {'beta': 2.0})
     """
     keys = {name[len(prefix) + 1 :]: key for name, key in method_keys(method).items()}
     for name in options:
@@ -235,6 +270,11 @@ def resolve(method: str, prefix: str, options: dict[str, Any]) -> dict[str, Any]
 
 
 def nearest(name: Any, known: list[str], cutoff: float = 0.85) -> Optional[str]:
-    """The known name that ``name`` is probably a misspelling of, or None."""
+    """The known name that ``name`` is probably a misspelling of, or None.
+
+    Example:
+        >>> nearest("freqd_alhpa", ["freqd_alpha", "freqd_beta"]), nearest("epochs", ["freqd_beta"])
+        ('freqd_alpha', None)
+    """
     near = difflib.get_close_matches(str(name)[:100].lower(), known, n=1, cutoff=cutoff)
     return near[0] if near else None

@@ -3,7 +3,6 @@
 from typing import Any, Callable, Optional
 
 import torch
-from torch import nn
 
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.registry import Registry
@@ -60,36 +59,36 @@ class FeatureAdapter:
     warm_biases: tuple[bool, bool] = (False, False)
     warm_spare: int = 0
 
-    def exact(self, model: nn.Module) -> bool:
+    def exact(self, model: Any) -> bool:
         """Whether dot products of the features, plus biases, rank as the model does."""
         return True
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         """The features as they are now, differentiable."""
         raise NotImplementedError
 
-    def rows_from_calls(self, model: nn.Module, results: list[Any]) -> FeatureRows:
+    def rows_from_calls(self, model: Any, results: list[Any]) -> FeatureRows:
         """The features, from what ``shared_forward`` returned during one ``calculate_loss``."""
         return FeatureRows.of_tables(*results[-1][:2])
 
-    def biases(self, model: nn.Module) -> Biases:
+    def biases(self, model: Any) -> Biases:
         """Biases (n_users,) and (n_items,) that the scores contain, or None."""
         return None, None
 
-    def scores(self, model: nn.Module, progress: bool) -> Scores:
+    def scores(self, model: Any, progress: bool) -> Scores:
         """The score matrix of a model that is not ``exact``, for the SVD."""
         return ScoredUsers(model, progress)
 
-    def ranker(self, model: nn.Module) -> Ranker:
+    def ranker(self, model: Any) -> Ranker:
         """What a model that is not ``exact`` ranks by."""
         return ModelRanker(model, self.caches, self.pairs_by)
 
-    def warm_by(self, model: nn.Module) -> str:
+    def warm_by(self, model: Any) -> str:
         """``warm``, as the keys of this model have it."""
         return self.warm
 
     def start(self, model: Any, target: Target) -> int:
-        """Sets the weights so that the features are the target; inside ``undisturbed``.
+        """Sets the weights so that the features are the target; inside ``inspecting``.
 
         Returns:
             The steps that an iterative solution took; 0 where weights are just assigned.
@@ -104,7 +103,7 @@ class FeatureAdapter:
         fill_rows(item_table, target.item_emb, target.item_mask)
         return 0
 
-    def check(self, model: nn.Module) -> None:
+    def check(self, model: Any) -> None:
         """Raises ConfigError where RecBole would fail later with these keys and data."""
 
 

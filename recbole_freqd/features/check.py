@@ -10,7 +10,7 @@ from recbole_freqd.core.rankers import spread_users, user_blocks
 from recbole_freqd.core.rows import Features, empty_rows
 from recbole_freqd.features.base import FeatureAdapter
 from recbole_freqd.features.own import OwnMethod
-from recbole_freqd.features.scores import score_users, undisturbed
+from recbole_freqd.features.scores import inspecting, score_users
 
 ORDER_TOLERANCE = 1e-3  # of a user's range of scores
 
@@ -18,7 +18,7 @@ ORDER_TOLERANCE = 1e-3  # of a user's range of scores
 def ranks_alike(model: Any, adapter: FeatureAdapter) -> bool:
     """Whether an adapter's features order the items of some users as the model's scores do."""
     users = some_users(model)
-    with undisturbed(model, adapter.caches):
+    with inspecting(model, adapter.caches):
         scores = score_users(model, users).to(model.device, torch.float32)
         torch.manual_seed(0)  # the draws of the scores, where there are any
         rows, biases = adapter.rows(model), adapter.biases(model)

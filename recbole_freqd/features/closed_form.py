@@ -2,8 +2,6 @@
 
 from typing import Any, Optional
 
-from torch import nn
-
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import FeatureAdapter, adapts
@@ -17,7 +15,7 @@ class NCEPLRecFactors(FeatureAdapter):
     closed_form = True  # RecBole calls it a general model; the others are "traditional" ones
     learned = ("user_embeddings", "item_embeddings")
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         return FeatureRows.of_tables(model.user_embeddings.float(), model.item_embeddings.T.float())
 
 
@@ -26,10 +24,10 @@ class OnlyScores(FeatureAdapter):
 
     pairs_by = "rows"  # RecBole's predict loops over pairs, or makes a row for each
 
-    def exact(self, model: nn.Module) -> bool:
+    def exact(self, model: Any) -> bool:
         return False
 
-    def scores(self, model: nn.Module, progress: bool) -> Scores:
+    def scores(self, model: Any, progress: bool) -> Scores:
         factors = self.factors(model)
         return FactoredScores(factors) if factors else super().scores(model, progress)
 

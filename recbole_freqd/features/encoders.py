@@ -38,25 +38,25 @@ class LastLayer(FeatureAdapter):
     def __init__(self, part: str, *capacity: str) -> None:
         self.part, self.capacity = part, capacity
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         layer = self._layer(model)
         return FeatureRows(
             lambda ids: self._encode(model, layer, ids),
             lambda ids: layer.weight.index_select(0, ids),
         )
 
-    def biases(self, model: nn.Module) -> Biases:
+    def biases(self, model: Any) -> Biases:
         return None, self._layer(model).bias
 
     def calls(self, model: Any) -> int:
         """How often the last layer is run for one score."""
         return 1
 
-    def _layer(self, model: nn.Module) -> nn.Linear:
+    def _layer(self, model: Any) -> nn.Linear:
         modules = model.get_submodule(self.part).modules()
         return [module for module in modules if isinstance(module, nn.Linear)][-1]
 
-    def _encode(self, model: nn.Module, layer: nn.Linear, users: torch.Tensor) -> torch.Tensor:
+    def _encode(self, model: Any, layer: nn.Linear, users: torch.Tensor) -> torch.Tensor:
         read: list[torch.Tensor] = []
 
         def stop_at_the_last(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -83,7 +83,7 @@ class CDAEUsers(LastLayer):
     def __init__(self) -> None:
         super().__init__("out_layer", "embedding_size")
 
-    def warm_by(self, model: nn.Module) -> str:
+    def warm_by(self, model: Any) -> str:
         if isinstance(model.o_act, nn.ReLU):
             return "with out_activation: relu all scores below 0 are tied"
         return self.warm
@@ -151,7 +151,7 @@ class DiffRecDenoiser(LastLayer):
     def __init__(self) -> None:
         super().__init__("mlp", "dims_dnn")
 
-    def exact(self, model: nn.Module) -> bool:
+    def exact(self, model: Any) -> bool:
         return model.mean_type.name == "START_X"
 
     def calls(self, model: Any) -> int:
@@ -169,10 +169,10 @@ class LDiffRecDecoder(LastLayer):
     def __init__(self) -> None:
         super().__init__("autoencoder.decoder", "in_dims")
 
-    def exact(self, model: nn.Module) -> bool:
+    def exact(self, model: Any) -> bool:
         return model.n_cate == 1
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         if model.n_cate != 1:
             raise ConfigError(
                 f"n_cate: got {model.n_cate}; allowed for LDiffRec as a student: 1, since each "
@@ -191,10 +191,10 @@ class MacridVAEFacets(FeatureAdapter):
     random_in_eval = True  # its gumbel noise is drawn and then multiplied by zero
     pairs_by = "rows"
 
-    def exact(self, model: nn.Module) -> bool:
+    def exact(self, model: Any) -> bool:
         return False
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         return FeatureRows(
             lambda ids: torch.cat(model.forward(model.get_rating_matrix(ids))[1], dim=1),
             lambda ids: F.normalize(model.item_embedding.weight.index_select(0, ids), dim=1),

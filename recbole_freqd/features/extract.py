@@ -5,7 +5,6 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
-from torch import nn
 
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.rows import Features, empty_rows
@@ -21,13 +20,13 @@ from recbole_freqd.features.check import (
 from recbole_freqd.features.find import adapter_of
 from recbole_freqd.features.low_rank import FactoredScores, Scores, low_rank_features
 from recbole_freqd.features.own import OwnMethod, warn_of_other_order
-from recbole_freqd.features.scores import ScoredUsers, score_users, undisturbed
+from recbole_freqd.features.scores import ScoredUsers, inspecting, score_users
 
 logger = logging.getLogger(__name__)
 
 
 def extract_features(
-    model: nn.Module,
+    model: Any,
     with_bias: bool = True,
     *,
     rank: Optional[int] = None,
@@ -71,7 +70,7 @@ def extract_features(
     if own and not alike:
         warn_of_other_order(model)
     if alike or own:
-        with undisturbed(model, adapter.caches):
+        with inspecting(model, adapter.caches):
             rows = adapter.rows(model)
             features = (
                 whole_table(rows.user, model.n_users, model, dtype, mapped),
@@ -88,7 +87,7 @@ def extract_features(
             type(model).__name__,
             type(adapter).__name__,
         )
-    with undisturbed(model, adapter.caches):
+    with inspecting(model, adapter.caches):
         features = _spectral(model, adapter, rank, progress)
         return tuple(_kept(part, dtype, mapped) for part in features)  # type: ignore[return-value]
 
@@ -107,7 +106,7 @@ def check_teacher(model: Any, rank: Optional[int]) -> None:
     adapter = adapter_of(model)
     adapter.check(model)
     if isinstance(adapter, OwnMethod):
-        with undisturbed(model):
+        with inspecting(model):
             adapter.rows(model)  # looks at the shapes
     if rank is not None and are_exact(model, adapter):
         raise ConfigError(
@@ -173,7 +172,7 @@ def factored_scores(model: Any) -> Optional[FactoredScores]:
     adapter = adapter_of(model)
     if adapter.exact(model):
         return None
-    with undisturbed(model, adapter.caches):
+    with inspecting(model, adapter.caches):
         if not isinstance(adapter.scores(model, False), FactoredScores):
             return None
         scores = _scores(model, adapter, False)

@@ -1,9 +1,7 @@
 """Which adapter reads a model: its own method, a registered one, or RecBole's conventions."""
 
 import copy
-from typing import Optional
-
-from torch import nn
+from typing import Any, Optional
 
 from recbole_freqd.checkpoint.unpickler import MODEL_PACKAGES
 from recbole_freqd.core.errors import require
@@ -14,7 +12,7 @@ from recbole_freqd.features.own import OwnMethod, by_convention
 _BUILT_IN = frozenset(ADAPTERS.names())
 
 
-def adapter_of(model: nn.Module) -> FeatureAdapter:
+def adapter_of(model: Any) -> FeatureAdapter:
     """The adapter of a model: its own method, else a registered one, else what conventions tell.
 
     In this order: the model has ``user_item_features()``; an adapter is registered under the name

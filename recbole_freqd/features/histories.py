@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from recbole_freqd.core.rankers import user_blocks
@@ -21,7 +20,7 @@ from recbole_freqd.features.warm import (
 )
 
 
-def _sum_of_history(model: nn.Module, users: torch.Tensor, mode: str = "sum") -> torch.Tensor:
+def _sum_of_history(model: Any, users: torch.Tensor, mode: str = "sum") -> torch.Tensor:
     """(b, d), sum or mean of the source embeddings of each user's items; 0 where there is none."""
     history = model.history_item_matrix[users]
     return F.embedding_bag(history, model.item_src_embedding.weight, mode=mode, padding_idx=0)
@@ -39,14 +38,14 @@ class FISMHistory(FeatureAdapter):
     warm = PROPAGATED
     warm_biases = (True, True)
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         def user(ids: torch.Tensor) -> torch.Tensor:
             lengths = model.history_lens[ids].clamp(min=1).unsqueeze(1).float()
             return _sum_of_history(model, ids) * lengths.pow(-model.alpha)
 
         return FeatureRows(user, lambda ids: model.item_dst_embedding.weight.index_select(0, ids))
 
-    def biases(self, model: nn.Module) -> Biases:
+    def biases(self, model: Any) -> Biases:
         return model.user_bias, model.item_bias
 
     def start(self, model: Any, target: Target) -> int:
@@ -69,10 +68,10 @@ class NAISHistory(FeatureAdapter):
     pairs_by = "forward"
     warm = "its attention depends on the item scored, so its scores are no products"
 
-    def exact(self, model: nn.Module) -> bool:
+    def exact(self, model: Any) -> bool:
         return False
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         return FeatureRows(
             lambda ids: _sum_of_history(model, ids, "mean"),
             lambda ids: model.item_dst_embedding.weight.index_select(0, ids),
@@ -88,7 +87,7 @@ class SimpleXHistory(FeatureAdapter):
     warm = TABLES
     warm_spare = 1
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         def user(ids: torch.Tensor) -> torch.Tensor:
             history = model.item_emb(model.history_item_id[ids])
             mixed = model.get_UI_aggregation(
@@ -98,7 +97,7 @@ class SimpleXHistory(FeatureAdapter):
 
         return FeatureRows(user, lambda ids: F.normalize(model.item_emb(ids), dim=1))
 
-    def warm_by(self, model: nn.Module) -> str:
+    def warm_by(self, model: Any) -> str:
         if model.aggregator == "user_attention":
             return "the attention of aggregator: user_attention mixes the user in once more"
         return (
@@ -143,7 +142,7 @@ class DMFTowers(FeatureAdapter):
     warm = "its features are what two towers make of the interactions, not rows of tables"
     note = "the last widths of both towers must be equal"
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         def item(ids: torch.Tensor) -> torch.Tensor:
             read = F.embedding_bag(
                 model.history_user_id[ids],

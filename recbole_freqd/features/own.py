@@ -10,7 +10,7 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import FeatureAdapter
 from recbole_freqd.features.propagated import PropagatedEmbeddings
-from recbole_freqd.features.scores import undisturbed
+from recbole_freqd.features.scores import inspecting
 from recbole_freqd.features.tables import EmbeddingTables
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class OwnMethod(FeatureAdapter):
         return FeatureRows.of_tables(*returned)
 
 
-def warn_of_other_order(model: nn.Module) -> None:
+def warn_of_other_order(model: Any) -> None:
     """Says that ``user_item_features()`` gives something else than what the model ranks by."""
     logger.warning(
         "What user_item_features() of %s returns does not rank as the model does. It is taken "
@@ -49,9 +49,9 @@ def warn_of_other_order(model: nn.Module) -> None:
     )
 
 
-def by_convention(model: nn.Module) -> Optional[FeatureAdapter]:
+def by_convention(model: Any) -> Optional[FeatureAdapter]:
     """The adapter that fits a model RecBole does not contain, by how its models are written."""
-    with undisturbed(model):
+    with inspecting(model):
         try:
             returned = model.forward()
         except Exception:  # it wants arguments, or is no such model

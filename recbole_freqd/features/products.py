@@ -1,7 +1,9 @@
 """Score matrices that are sums of products of factors: their features, rows and chosen pairs."""
 
-from collections.abc import Sequence
-from typing import Any, Optional
+import operator
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -33,18 +35,14 @@ class SummedScores(FactoredScores):
 
     def gram(self, basis: np.ndarray) -> np.ndarray:
         projected = self._times(basis)
-        return sum(_back(product.factors, projected) for product in self.products)
+        return _sum(_back(product.factors, projected) for product in self.products)
 
     def project(self, basis: np.ndarray) -> tuple[np.ndarray, float]:
         return self._times(basis), self._energy()
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """(b, n_items) float, the scores of users (b,) multiplied out."""
-        total: Optional[np.ndarray] = None
-        for product in self.products:
-            part = product.rows(ids)
-            total = part if total is None else total + part
-        return total
+        return _sum(product.rows(ids) for product in self.products)
 
     def at(self, ids: np.ndarray, items: np.ndarray) -> np.ndarray:
         """(b, k) float, the scores of users (b,) for items (b, k) of their own.
@@ -54,8 +52,7 @@ class SummedScores(FactoredScores):
         """
         if items.size == 0:
             return np.empty(items.shape)
-        parts = [_pairs(product.factors, ids, items) for product in self.products]
-        return sum(parts[1:], start=parts[0])
+        return _sum(_pairs(product.factors, ids, items) for product in self.products)
 
     def users_at_once(self) -> int:
         """Users whose scores, and what they are made of, fit the memory budget."""
@@ -63,7 +60,7 @@ class SummedScores(FactoredScores):
         return max(1, BUDGET_BYTES // (_SPARSE_ENTRY * sum(widths)))
 
     def _times(self, basis: np.ndarray) -> np.ndarray:
-        return sum(product._times(basis) for product in self.products)
+        return _sum(product._times(basis) for product in self.products)
 
     def _energy(self) -> float:
         users = np.arange(self.shape[0])
@@ -95,6 +92,11 @@ class SummedRanker(Ranker):
             pair = (_as_array(ids[some.to(ids.device)]) for ids in (user_ids, item_ids))
             made[some.to(self.device)] = torch.from_numpy(self.scores.at(*pair)).to(made)
         return made
+
+
+def _sum(parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Of one part at least, which are made one after the other."""
+    return reduce(operator.add, parts)
 
 
 def _as_array(ids: torch.Tensor) -> np.ndarray:

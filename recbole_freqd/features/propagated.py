@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from torch import nn
-
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.features.base import FeatureAdapter, adapts
@@ -19,7 +17,7 @@ class PropagatedEmbeddings(FeatureAdapter):
     shared_forward = "forward"
     warm = PROPAGATED
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         return FeatureRows.of_tables(*model.forward()[:2])
 
 
@@ -54,10 +52,10 @@ class SpectralCFEmbeddings(PropagatedEmbeddings):
 class SGLEmbeddings(PropagatedEmbeddings):
     """SGL: ``forward`` wants a graph; the loss calls it for the whole one first."""
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         return FeatureRows.of_tables(*model.forward(model.train_graph))
 
-    def rows_from_calls(self, model: nn.Module, results: list[Any]) -> FeatureRows:
+    def rows_from_calls(self, model: Any, results: list[Any]) -> FeatureRows:
         return FeatureRows.of_tables(*results[0])
 
 
@@ -68,7 +66,7 @@ class NCLEmbeddings(PropagatedEmbeddings):
     extra = ("faiss", "ncl")
     note = "needs faiss; `num_clusters` at most the number of users and of items"
 
-    def check(self, model: nn.Module) -> None:
+    def check(self, model: Any) -> None:
         most = min(model.n_users, model.n_items)
         if model.k > most:
             raise ConfigError(
@@ -85,11 +83,11 @@ class GCMCEmbeddings(PropagatedEmbeddings):
     warm = "its features are what an encoder with a ReLU makes of the graph"
     shared_forward = "GcEncoder"
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         encoded = model.GcEncoder(model.user_features, model.item_features)
         return self.rows_from_calls(model, [encoded])
 
-    def rows_from_calls(self, model: nn.Module, results: list[Any]) -> FeatureRows:
+    def rows_from_calls(self, model: Any, results: list[Any]) -> FeatureRows:
         user_emb, item_emb = results[-1]
         decoder = model.BiDecoder
         of_liked = decoder.dense_layer.weight[1]  # the class that the score is the logit of

@@ -57,7 +57,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed(model: nn.Module, caches: tuple[str, ...] = ()) -> Iterator[None]:
+def inspecting(model: nn.Module, caches: tuple[str, ...] = ()) -> Iterator[None]:
     """Inside, a model is read in eval mode and without gradient; nothing of it is left changed.
 
     Training flags, attributes (so cached embeddings too) and buffers of all its modules, and all
@@ -97,7 +97,7 @@ class ScoredUsers(Scores):
     The padding user and item score 0.
 
     Args:
-        model: A RecBole model, inside :func:`undisturbed`.
+        model: A RecBole model, inside :func:`inspecting`.
         progress: Whether to show a progress bar.
     """
 
@@ -141,7 +141,7 @@ class ModelRanker(Ranker):
 
     Args:
         model: The model.
-        caches: Attributes that hold scores of earlier weights, see :func:`undisturbed`.
+        caches: Attributes that hold scores of earlier weights, see :func:`inspecting`.
         pairs_by: How scores of chosen pairs are had, see :func:`score_pairs`. With ``"forward"``
             whole rows come from there too.
     """
@@ -151,7 +151,7 @@ class ModelRanker(Ranker):
         self.shape, self.device = (model.n_users, model.n_items), torch.device(model.device)
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
-        with undisturbed(self.model, self.caches):
+        with inspecting(self.model, self.caches):
             if self.pairs_by == "forward":
                 items = torch.arange(self.shape[1], device=self.device)
                 scores = score_pairs(
@@ -165,7 +165,7 @@ class ModelRanker(Ranker):
         scores = torch.empty(item_ids.shape, device=self.device)
         # As many at once as have room for the scores of all items, which a model may make.
         for places in user_blocks(len(user_ids), self.shape[1], self.device):
-            with undisturbed(self.model, self.caches):
+            with inspecting(self.model, self.caches):
                 some = user_ids[places], item_ids[places]
                 scores[places] = score_pairs(self.model, *some, self.pairs_by).to(scores)
         return scores

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any, Callable, Optional
 
 import torch
-from torch import nn
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
@@ -17,7 +16,7 @@ from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
 from recbole_freqd.features.check import as_if_trained, ranks_alike, whole_table
 from recbole_freqd.features.find import adapter_of, is_registered, registered_adapter
 from recbole_freqd.features.own import OwnMethod, warn_of_other_order
-from recbole_freqd.features.scores import ModelRanker, evaluating, score_pairs, undisturbed
+from recbole_freqd.features.scores import ModelRanker, evaluating, inspecting, score_pairs
 
 
 def closed_form_error(name: str) -> ConfigError:
@@ -29,7 +28,7 @@ def closed_form_error(name: str) -> ConfigError:
     )
 
 
-def student_adapter(model: nn.Module) -> FeatureAdapter:
+def student_adapter(model: Any) -> FeatureAdapter:
     """The adapter of a model as a student, checked.
 
     Raises:
@@ -77,15 +76,13 @@ def _ranks_by_features(model: Any, adapter: FeatureAdapter) -> bool:
 def _is_trained(model: Any, adapter: FeatureAdapter) -> bool:
     """Whether a gradient would reach anything through the features of a user or an item."""
     one = torch.ones(1, dtype=torch.int64, device=model.device)
-    with undisturbed(model, adapter.caches), torch.enable_grad():
+    with inspecting(model, adapter.caches), torch.enable_grad():
         rows = adapter.rows(model)
         return rows.user(one).requires_grad or rows.item(one).requires_grad
 
 
 @contextmanager
-def shared_features(
-    model: nn.Module, adapter: FeatureAdapter
-) -> Iterator[Callable[[], FeatureRows]]:
+def shared_features(model: Any, adapter: FeatureAdapter) -> Iterator[Callable[[], FeatureRows]]:
     """Inside, a student's loss is computed; the yielded function then gives its features.
 
     Where the adapter names a ``shared_forward``, the features are those that the loss was computed
@@ -120,7 +117,7 @@ def shared_features(
             model.__dict__[name] = before
 
 
-def _scoring(rows: FeatureRows, model: nn.Module, adapter: FeatureAdapter) -> FeatureRows:
+def _scoring(rows: FeatureRows, model: Any, adapter: FeatureAdapter) -> FeatureRows:
     """The same rows, that also know the model's scores where those are not their products."""
     if not adapter.exact(model):
 
@@ -154,7 +151,7 @@ class StudentRanker(Ranker):
         model, adapter = self.model, self.adapter
         if not adapter.exact(model):
             return ModelRanker(model, adapter.caches, adapter.pairs_by), False
-        with undisturbed(model, adapter.caches):
+        with inspecting(model, adapter.caches):
             rows = adapter.rows(model)
             tables = (
                 whole_table(rows.user, model.n_users, model),
@@ -174,7 +171,7 @@ class StudentRanker(Ranker):
         return self._now[0].at(user_ids, item_ids)
 
 
-def _read_in_eval_mode(model: nn.Module, adapter: FeatureAdapter) -> FeatureRows:
+def _read_in_eval_mode(model: Any, adapter: FeatureAdapter) -> FeatureRows:
     with evaluating(model):
         rows = adapter.rows(model)
     if rows.tables is not None:

@@ -18,7 +18,7 @@ class EmbeddingTables(FeatureAdapter):
     capacity: tuple[str, ...] = ("embedding_size",)
     warm = TABLES
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         tables = model.user_embedding.weight, model.item_embedding.weight
         return FeatureRows.of_tables(*tables, in_place=True)
 
@@ -36,7 +36,7 @@ class ENMFTables(EmbeddingTables):
 
     student = "`user_embedding` · `H_i`, `item_embedding`"
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         return FeatureRows(
             lambda ids: model.user_embedding.weight.index_select(0, ids) * model.H_i.weight,
             lambda ids: model.item_embedding.weight.index_select(0, ids),
@@ -53,7 +53,7 @@ class InputTables(EmbeddingTables):
 
     warm = "its tables go through a network before they are a score"
 
-    def exact(self, model: nn.Module) -> bool:
+    def exact(self, model: Any) -> bool:
         return False
 
 
@@ -84,10 +84,10 @@ class NeuMFTables(FeatureAdapter):
     pairs_by = "forward"
     warm = f"{InputTables.warm}; with mlp_train: False they do not"
 
-    def exact(self, model: nn.Module) -> bool:
+    def exact(self, model: Any) -> bool:
         return not model.mlp_train
 
-    def warm_by(self, model: nn.Module) -> str:
+    def warm_by(self, model: Any) -> str:
         return TABLES if self.exact(model) else self.warm
 
     def start(self, model: Any, target: Target) -> int:
@@ -98,14 +98,14 @@ class NeuMFTables(FeatureAdapter):
         fill_rows(model.item_mf_embedding.weight, target.item_emb, target.item_mask)
         return 0
 
-    def rows(self, model: nn.Module) -> FeatureRows:
+    def rows(self, model: Any) -> FeatureRows:
         return FeatureRows(
             lambda ids: self._side(model, model.user_mf_embedding, model.user_mlp_embedding, ids),
             lambda ids: self._side(model, model.item_mf_embedding, model.item_mlp_embedding, ids),
         )
 
     def _side(
-        self, model: nn.Module, mf: nn.Embedding, mlp: nn.Embedding, ids: torch.Tensor
+        self, model: Any, mf: nn.Embedding, mlp: nn.Embedding, ids: torch.Tensor
     ) -> torch.Tensor:
         parts = [mf(ids)] if model.mf_train else []
         if model.mlp_train:
@@ -114,5 +114,5 @@ class NeuMFTables(FeatureAdapter):
             parts[0] = parts[0] * model.predict_layer.weight
         return torch.cat(parts, dim=1)
 
-    def biases(self, model: nn.Module) -> Biases:
+    def biases(self, model: Any) -> Biases:
         return None, model.predict_layer.bias.expand(model.n_items)

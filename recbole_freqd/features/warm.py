@@ -233,7 +233,7 @@ def start_propagated(
     return solve(operator, [target.user_emb, target.item_emb])
 
 
-def tables_of(model: nn.Module) -> list[torch.Tensor]:
+def tables_of(model: Any) -> list[torch.Tensor]:
     """The two tables that RecBole's models have by convention, (n_users, d) and (n_items, d').
 
     Raises:

@@ -70,6 +70,11 @@ class EntityGraph(torch.nn.Module):
     Args:
         adjacency: Â, (n, n), symmetric, as :func:`cooccurrence_graph` returns it.
         dtype: Of the stored weights.
+
+    Example:
+        >>> graph = EntityGraph(sp.csr_array([[0.0, 1.0], [1.0, 0.0]]))
+        >>> graph.adjacency().laplacian(torch.tensor([[1.0], [3.0]])).tolist()
+        [[-2.0], [2.0]]
     """
 
     indptr: torch.Tensor

@@ -91,7 +91,15 @@ def incidence_of(
 
 
 def normalise_edges(edges: sp.csr_array) -> sp.csr_array:
-    """Â of directed edges W: A₀ = (W + Wᵀ) / 2, then D^(-1/2) A₀ D^(-1/2)."""
+    """Â of directed edges W: A₀ = (W + Wᵀ) / 2, then D^(-1/2) A₀ D^(-1/2).
+
+    Example:
+        >>> edges = sp.csr_array(np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0]]))
+        >>> normalise_edges(edges).toarray().round(2)
+        array([[0.  , 0.82, 0.58],
+               [0.82, 0.  , 0.  ],
+               [0.58, 0.  , 0.  ]])
+    """
     return _normalise(_symmetrise(edges))
 
 

@@ -88,6 +88,12 @@ def shrunk_cosines(
 
     Raises:
         ConfigError: See :func:`cosine_graph`.
+
+    Example:
+        >>> R = sp.csr_array(np.array([[1, 1, 0], [1, 1, 0], [0, 0, 1]]))
+        >>> (near,) = shrunk_cosines(R, side="item", k=1, shrinkages=(2.0,))
+        >>> near.toarray().tolist()
+        [[0.0, 0.5, 0.0], [0.5, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     check_k(k)
     for shrinkage in shrinkages:

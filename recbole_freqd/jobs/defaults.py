@@ -28,8 +28,8 @@ def config_files(options: argparse.Namespace) -> list[str]:
 
 def fill_in(
     options: argparse.Namespace, files: list[str], *, for_one_method: bool = True
-) -> tuple[str, str, list[str], dict[str, Any]]:
-    """What the user gave, with the script's own defaults below it.
+) -> tuple[str, str, None, Any]:
+    """What the user gave, read once, with the script's own defaults below it.
 
     Args:
         options: Of the script: ``model`` and ``dataset``.
@@ -37,17 +37,16 @@ def fill_in(
         for_one_method: Whether one trainer is run, and not several that are compared.
 
     Returns:
-        Model, dataset, files, and the defaults that the user leaves as they are.
+        Model, dataset, no files any more, and all keys
+        (:class:`recbole_freqd.config.reading.Given`).
     """
     import yaml
 
-    from recbole_freqd.config.names import TEACHER
-    from recbole_freqd.config.reading import asking_recbole, read_external
+    from recbole_freqd.config.reading import Given, deep_merge, read_given
     from recbole_freqd.core.schema import properties_folder
 
     text = (properties_folder() / "quick_start.yaml").read_text(encoding="utf-8")
-    with asking_recbole():
-        given = read_external(files)
+    given = read_given(files)
     defaults = _defaults_of_this_job(yaml.safe_load(text), given, for_one_method)
     named = {key: given.get(key) for key in ("model", "dataset")}
     model, dataset = (
@@ -58,8 +57,7 @@ def fill_in(
         )
         for key in ("model", "dataset")
     )
-    low = {key: value for key, value in defaults.items() if key not in given or key == TEACHER}
-    return model, dataset, files, low
+    return model, dataset, None, Given(deep_merge(defaults, given))
 
 
 def _defaults_of_this_job(

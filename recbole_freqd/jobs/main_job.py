@@ -20,14 +20,15 @@ def train_and_report(options: argparse.Namespace, launched: dict[str, Any]) -> N
 
     register()
     from recbole_freqd.config.make import alone_config, make_config
+    from recbole_freqd.config.reading import Given
     from recbole_freqd.jobs import run as runs
 
-    model, dataset, files, low = fill_in(options, files)
-    config = make_config(model, dataset, files, {**low, **launched})
+    model, dataset, _, given = fill_in(options, files)
+    config = make_config(model, dataset, None, Given({**given, **launched}))
     distilled = runs.run(config) if config["trainer"] else None
     alone = runs.run(alone_config(config))
     folder = Path(options.output_dir)
-    alone.trainer.processes.agreed(
+    alone.trainer.processes.from_first(
         lambda: report_run(config, runs.rows_of(distilled, alone), folder)
     )
 

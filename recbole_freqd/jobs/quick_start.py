@@ -32,7 +32,9 @@ def run_recbole_freqd(
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
         ``test_result``, plus ``teacher_test_result`` (None where no trainer is named, or where the
-        teacher does not know all users that are tested).
+        teacher does not know all users that are tested), ``seconds_to_best`` and ``seconds_all_in``
+        (from data loading to the best validation, and to the end, a teacher's training left out),
+        and ``best_epoch`` (epochs trained at the best validation, 0 for a warm start).
 
     Raises:
         FreqDError: Config, teacher or checkpoint are not as they should be.
@@ -67,7 +69,7 @@ def _train(
     done = runs.run(config, saved=saved)
     teacher_test_result = None
     if config["trainer"]:
-        (teacher_test_result,) = done.trainer.processes.agreed(
+        (teacher_test_result,) = done.trainer.processes.from_first(
             lambda: runs.evaluate_teacher(done, 2)[1]
         )
     return {
@@ -76,4 +78,7 @@ def _train(
         "best_valid_result": done.best_valid_result,
         "test_result": done.test_result,
         "teacher_test_result": teacher_test_result or None,
+        "seconds_to_best": done.seconds_to_best,
+        "seconds_all_in": done.seconds_all_in,
+        "best_epoch": done.best_epoch,
     }

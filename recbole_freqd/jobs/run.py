@@ -9,11 +9,12 @@ from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.config.values import check_data
 from recbole_freqd.jobs.measure import parameter_count, ranking_latencies, size_mb
-from recbole_freqd.runtime.distributed import whole
+from recbole_freqd.runtime.distributed import full_eval_loader
 from recbole_freqd.runtime.processes import Processes
-from recbole_freqd.runtime.resume import ResumableTrainer, over
+from recbole_freqd.runtime.seconds import Seconds, student_clock
+from recbole_freqd.runtime.trainer import mix_into
 from recbole_freqd.teacher.base import Teacher, own_model
-from recbole_freqd.trainer.distillation import DistillationTrainer
+from recbole_freqd.trainer.distillation import DistillationTrainer, StudentTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,9 @@ class Run:
         test_result: Metrics on the test split, or None where it was not opened.
         seconds_per_epoch: Median of an epoch: what comes before its first step (lists, masks), and
             its steps, without its validation.
+        seconds_to_best, seconds_all_in: From data loading to the best validation, and to the end of
+            ``fit``, the training of a teacher left out.
+        best_epoch: Epochs trained at the best validation, 0 for a warm start; None without one.
     """
 
     config: Any
@@ -39,6 +43,9 @@ class Run:
     best_valid_result: dict[str, float]
     test_result: Optional[dict[str, float]]
     seconds_per_epoch: Optional[float]
+    seconds_to_best: Optional[float]
+    seconds_all_in: Optional[float]
+    best_epoch: Optional[int]
 
 
 def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
@@ -57,6 +64,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
     """
     from recbole.utils import get_trainer, init_seed
 
+    begun = student_clock()
     train_data, valid_data, test_data = read_data(config)
     # RecBole adds local_rank, which is 0 once on every machine: batches would be drawn alike.
     init_seed(config["seed"] + Processes.of(config).rank, config["reproducibility"])
@@ -64,8 +72,10 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
         model = config.model_class(config, train_data._dataset).to(config["device"])
         logger.info(model)
         found = get_trainer(config["MODEL_TYPE"], config["model"])
-        mixin = DistillationTrainer if trainer_names(config["trainer"]) else ResumableTrainer
-        trainer = over(mixin, found)(config, model)
+        mixin = DistillationTrainer if trainer_names(config["trainer"]) else StudentTrainer
+        trainer = mix_into(mixin, found)(config, model)
+    seconds = trainer.part(Seconds)
+    seconds.begun = begun
     progress = config["show_progress"]
     score, valid_result = trainer.fit(train_data, valid_data, saved=saved, show_progress=progress)
     if valid_result is None and valid_data:  # RaCT validates nothing while it pretrains
@@ -82,6 +92,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
     return Run(
         config, model, trainer, (train_data, valid_data, test_data),
         float(score), plain(valid_result), test_result, trainer.seconds_per_epoch(),
+        seconds.to_best, seconds.all_in, seconds.best_epoch,
     )  # fmt: skip
 
 
@@ -132,7 +143,7 @@ def evaluate_on(
     trainer.eval_collector.data_collect(train_data)
     results = [
         plain(trainer.evaluate(loader, load_best_model=False)) if teacher.can_rank(loader) else {}
-        for loader in (whole(data[split]) for split in splits)
+        for loader in (full_eval_loader(data[split]) for split in splits)
     ]
     trainer.tensorboard.close()
     return own_model(model), results

@@ -1,7 +1,7 @@
 """What every distillation loss is: a module with options checked against ``properties/``."""
 
 from collections.abc import Sequence
-from typing import Any, Callable, ClassVar, Optional, Union
+from typing import Any, Callable, ClassVar, Optional, TypedDict, Union
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,16 +10,30 @@ from torch import nn
 
 from recbole_freqd.core.errors import ConfigError, FreqDError, TeacherError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.core.registry import Registry
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.core.schema import resolve
 from recbole_freqd.graph.cooccurrence import SIDES
 
 
-def here(work: Callable[[], Any]) -> Any:
+def call_locally(work: Callable[[], Any]) -> Any:
     """What ``work`` gives, in this process."""
     return work()
+
+
+class SharedOptions(TypedDict, total=False):
+    """What every loss takes by keyword, see :class:`DistillationLoss`; a method's own add to it.
+
+    Names and types only, for editors and type checkers. Defaults and ranges stand in
+    ``properties/trainer/``; a test holds the types against those.
+    """
+
+    teacher_scores: Optional[Ranker]
+    teacher_trajectory: Sequence[Callable[[], Ranker]]
+    epochs: Optional[int]
+    progress: bool
+    seed: int
+    once: Callable[[Callable[[], Any]], Any]
 
 
 class DistillationLoss(nn.Module):
@@ -39,8 +53,8 @@ class DistillationLoss(nn.Module):
         epochs: How many the training has at most, for losses that plan over it; None: not known.
         progress: Whether passes over all users show a bar.
         seed: Of the loss's own random stream (initial projectors, dropout, masks).
-        once: Runs work that several processes of a machine share, in one of them; returns the
-            tensors it gives in all. Default: here.
+        make_once: Runs work that several processes of a machine share, in one of them; returns the
+            tensors it gives in all. Default: :func:`call_locally`.
         **options: The keys of the method without prefix; what is not given is the default of
             ``properties/``.
 
@@ -82,7 +96,7 @@ class DistillationLoss(nn.Module):
         epochs: Optional[int] = None,
         progress: bool = False,
         seed: int = 0,
-        once: Callable[[Callable[[], Any]], Any] = here,
+        make_once: Callable[[Callable[[], Any]], Any] = call_locally,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -103,7 +117,7 @@ class DistillationLoss(nn.Module):
             )
         self.options = resolve(self.method, self.prefix, options)
         self.stream, self.user_items = RandomStream(seed), user_items
-        self.progress, self.epochs, self.once = progress, epochs, once
+        self.progress, self.epochs, self.make_once = progress, epochs, make_once
         self.teacher_trajectory = teacher_trajectory
         self.keep(
             teacher_user_emb=teacher_features[0].detach().contiguous(),
@@ -232,7 +246,3 @@ def check_ids(name: str, ids: torch.Tensor, n: int) -> None:
             raise ConfigError(
                 f"{name} run from {low} to {high}; allowed: 0 to {n - 1}, the rows of the features."
             )
-
-
-LOSSES: Registry[type[DistillationLoss]] = Registry("trainer")
-"""Every distillation loss by the name it has in ``trainer:``."""

@@ -1,18 +1,35 @@
 """CD: collaborative distillation."""
 
+from typing import Literal, Optional
+
 import scipy.sparse as sp
 import torch
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker, top_blocks, user_blocks
-from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.losses.base import LOSSES
-from recbole_freqd.losses.draws import FreeItems, RankDraws, distinct_below
-from recbole_freqd.losses.over_scores import RowwiseResponseLoss
+from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.losses.draws import FreeItems
+from recbole_freqd.losses.over_scores import ScoreLoss
+from recbole_freqd.losses.ranks import RankDraws
+from recbole_freqd.losses.registration import LOSSES
+
+
+class CDOptions(SharedOptions, total=False):
+    """What :class:`CDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    guide: Literal["student", "teacher", "random"]
+    depth: int
+    flatness: float
+    samples: int
+    temperature: float
+    shift: float
 
 
 @LOSSES.register("CD")
-class CDLoss(RowwiseResponseLoss):
+class CDLoss(ScoreLoss):
     """Soft labels of the teacher for items drawn by rank, those high in the list more often.
 
     With I_u the n items drawn for user u, r^T and r^S the scores of teacher and student, σ the
@@ -51,8 +68,18 @@ class CDLoss(RowwiseResponseLoss):
 
     method = "CD"
     prefix = "cd"
+    counts_rows = True
     drawn_ids: torch.Tensor
     labels: torch.Tensor
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[CDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         count = min(self.options["samples"], user_items.shape[1] - 1)
@@ -64,18 +91,21 @@ class CDLoss(RowwiseResponseLoss):
         depth = min(self.options["depth"], user_items.shape[1] - 1)
         self.ranks = RankDraws.exponential(depth, depth * self.options["flatness"], device)
         if self.options["guide"] == "teacher":
-            self.refresh(self.teacher_scores)
+            self._draw(self.teacher_scores)
         elif self.options["guide"] == "random":
             free = FreeItems(user_items, device, among=self.known_items)
             for users in user_blocks(*self.teacher_scores.shape, device):
-                ranks = distinct_below(free.counts[users], count, self.stream)
-                self._note(users, free.items(users, ranks))
+                self._note(users, free.draw_distinct(users, count, self.stream))
 
     def refresh(self, student: Ranker) -> None:
+        if self.options["guide"] == "student":
+            self._draw(student)
+
+    def _draw(self, guide: Ranker) -> None:
         """Draws items from the lists of a guide, and asks the teacher for them."""
         depth, count = len(self.ranks.cdf), self.drawn_ids.shape[1]
         for users, top in top_blocks(
-            student,
+            guide,
             depth,
             exclude=self.user_items,
             among=self.known_items,
@@ -94,9 +124,11 @@ class CDLoss(RowwiseResponseLoss):
         shifted = (scores + self.options["shift"]) / self.options["temperature"]
         self.labels[users] = shifted.sigmoid()
 
-    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
+    def of_users(
+        self, student: FeatureRows, user_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         items = self.drawn_ids[user_ids].long()
         scores = student.scores(user_ids, items)
         labels = self.labels[user_ids].to(scores.dtype)
         losses = F.binary_cross_entropy_with_logits(scores, labels, reduction="none")
-        return losses.where(items > 0, 0.0).sum(dim=1)
+        return losses.where(items > 0, 0.0).sum(dim=1), None

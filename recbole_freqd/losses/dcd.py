@@ -7,13 +7,16 @@ from typing import Any, Optional, Union
 import scipy.sparse as sp
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker, candidates, top_items, user_blocks
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows
-from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.draws import weighted_draw
-from recbole_freqd.losses.rrd import RelaxedRankingLoss, relaxed_loss
+from recbole_freqd.losses.over_scores import weighted_mean
+from recbole_freqd.losses.registration import LOSSES
+from recbole_freqd.losses.rrd import RelaxedRankingLoss, relaxed_losses
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +97,16 @@ class Corrections(nn.Module):
         return top.gather(1, places).masked_fill(~there, 0)
 
 
+class DCDOptions(SharedOptions, total=False):
+    """What :class:`DCDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    k: int
+    top: int
+    temperature: float
+    item_side: bool
+
+
 @LOSSES.register("DCD")
 class DCDLoss(RelaxedRankingLoss):
     """Dual correction distillation: what the student ranks too low before what it ranks too high.
@@ -148,7 +161,16 @@ class DCDLoss(RelaxedRankingLoss):
     method = "DCD"
     prefix = "dcd"
 
-    def prepare(self) -> None:
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[DCDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
+
+    def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         self.of_user_side = self._corrections(
             self.teacher_scores, self.user_items, self.known_items
         )
@@ -196,4 +218,5 @@ class DCDLoss(RelaxedRankingLoss):
         if self.of_item_side is None or len(user_ids) == 0 or len(positive_item_ids) == 0:
             return of_users
         student, items = as_rows(student_features).exchanged(), positive_item_ids.unique()
-        return of_users + relaxed_loss(student, items, *self.of_item_side.lists_of(items))
+        losses, counted = relaxed_losses(student, items, *self.of_item_side.lists_of(items))
+        return of_users + weighted_mean(losses, counted.long())

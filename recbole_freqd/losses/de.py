@@ -5,15 +5,17 @@ from typing import Optional, Union, cast
 import scipy.sparse as sp
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.graph.cooccurrence import SIDES
-from recbole_freqd.losses.base import LOSSES, DistillationLoss
+from recbole_freqd.losses.base import DistillationLoss, SharedOptions
 from recbole_freqd.losses.distances import mean_over_batch, row_distance
 from recbole_freqd.losses.draws import gumbel
 from recbole_freqd.losses.projectors import uniform_parameter
+from recbole_freqd.losses.registration import LOSSES
 
 _COLDEST = 1e-10
 
@@ -24,6 +26,10 @@ def annealed(epoch: int, epochs: int) -> float:
     Args:
         epoch: Of now.
         epochs: When the lowest is reached, where it stays.
+
+    Example:
+        >>> annealed(0, 1000), annealed(5000, 1000)
+        (1.0, 1e-10)
     """
     return max(_COLDEST, _COLDEST ** (epoch / epochs))
 
@@ -123,6 +129,16 @@ class ExpertLoss(DistillationLoss):
         return row_distance(mixture(student, choice), teacher, "squared")
 
 
+class DEOptions(SharedOptions, total=False):
+    """What :class:`DELoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    experts: int
+    hidden: Optional[int]
+    temperature_epochs: int
+    weight_decay: float
+
+
 @LOSSES.register("DE")
 class DELoss(ExpertLoss):
     """Distillation Experts: the teacher's row chooses which expert has to make it.
@@ -165,6 +181,15 @@ class DELoss(ExpertLoss):
 
     method = "DE"
     prefix = "de"
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[DEOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         self.make_mixtures(student_dims, self.options["experts"], self.options["hidden"])

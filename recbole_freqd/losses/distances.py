@@ -22,6 +22,11 @@ def row_distance(student: torch.Tensor, teacher: torch.Tensor, distance: str) ->
 
     Raises:
         ConfigError: Another name.
+
+    Example:
+        >>> one, other = torch.tensor([[3.0, 4.0]]), torch.tensor([[4.0, -3.0]])
+        >>> [row_distance(one, other, name).item() for name in ("squared", "cosine")]
+        [50.0, 1.0]
     """
     if student.dtype in (torch.float16, torch.bfloat16):
         student = student.float()
@@ -73,6 +78,10 @@ def unit_rows(x: torch.Tensor) -> torch.Tensor:
 
     Rows of NaN, and rows so long that their squares overflow, become NaN: an error of the training
     instead of a row that silently teaches nothing.
+
+    Example:
+        >>> unit_rows(torch.tensor([[0.0, 4.0], [0.0, 0.0]])).tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
     """
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     norm = torch.where(torch.isinf(norm), torch.nan, norm)

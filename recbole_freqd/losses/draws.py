@@ -1,11 +1,11 @@
-"""What losses draw: free items, ranks from one law, tournaments, pairs, distinct ids, noise.
+"""What losses draw: free items, distinct ids, places by weight, noise.
 
 Everything is drawn for a batch of users at once, exactly, from a
 :class:`recbole_freqd.core.rng.RandomStream`; id 0, RecBole's padding, is never drawn but stands
 where there is nothing to draw.
 """
 
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,235 +14,100 @@ from torch import nn
 
 from recbole_freqd.core.rng import RandomStream
 
-_ROUNDS = 32
-_TINY = 1e-300  # a chance that has underflown is still more than none
 _ENTRIES = 2**22  # of lists worked on at once
 
 
 class FreeItems(nn.Module):
-    """The items from 1 on that a user has not interacted with, and uniform draws from them.
+    """The items from 1 on that are free of a user's interactions and lists, and draws from them.
 
-    The free item of rank r (from 0, ascending ids) of a user with the items e_0 < e_1 < … is
-    r + 1 + #{j: e_j - j - 1 <= r}: one binary search, so that nothing is rejected and drawn again.
-    Of some items only, these are counted 1, 2, … for that.
+    The free items of a user have ranks 0, 1, … by ascending ids. The item of a rank is found by a
+    binary search among those that are not free, so that nothing is rejected and drawn again, and
+    users with few items left cost no more than others.
 
     Args:
         user_items: (n_users, n_items) sparse, non-zero for the pairs that are not free.
         device: Where items are drawn.
         among: (n_items,) bool, the only items that are free at all; None: all but the padding.
+        lists: (n_users, m) integer, more items that are not free; 0 is an empty place.
 
     Attributes:
         counts: (n_users,) int64, how many items are free.
+
+    Example:
+        >>> free = FreeItems(sp.csr_array(np.array([[0, 0, 0, 0], [0, 1, 0, 0]])), "cpu")
+        >>> free.counts.tolist(), free.items(torch.tensor([1]), torch.tensor([[0, 1, 2]])).tolist()
+        ([3, 2], [[2, 3, 0]])
     """
 
     counts: torch.Tensor
-    offsets: torch.Tensor
-    below: torch.Tensor
-    ids: torch.Tensor
+    _pool: torch.Tensor
+    _gaps: torch.Tensor
+    _starts: torch.Tensor
 
     def __init__(
-        self, user_items: sp.csr_array, device: Any, among: Optional[torch.Tensor] = None
+        self,
+        user_items: sp.csr_array,
+        device: Any,
+        among: Optional[torch.Tensor] = None,
+        lists: Optional[torch.Tensor] = None,
     ) -> None:
         super().__init__()
         n_users, n_items = user_items.shape
-        there = np.arange(n_items) > 0 if among is None else among.cpu().numpy()
-        ids = np.concatenate([[0], np.flatnonzero(there)])
-        self.n_items = len(ids)
-        keys = _keys(user_items, np.where(there, there.cumsum(), 0), self.n_items)
-        first = np.searchsorted(keys, np.arange(n_users + 1) * self.n_items)
-        place = np.arange(len(keys)) - np.repeat(first[:-1], np.diff(first))
-        # Free items below each one that is not, made unique to the user like the keys themselves.
-        below, offsets = torch.from_numpy(keys - place - 1), torch.from_numpy(first)
-        self.register_buffer("below", below.to(device), persistent=False)
-        self.register_buffer("offsets", offsets.to(device), persistent=False)
-        self.register_buffer("ids", torch.from_numpy(ids).to(device), persistent=False)
-        counts = self.n_items - 1 - self.offsets.diff()
-        self.register_buffer("counts", counts, persistent=False)
+        pool = np.arange(1, n_items) if among is None else np.flatnonzero(among.cpu().numpy())
+        places = np.full(n_items, -1)
+        places[pool] = np.arange(len(pool))
+        width = 1 if lists is None else lists.shape[1] + 1
+        parts = [
+            _taken(user_items, lists, users, places, len(pool))
+            for users in torch.arange(n_users).split(max(1, _ENTRIES // width))
+        ]
+        gaps, taken = (np.concatenate(part) for part in zip(*parts))
+        for name, values in (
+            ("_pool", np.append(pool, 0)),
+            ("_gaps", np.append(gaps, np.int32(0))),
+            ("_starts", np.append(0, taken.cumsum())),
+            ("counts", len(pool) - taken),
+        ):
+            self.register_buffer(name, torch.from_numpy(values).to(device), persistent=False)
+        self._steps = int(taken.max(initial=0)).bit_length()
 
     def draw(self, user_ids: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
         """(b, count) int64, independent free items of users (b,); 0 where there is none."""
         limits = self.counts[user_ids, None]
-        return self.items(user_ids, (_uniform(limits[:, 0], count, stream) * limits).long())
+        return self.items(user_ids, (uniform(limits[:, 0], count, stream) * limits).long())
+
+    def draw_distinct(
+        self, user_ids: torch.Tensor, count: int, stream: RandomStream
+    ) -> torch.Tensor:
+        """(b, count) int64, different ones; 0 at the end of a row where none is left."""
+        return self.items(user_ids, distinct_below(self.counts[user_ids], count, stream))
 
     def items(self, user_ids: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
         """(b, k) int64, the free items of users (b,) of ranks (b, k); 0 for a rank without one."""
-        none = (ranks < 0) | (ranks >= self.counts[user_ids, None])
-        ranks = ranks.masked_fill(none, 0)
-        keys = user_ids[:, None] * self.n_items + ranks
-        before = torch.searchsorted(self.below, keys, right=True) - self.offsets[user_ids, None]
-        return self.ids[(ranks + 1 + before).masked_fill(none, 0)]
-
-
-class RankDraws(nn.Module):
-    """Draws of ranks 0, …, n-1 with chances proportional to weights, from one CDF for all users.
-
-    A user with ``limits`` below n has the first of the ranks only, in the same proportions.
-
-    Args:
-        weights: (n,) positive, of the ranks.
-        device: Where ranks are drawn.
-    """
-
-    weights: torch.Tensor
-    cdf: torch.Tensor
-    squares: torch.Tensor
-
-    def __init__(self, weights: torch.Tensor, device: Any) -> None:
-        super().__init__()
-        weights = weights.to(device, torch.float64)
-        weights = weights / weights.sum()
-        self.register_buffer("weights", weights, persistent=False)
-        self.register_buffer("cdf", weights.cumsum(0), persistent=False)
-        self.register_buffer("squares", weights.square().cumsum(0), persistent=False)
-
-    @classmethod
-    def exponential(cls, n: int, scale: float, device: Any) -> "RankDraws":
-        """p_r proportional to exp(-r / scale), r = 0, …, n-1 (the same as from 1 on)."""
-        return cls(torch.exp(-torch.arange(n, dtype=torch.float64) / scale), device)
-
-    def draw(self, limits: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
-        """(b, count) int64, independent ranks below limits (b,); 0 where a limit is 0."""
-        last = (limits - 1).clamp(min=0)[:, None]
-        chances = _uniform(limits, count, stream) * self.cdf[last]
-        return torch.searchsorted(self.cdf, chances, right=True).minimum(last)
-
-    def tournaments(
-        self, limits: torch.Tensor, count: int, stream: RandomStream, *, distinct: bool = False
-    ) -> torch.Tensor:
-        """(b, count) int64, each the better (smaller) of two independent ranks.
-
-        Args:
-            limits: (b,).
-            count: Tournaments of each user.
-            stream: Where ranks are drawn from.
-            distinct: Whether winners that a user has already are drawn again; then -1 where there
-                are no more than the limit.
-        """
-
-        def winners(limits: torch.Tensor) -> torch.Tensor:
-            return self.draw(limits, count, stream).minimum(self.draw(limits, count, stream))
-
-        if not distinct:
-            return winners(limits)
-        return distinct_draws(limits, count, stream, winners, self._winning_chances)
-
-    def _winning_chances(self, limits: torch.Tensor, n: int) -> torch.Tensor:
-        """(b, n), chance of each rank below the limits (b,) to win among these, up to a factor."""
-        total = self.cdf[limits - 1][:, None]
-        rest = (total - self.cdf[:n]).clamp(min=0.0)  # of the ranks behind
-        return self.weights[:n] * (self.weights[:n] + 2.0 * rest)
-
-    def pairs(
-        self, limits: torch.Tensor, count: int, stream: RandomStream
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Two independent ranks given that they differ, the better (smaller) one first.
-
-        The first is found by bisection (its chance is p (C - p), C the chance of all ranks below
-        the limit), the second by a draw that steps over the first: no pair is drawn again.
-
-        Returns:
-            (b, count) int64 each; 0 and 0 where a limit is below 2.
-        """
-        last = (limits - 1).clamp(min=0)[:, None]
-        total = self.cdf[last]
-        mass = _uniform(limits, count, stream) * (total.square() - self.squares[last])
-        low, high = torch.zeros_like(mass, dtype=torch.int64), last.expand(mass.shape)
-        for _ in range(len(self.cdf).bit_length()):
+        # Of the items taken, those with at most `rank` free ones before them come first.
+        start = self._starts[user_ids][:, None].expand_as(ranks)
+        low, high = start, self._starts[user_ids + 1][:, None].expand_as(ranks)
+        for _ in range(self._steps):
             middle = (low + high) // 2
-            above = total * self.cdf[middle] - self.squares[middle] > mass
-            low, high = torch.where(above, low, middle + 1), torch.where(above, middle, high)
-            low = low.minimum(high)
-        first = low
-        own = self.weights[first]
-        chance = _uniform(limits, count, stream) * (total - own)
-        chance = torch.where(chance < self.cdf[first] - own, chance, chance + own)
-        second = torch.searchsorted(self.cdf, chance, right=True).minimum(last)
-        # Rounding at an edge may find the first again: then its neighbour is meant.
-        beside = torch.where(first < last, first + 1, (first - 1).clamp(min=0))
-        second = torch.where(second == first, beside, second)
-        none = (limits < 2)[:, None]
-        return (
-            first.minimum(second).masked_fill(none, 0),
-            first.maximum(second).masked_fill(none, 0),
-        )
+            before = (low < high) & (self._gaps[middle] <= ranks)
+            low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
+        none = (ranks < 0) | (ranks >= self.counts[user_ids, None])
+        return self._pool[(ranks + low - start).masked_fill(none, -1)]
 
 
-def distinct_draws(
-    limits: torch.Tensor,
-    count: int,
-    stream: RandomStream,
-    draw: Callable[[torch.Tensor], torch.Tensor],
-    weigh: Callable[[torch.Tensor, int], torch.Tensor],
-) -> torch.Tensor:
-    """Ranks drawn one after the other, those that a user has already being drawn again.
-
-    After a number of rounds, what is still missing is drawn from all that is left in one go.
-
-    Args:
-        limits: (b,) int64, ranks of a user are below.
-        count: Ranks of each user.
-        stream: Where what is missing in the end is drawn from.
-        draw: From limits (b',) to independent ranks (b', count).
-        weigh: From limits (b',) and n to the chances (b', n) that ``draw`` gives to the ranks below
-            the limits, up to a factor.
-
-    Returns:
-        (b, count) int64; where a limit is at most ``count``, all ranks in order and then -1.
-    """
-    every = torch.arange(count, device=limits.device)
-    ranks = every.where(every < limits[:, None], -1)
-    (open_rows,) = (limits > count).nonzero(as_tuple=True)
-    if len(open_rows):
-        ranks[open_rows] = draw(limits[open_rows])
-    for _ in range(_ROUNDS):
-        repeated = repeats(ranks[open_rows])
-        stuck = repeated.any(dim=1)
-        open_rows, repeated = open_rows[stuck], repeated[stuck]
-        if len(open_rows) == 0:
-            return ranks
-        ranks[open_rows] = torch.where(repeated, draw(limits[open_rows]), ranks[open_rows])
-    if len(open_rows):
-        chances = weigh(limits[open_rows], int(limits[open_rows].max()))
-        ranks[open_rows] = _completed(ranks[open_rows], limits[open_rows], chances, stream)
-    return ranks
-
-
-def _completed(
-    ranks: torch.Tensor, limits: torch.Tensor, chances: torch.Tensor, stream: RandomStream
-) -> torch.Tensor:
-    """(b, k), ranks with all repeats replaced, by a draw without replacement from those left."""
-    repeated = repeats(ranks)
-    race = torch.empty_like(chances).exponential_(generator=stream.on(chances.device))
-    outside = torch.arange(chances.shape[1], device=limits.device) >= limits[:, None]
-    taken = ranks.where(~repeated, ranks[:, :1])
-    race = (chances.clamp(min=_TINY) / race).masked_fill(outside, -1.0).scatter(1, taken, -1.0)
-    fresh = race.topk(ranks.shape[1], dim=1).indices
-    place = (repeated.cumsum(dim=1) - 1).clamp(min=0)
-    return torch.where(repeated, fresh.gather(1, place), ranks)
-
-
-def _keys(user_items: sp.csr_array, places: np.ndarray, n_places: int) -> np.ndarray:
-    """The pairs as user * n_places + place of the item, ascending and distinct, int64; no place 0.
-
-    Args:
-        user_items: (n_users, n_items) sparse.
-        places: (n_items,) int64, in [0, n_places).
-        n_places: See above.
-    """
-    entries = user_items.tocoo()
-    rows, columns = entries.row.astype(np.int64), places[entries.col]
-    counted = (entries.data != 0) & (columns > 0)
-    return np.unique(rows[counted] * n_places + columns[counted])
-
-
-def _uniform(limits: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
+def uniform(limits: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
     """(b, count) float64 in [0, 1)."""
     shape, device = (len(limits), count), limits.device
     return torch.rand(shape, generator=stream.on(device), dtype=torch.float64, device=device)
 
 
 def repeats(ranks: torch.Tensor) -> torch.Tensor:
-    """(b, k), where a row has the same rank further to the left."""
+    """(b, k), where a row has the same rank further to the left.
+
+    Example:
+        >>> repeats(torch.tensor([[4, 2, 4, 4]])).tolist()
+        [[False, False, True, True]]
+    """
     ordered, order = ranks.sort(dim=1, stable=True)
     again = torch.zeros_like(ordered, dtype=torch.bool)
     again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
@@ -295,6 +160,12 @@ def weighted_draw(
     Returns:
         (b, count) int64, the places in ascending order, and (b, count) bool, whether there is one:
         False, at the end of a row, where it has fewer places than asked for.
+
+    Example:
+        >>> log_weights = torch.tensor([[0.0, -torch.inf, 0.0]])
+        >>> places, there = weighted_draw(log_weights, 3, RandomStream(0))
+        >>> places[there].tolist()
+        [0, 2]
     """
     width = log_weights.shape[1]
     keys = log_weights + gumbel(log_weights, stream)
@@ -314,6 +185,11 @@ def distinct_below(limits: torch.Tensor, count: int, stream: RandomStream) -> to
 
     Returns:
         (b, count) int64, in random order; -1 at the end of a row whose limit is below ``count``.
+
+    Example:
+        >>> drawn = distinct_below(torch.tensor([3, 1]), 2, RandomStream(0))
+        >>> len(set(drawn[0].tolist())), drawn[1].tolist()
+        (2, [0, -1])
     """
     generator = stream.on(limits.device)
     # The first distinct ones of draws with replacement are a draw without replacement. Where there
@@ -333,81 +209,32 @@ def distinct_below(limits: torch.Tensor, count: int, stream: RandomStream) -> to
     return found
 
 
-class UniformOutside(nn.Module):
-    """Items of a pool that are in no list of a user's, drawn uniformly without replacement.
-
-    An item is drawn by its rank among those allowed, which the sorted forbidden ones turn into an
-    id: nothing is rejected, so users with few items left cost no more than others.
-
-    Args:
-        pool: (p,) int64 on the CPU, ascending: the items that may be drawn at all.
-        user_items: (n_users, n_items) sparse, non-zero for pairs that are not drawn.
-        lists: (n_users, m) integer, more of them; 0 is an empty place.
-
-    Attributes:
-        n_allowed: (n_users,) int64, how many items are left to draw from.
-    """
-
-    n_allowed: torch.Tensor
-    _pool: torch.Tensor
-    _gaps: torch.Tensor
-    _starts: torch.Tensor
-
-    def __init__(self, pool: torch.Tensor, user_items: sp.csr_array, lists: torch.Tensor) -> None:
-        super().__init__()
-        places = np.full(user_items.shape[1], -1)
-        places[pool.numpy()] = np.arange(len(pool))
-        gaps, counts = [], []
-        for users in torch.arange(len(lists)).split(max(1, _ENTRIES // (lists.shape[1] + 1))):
-            some = _forbidden(user_items, lists, users, places, len(pool))
-            gaps.append(some[0])
-            counts.append(some[1])
-        lengths = torch.from_numpy(np.concatenate(counts))
-        for name, values in (
-            ("_pool", pool),
-            ("_gaps", torch.from_numpy(np.concatenate([*gaps, np.zeros(1, np.int32)]))),
-            ("_starts", torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])),
-            ("n_allowed", len(pool) - lengths),
-        ):
-            self.register_buffer(name, values.to(lists.device), persistent=False)
-        self._steps = int(lengths.max()).bit_length()
-
-    def sample(self, user_ids: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
-        """(b, count) int64, items of users (b,); 0 at the end of a row where none is left."""
-        ranks = distinct_below(self.n_allowed[user_ids], count, stream)
-        # Of the forbidden items, those with at most `rank` allowed ones before them come first.
-        start = self._starts[user_ids][:, None].expand_as(ranks)
-        low, high = start, self._starts[user_ids + 1][:, None].expand_as(ranks)
-        for _ in range(self._steps):
-            middle = (low + high) // 2
-            before = (low < high) & (self._gaps[middle] <= ranks)
-            low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
-        places = (ranks + low - start).clamp_(0, len(self._pool) - 1)
-        return torch.where(ranks < 0, 0, self._pool[places])
-
-
-def _forbidden(
+def _taken(
     user_items: sp.csr_array,
-    lists: torch.Tensor,
+    lists: Optional[torch.Tensor],
     users: torch.Tensor,
     places: np.ndarray,
     n_pool: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of some users: how many allowed items lie before each forbidden one, and how many there are.
+    """Of some users: how many free items lie before each that is not, and how many these are.
 
     Args:
-        user_items, lists: See :class:`UniformOutside`.
+        user_items, lists: See :class:`FreeItems`.
         users: (b,), consecutive.
         places: (n_items,), where an item is in the pool; -1: it is not.
         n_pool: Items in the pool.
     """
     first, last = int(users[0]), int(users[-1]) + 1
-    train, listed = user_items[first:last].tocoo(), lists[first:last].cpu().numpy()
-    row = np.concatenate([train.row, np.repeat(np.arange(len(listed)), listed.shape[1])])
-    place = places[np.concatenate([train.col, listed.ravel()])]
+    train = user_items[first:last].tocoo()
+    row, column = train.row[train.data != 0], train.col[train.data != 0]
+    if lists is not None:
+        more = lists[first:last].cpu().numpy()
+        row = np.concatenate([row, np.repeat(np.arange(len(more)), more.shape[1])])
+        column = np.concatenate([column, more.ravel()])
+    place = places[column]
     keys = np.sort(row[place >= 0].astype(np.int64) * n_pool + place[place >= 0])
     keys = keys[np.diff(keys, prepend=-1) > 0]  # six times as fast as NumPy's own unique
-    row, place = keys // n_pool, keys % n_pool
-    counts = np.bincount(row, minlength=len(listed))
+    row, place = keys // max(1, n_pool), keys % max(1, n_pool)
+    counts = np.bincount(row, minlength=last - first)
     within = np.arange(len(keys)) - (counts.cumsum() - counts)[row]
     return (place - within).astype(np.int32), counts

@@ -1,25 +1,28 @@
 """FitNet and VkD: squared errors of features, on entities drawn from the whole catalogue."""
 
-from typing import Optional, Union, cast
+from typing import Literal, Optional, Union, cast
 
 import scipy.sparse as sp
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
+from typing_extensions import Unpack
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.graph.cooccurrence import SIDES
-from recbole_freqd.losses.base import LOSSES, DistillationLoss
+from recbole_freqd.losses.base import DistillationLoss, SharedOptions
 from recbole_freqd.losses.distances import (
     mean_or_zero,
     projected_distance,
     refuse_one_dimension,
 )
 from recbole_freqd.losses.draws import distinct
-from recbole_freqd.losses.freqd import FDLoss
+from recbole_freqd.losses.fd import FDLoss
+from recbole_freqd.losses.freqd import FDOptions
 from recbole_freqd.losses.projectors import uniform_parameter
+from recbole_freqd.losses.registration import LOSSES
 
 
 class CatalogueLoss(DistillationLoss):
@@ -99,6 +102,15 @@ class FitNetLoss(CatalogueLoss, FDLoss):
     method = "FitNet"
     prefix = "fitnet"
 
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[FDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
+
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         FDLoss.build(self, user_items, student_dims)
         self.find_candidates()
@@ -131,6 +143,14 @@ class OrthogonalProjector(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, student_dim) -> (n, teacher_dim)."""
         return x @ self.weight.T
+
+
+class VkDOptions(SharedOptions, total=False):
+    """What :class:`VkDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    center: bool
+    distance: Literal["cosine", "squared"]
 
 
 @LOSSES.register("VkD")
@@ -172,6 +192,15 @@ class VkDLoss(CatalogueLoss):
 
     method = "VkD"
     prefix = "vkd"
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[VkDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         self.find_candidates()

@@ -1,32 +1,63 @@
-"""FreqD, and FD, which is FreqD with H = I."""
+"""FreqD: what is distilled are features, weighted by graph frequency."""
 
 import logging
-from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any, Callable, Optional, Union, cast
+from typing import Any, Callable, Literal, Optional, Union, cast
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import Ranker
+from recbole_freqd.core.rng import derived_seed
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
-from recbole_freqd.filters import GraphFilter, PolynomialFilter, graph_filter
+from recbole_freqd.filters import PolynomialFilter, graph_filter
 from recbole_freqd.graph.adjacency import EntityGraph
 from recbole_freqd.graph.cooccurrence import SIDES, cooccurrence_graph
+from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.graph.watch import BandWatch
-from recbole_freqd.losses.base import LOSSES, DistillationLoss
+from recbole_freqd.losses.base import DistillationLoss, SharedOptions
 from recbole_freqd.losses.distances import (
     mean_over_batch,
     projected_distance,
     refuse_one_dimension,
     row_distance,
 )
+from recbole_freqd.losses.filtered import FilteredTeacher
 from recbole_freqd.losses.projectors import LinearProjector, MLPProjector, make_projector
+from recbole_freqd.losses.registration import LOSSES
 
 logger = logging.getLogger(__name__)
+
+
+class FDOptions(SharedOptions, total=False):
+    """What :class:`FDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    distance: Literal["cosine", "squared"]
+    projector: Literal["mlp", "linear"]
+    experts: int
+    hidden: Optional[int]
+    dropout: float
+    weight_decay: float
+
+
+class FreqDOptions(FDOptions, total=False):
+    """What :class:`FreqDLoss` takes by keyword; its docstring says what it is."""
+
+    alpha: float
+    k: int
+    graph: Literal["counts", "cosine"]
+    graph_shrinkage: float
+    max_pairs: int
+    keep_prob: float
+    mask: Literal["epoch", "step"]
+    max_degree: Optional[int]
+    filter: Union[Literal["linear", "quadratic"], list[float]]
+    log_bands: int
 
 
 @LOSSES.register("FreqD")
@@ -35,7 +66,7 @@ class FreqDLoss(DistillationLoss):
 
     With d̄(X) the mean over the distinct entities x of X of the distance between (H P(S))_x and
     (H T)_x, where S and T are student and teacher features, P the projector of the side and
-    H = h(L) the filter of the side's co-occurrence graph:
+    H = h(L) the filter of the graph of the side's entities:
 
         L = d̄(users) + ½ [d̄(positive items) + d̄(negative items)].
 
@@ -52,8 +83,10 @@ class FreqDLoss(DistillationLoss):
 
     Args and errors are those of :class:`DistillationLoss`; the options:
         alpha: [0, 1], strength of the filter. beta: weight, applied by the trainer.
-        k: neighbours per entity. max_pairs: budget of co-occurrences, see
-        :func:`recbole_freqd.graph.cooccurrence_graph`. keep_prob: (0, 1], edge dropout. mask:
+        k: neighbours per entity. graph: ``"counts"``, those with the most interactions in common
+        (:func:`recbole_freqd.graph.cooccurrence_graph`), or ``"cosine"``, those of the highest
+        cosine, shrunk by ``graph_shrinkage`` (:func:`recbole_freqd.graph.cosine_graph`; ours).
+        max_pairs: budget of co-occurrences. keep_prob: (0, 1], edge dropout. mask:
         ``"epoch"`` or ``"step"``, how often the mask is drawn. max_degree: edges that a mask per
         epoch leaves to an entity at most (:meth:`EntityGraph.dropped`), None for all.
         filter: ``"linear"``, ``"quadratic"`` or coefficients c_j (then without ``alpha``).
@@ -82,6 +115,15 @@ class FreqDLoss(DistillationLoss):
     method = "FreqD"
     prefix = "freqd"
 
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[FreqDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
+
     @classmethod
     def check_options(cls, options: dict[str, Any]) -> None:
         if "alpha" in options and not isinstance(options.get("filter", "linear"), str):
@@ -106,6 +148,10 @@ class FreqDLoss(DistillationLoss):
         if options.get("projector") == "linear" and idle:
             names = ", ".join(f"{cls.prefix}_{key}" for key in idle)
             logger.warning("%s: no effect with %s_projector: linear.", names, cls.prefix)
+        if "graph_shrinkage" in options and options.get("graph", "counts") == "counts":
+            logger.warning(
+                "%s_graph_shrinkage: no effect without %s_graph: cosine.", cls.prefix, cls.prefix
+            )
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         options = self.options
@@ -117,7 +163,7 @@ class FreqDLoss(DistillationLoss):
             )
         self.graphs, self.projectors = nn.ModuleDict(), nn.ModuleDict()
         self._epoch = 0
-        self._filtered: dict[str, _Filtered] = {}
+        self._filtered: dict[str, FilteredTeacher] = {}
         self._watches: dict[str, BandWatch] = {}
         teachers = self.teacher_user_emb, self.teacher_item_emb
         for side, width, teacher_emb in zip(SIDES, student_dims, teachers):
@@ -160,13 +206,12 @@ class FreqDLoss(DistillationLoss):
                 max(n - 1, 1),
             )
         start = perf_counter()
-        k, most = min(k, max(n - 1, 1)), self.options["max_pairs"]
-        adjacency = self._made_once(
-            lambda: cooccurrence_graph(user_items, side=side, k=k, max_pairs=most)
-        )
+        k = min(k, max(n - 1, 1))
+        adjacency = self._make_graph_once(lambda: self._edges(user_items, side, k))
         logger.info(
-            "%s graph: %d entities, %d edges, %d entities without a neighbour, %.1f s",
+            "%s graph by %s: %d entities, %d edges, %d entities without a neighbour, %.1f s",
             side,
+            self.options["graph"],
             adjacency.shape[0],
             adjacency.nnz // 2,
             int((np.diff(adjacency.indptr) == 0).sum()),
@@ -174,14 +219,21 @@ class FreqDLoss(DistillationLoss):
         )
         return EntityGraph(adjacency, dtype)
 
-    def _made_once(self, make: Callable[[], sp.csr_array]) -> sp.csr_array:
+    def _edges(self, user_items: sp.csr_array, side: str, k: int) -> sp.csr_array:
+        most = self.options["max_pairs"]
+        if self.options["graph"] == "counts":
+            return cooccurrence_graph(user_items, side=side, k=k, max_pairs=most)
+        shrinkage = self.options["graph_shrinkage"]
+        return cosine_graph(user_items, side=side, k=k, shrinkage=shrinkage, max_pairs=most)
+
+    def _make_graph_once(self, make: Callable[[], sp.csr_array]) -> sp.csr_array:
         """A square matrix from ``make``; between processes it travels as tensors."""
 
         def arrays() -> list[torch.Tensor]:
             made = make()
             return [torch.from_numpy(part) for part in (made.data, made.indices, made.indptr)]
 
-        data, indices, indptr = (part.numpy() for part in self.once(arrays))
+        data, indices, indptr = (part.numpy() for part in self.make_once(arrays))
         return sp.csr_array((data, indices, indptr), shape=(len(indptr) - 1, len(indptr) - 1))
 
     def forward(
@@ -218,7 +270,7 @@ class FreqDLoss(DistillationLoss):
         return self._distances(filtered, side, student, ids)
 
     def _distances(
-        self, filtered: "_Filtered", side: str, student: FeatureRows, ids: torch.Tensor
+        self, filtered: FilteredTeacher, side: str, student: FeatureRows, ids: torch.Tensor
     ) -> torch.Tensor:
         """:meth:`distances` for ids that are distinct, or whose mask is drawn already."""
         sums, totals = filtered.filter.rows(ids), filtered.filter.totals[ids]
@@ -265,7 +317,7 @@ class FreqDLoss(DistillationLoss):
     def _masks_per_step(self) -> bool:
         return self.options.get("mask") == "step" and self.options["keep_prob"] < 1.0
 
-    def _filter_teacher(self, side: str) -> "_Filtered":
+    def _filter_teacher(self, side: str) -> FilteredTeacher:
         """The filter of now and what it makes of the teacher; made when mask or mode change."""
         most = self.options.get("max_degree") if self.training else None
         dropout = self.training and self.options.get("keep_prob", 1.0) < 1.0
@@ -278,57 +330,10 @@ class FreqDLoss(DistillationLoss):
             return before
         keep_prob = self.options["keep_prob"] if dropout and not per_step else 1.0
         # Sides and epochs have masks of their own, whatever else was drawn before.
-        seed = hash((self.stream.seed, self._epoch, SIDES.index(side))) % 2**63
+        seed = derived_seed(self.stream.seed, self._epoch, SIDES.index(side))
         kept = graph.dropped(keep_prob, seed, most)
-        now = _Filtered(key, graph_filter(kept, self.filter.coefficients))
+        now = FilteredTeacher(key, graph_filter(kept, self.filter.coefficients))
         if not per_step:
             now = now.with_teacher(self._teacher(side), before.memory if before else None)
         self._filtered[side] = now
         return now
-
-
-@dataclass(frozen=True)
-class _Filtered:
-    """A filter, and the teacher's features through it.
-
-    Attributes:
-        key: What it is of: an epoch, ``"whole"`` (no mask) or ``"step"`` (the mask is drawn later).
-        filter: H.
-        teacher_emb: H T, (n, d), or None where the mask is drawn per step.
-        teacher_norm: (n,), the lengths of its rows.
-    """
-
-    key: Union[int, str]
-    filter: GraphFilter
-    teacher_emb: Optional[torch.Tensor] = None
-    teacher_norm: Optional[torch.Tensor] = None
-
-    @property
-    def memory(self) -> Optional[torch.Tensor]:
-        """What the next H T may be written into: the one of now, unless it is T itself."""
-        return None if self.filter.is_identity else self.teacher_emb
-
-    def with_teacher(self, teacher: torch.Tensor, memory: Optional[torch.Tensor]) -> "_Filtered":
-        """The same with H T, made in ``memory`` if there is any."""
-        made = self.filter.apply(teacher, None if self.filter.is_identity else memory)
-        norm = torch.linalg.vector_norm(made, dim=1, dtype=self.filter.weights.dtype)
-        return replace(self, teacher_emb=made, teacher_norm=norm)
-
-
-@LOSSES.register("FD")
-class FDLoss(FreqDLoss):
-    """Plain feature distillation: :class:`FreqDLoss` with H = I, so without a graph.
-
-    The "regular feature distillation" of the paper: every knowledge weighs the same (Theorem 1).
-    Options: those of FreqD but alpha, k, keep_prob, mask and filter.
-
-    Source: Zhu & Zhang, KDD 2025 (arXiv 2411.10676), §3; the idea is that of FitNets (ICLR 2015).
-    Deviations from the authors' public code: those of FreqD but for the graph, so no weight decay
-        of the projectors by default either.
-    """
-
-    method = "FD"
-    prefix = "fd"
-
-    def _make_filter(self) -> PolynomialFilter:
-        return PolynomialFilter([1.0])

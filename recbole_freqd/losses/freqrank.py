@@ -1,7 +1,7 @@
 """FreqRank: a list-wise loss on what is taught, filtered by graph frequency, from a warm start."""
 
-from recbole_freqd.losses.base import LOSSES
 from recbole_freqd.losses.rcekd import RCEKDLoss
+from recbole_freqd.losses.registration import LOSSES
 
 
 @LOSSES.register("FreqRank")

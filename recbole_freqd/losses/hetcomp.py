@@ -4,30 +4,43 @@ import logging
 from typing import Any, Optional
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from typing_extensions import Unpack
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, candidates, top_items, user_blocks
-from recbole_freqd.core.rows import FeatureRows, single_precision
-from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.core.rows import FeatureRows, Features, single_precision
+from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.over_scores import (
-    ListwiseLoss,
+    ScoreLoss,
     is_in,
     masked_logsumexp,
-    masked_mean,
     negligible_score,
     relaxed_ranking,
 )
+from recbole_freqd.losses.registration import LOSSES
 
 _EVERY, _MOVES = 10, 30  # the authors' p, and how often it is to fit into a shorter training
 
 logger = logging.getLogger(__name__)
 
 
+class HetCompOptions(SharedOptions, total=False):
+    """What :class:`HetCompLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    k: int
+    earlier: int
+    positives: int
+    every: Optional[int]
+    alpha: float
+
+
 @LOSSES.register("HetComp")
-class HetCompLoss(ListwiseLoss):
+class HetCompLoss(ScoreLoss):
     """Easy-to-hard distillation along the trajectory of a teacher's training.
 
     Of V checkpoints v = 0 … V-1 of the teacher, the last the converged one, each gives every user a
@@ -99,7 +112,16 @@ class HetCompLoss(ListwiseLoss):
     _noted: torch.Tensor
     _started: torch.Tensor
 
-    def prepare(self) -> None:
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[HetCompOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
+
+    def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         self._check_lengths()
         self.every = self.options["every"] or self._spread()
         if self.epochs is not None and self.epochs <= 2 * self.every:
@@ -232,7 +254,9 @@ class HetCompLoss(ListwiseLoss):
 
     # --- the loss -----------------------------------------------------------------------------
 
-    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
+    def of_users(
+        self, student: FeatureRows, user_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         if self._finished is None:
             self._finished = bool((self._place[1:] == len(self._lists) - 1).all())
         positives, top = self._positives[user_ids], self._lists[self._place[user_ids], user_ids]
@@ -243,14 +267,14 @@ class HetCompLoss(ListwiseLoss):
         rest = self._rest(student, user_ids, top)
         if not self._finished:
             terms = torch.where(there, F.softplus(rest[:, None] - scores), 0.0)
-            return masked_mean(2 * terms.sum(dim=1), there[:, n:].any(dim=1))
+            return 2 * terms.sum(dim=1), there[:, n:].any(dim=1)
         liked, listed = (scores[:, :n], there[:, :n]), (scores[:, n:], there[:, n:])
         first, behind = ([part[:, :tenth] for part in listed], [part[:, tenth:] for part in listed])
         rest_of_first = torch.logaddexp(rest, masked_logsumexp(*behind)) if tenth < half else rest
         values = relaxed_ranking(liked[0], liked[1], rest)
         values = values + relaxed_ranking(listed[0], listed[1], rest) / 2
         values = values + relaxed_ranking(first[0], first[1], rest_of_first) / 2
-        return masked_mean(values, listed[1].any(dim=1))
+        return values, listed[1].any(dim=1)
 
     def _rest(
         self, student: FeatureRows, user_ids: torch.Tensor, top: torch.Tensor

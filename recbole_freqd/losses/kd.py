@@ -1,16 +1,30 @@
 """KD: logit distillation on top lists."""
 
+from typing import Literal, Optional
+
 import scipy.sparse as sp
 import torch
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker, TopItems, top_blocks
-from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.losses.base import LOSSES
-from recbole_freqd.losses.over_scores import RowwiseResponseLoss, cross_entropy
+from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.losses.over_scores import ScoreLoss, cross_entropy
+from recbole_freqd.losses.registration import LOSSES
+
+
+class KDOptions(SharedOptions, total=False):
+    """What :class:`KDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    guide: Literal["student", "teacher"]
+    k: int
+    temperature: float
+    mask_train: bool
 
 
 @LOSSES.register("KD")
-class KDLoss(RowwiseResponseLoss):
+class KDLoss(ScoreLoss):
     """Cross-entropy between the softmaxes of teacher and student over a top list.
 
     With Q_u the K best items of the guide for user u, r^T and r^S the scores of teacher and student
@@ -47,8 +61,18 @@ class KDLoss(RowwiseResponseLoss):
 
     method = "KD"
     prefix = "kd"
+    counts_rows = True
     list_ids: torch.Tensor
     list_scores: torch.Tensor
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[KDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         length = min(self.options["k"], user_items.shape[1] - 1)
@@ -57,11 +81,12 @@ class KDLoss(RowwiseResponseLoss):
             list_ids=torch.zeros(shape, dtype=torch.int32, device=device),
             list_scores=torch.full(shape, -torch.inf, device=device),
         )
-        if not self.follows_student():
+        if self.options["guide"] == "teacher":
             self._fill(self.teacher_scores)
 
     def refresh(self, student: Ranker) -> None:
-        self._fill(student)
+        if self.options["guide"] == "student":
+            self._fill(student)
 
     def _fill(self, guide: Ranker) -> None:
         """Writes the guide's lists, and what the teacher gives the items in them."""
@@ -85,9 +110,11 @@ class KDLoss(RowwiseResponseLoss):
         scores = self.teacher_scores.at(users, top.ids.long())
         return scores.masked_fill(top.ids == 0, -torch.inf)
 
-    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
+    def of_users(
+        self, student: FeatureRows, user_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         taught = self.list_scores[user_ids]
         listed = taught.isfinite()
         scores = student.scores(user_ids, self.list_ids[user_ids].long())
         temperature = self.options["temperature"]
-        return cross_entropy(scores / temperature, taught / temperature, listed)
+        return cross_entropy(scores / temperature, taught / temperature, listed), None

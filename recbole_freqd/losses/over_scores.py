@@ -2,7 +2,6 @@
 
 from typing import Optional, Union
 
-import scipy.sparse as sp
 import torch
 
 from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, RowsRanker, top_items
@@ -10,28 +9,29 @@ from recbole_freqd.core.rows import FeatureRows, Features, as_rows
 from recbole_freqd.losses.base import DistillationLoss
 
 
-class ListwiseLoss(DistillationLoss):
-    """Base of the losses that are a mean, over the distinct users of a batch, of what lists say.
+class ScoreLoss(DistillationLoss):
+    """Base of the losses that compare scores: a mean, over the users of a batch, of ℓ(u).
 
-    Lists that depend on an epoch are made by ``refresh`` at its start; by hand, without a ranker
-    given to ``start_epoch``, at the first batch after it, from the student features of that batch.
+    Every distinct user is computed once. It weighs 1 or, with ``counts_rows``, as much as the batch
+    has rows of it, as in the base loss; users with nothing to learn from may be left out of the
+    mean. The items of the batch are not read.
+
+    A subclass gives :meth:`of_users` and, for lists of the student, :meth:`refresh`. That is called
+    at the start of an epoch; by hand, without a ranker given to ``start_epoch``, at the first batch
+    after it, on the student features of that batch.
     """
 
     reads_scores = True
-
-    def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
-        self._epoch, self._stale = 0, True
-        self.prepare()
-
-    def prepare(self) -> None:
-        """Makes what is made once: the teacher's lists."""
-        raise NotImplementedError
+    _epoch = 0
+    _is_stale = True
 
     def refresh(self, student: Ranker) -> None:
-        """Makes what is made per epoch, from the student as it ranks now."""
+        """Makes what depends on the student's whole lists, from the student as it ranks now."""
 
-    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
-        """The loss of distinct users (b,), b > 0."""
+    def of_users(
+        self, student: FeatureRows, user_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
+        """The losses (b,) of distinct users (b,), b > 0, and who counts, (b,) bool; None: all."""
         raise NotImplementedError
 
     def teacher_lists(self, k: int, *, mask_train: bool = True) -> tuple[torch.Tensor, ...]:
@@ -47,7 +47,7 @@ class ListwiseLoss(DistillationLoss):
         return found.ids, found.scores
 
     def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
-        self._epoch, self._stale = epoch, student is None
+        self._epoch, self._is_stale = epoch, student is None
         if student is not None:
             self.refresh(student)
 
@@ -58,13 +58,16 @@ class ListwiseLoss(DistillationLoss):
         positive_item_ids: torch.Tensor,
         negative_item_ids: Optional[torch.Tensor] = None,
     ) -> torch.Tensor:
-        student, users = as_rows(student_features), user_ids.unique()
-        if len(users) == 0:
-            return student.of("user", users).sum() + student.of("item", users).sum()
-        if self._stale:
-            self.refresh(RowsRanker(student, self.teacher_scores.shape, users.device))
-            self._stale = False
-        return self.of_users(student, users)
+        student = as_rows(student_features)
+        if len(user_ids) == 0:  # zero, and the features have a gradient of zero
+            return student.scores(user_ids, user_ids[:, None]).sum()
+        if self._is_stale:
+            self.refresh(RowsRanker(student, self.teacher_scores.shape, user_ids.device))
+            self._is_stale = False
+        users, rows = torch.unique(user_ids, return_counts=True)
+        losses, counted = self.of_users(student, users)
+        weights = rows if self.counts_rows else torch.ones_like(rows)
+        return weighted_mean(losses, weights if counted is None else weights * counted)
 
 
 def blocks_of_lists(n_users: int, length: int, device: torch.device) -> tuple[torch.Tensor, ...]:
@@ -108,73 +111,37 @@ def relaxed_ranking(scores: torch.Tensor, mask: torch.Tensor, rest: torch.Tensor
 
 
 def cross_entropy(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(b,), -Σ softmax(teacher) log softmax(student) over the mask (b, k); 0 of nothing."""
+    """(b,), -Σ softmax(teacher) log softmax(student) over the mask (b, k); 0 of nothing.
+
+    Example:
+        >>> scores, mask = torch.zeros(1, 3), torch.tensor([[True, True, False]])
+        >>> round(cross_entropy(scores, scores, mask).exp().item(), 3)
+        2.0
+    """
     nothing = negligible_score(student)
     chances = teacher.to(student.dtype).masked_fill(~mask, nothing).softmax(dim=1)
     logs = student.masked_fill(~mask, nothing).log_softmax(dim=1)
     return -torch.where(mask, chances * logs, 0.0).sum(dim=1)
 
 
-def masked_mean(values: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """The mean of values (b,) over those that are there, (b,) bool; 0 of none, without a wait."""
-    return torch.where(there, values, 0.0).sum() / there.sum().clamp(min=1)
+def weighted_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The mean of values (b,) with integer weights (b,); of weight 0 none counts; 0 of none.
+
+    Example:
+        >>> weighted_mean(torch.tensor([1.0, 5.0, 9.0]), torch.tensor([1, 1, 0])).item()
+        3.0
+    """
+    return torch.where(weights > 0, values * weights, 0.0).sum() / weights.sum().clamp(min=1)
 
 
 def is_in(items: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """(b, k) bool, which items (b, k) are among others (b, l) of their row; 0 is in none."""
+    """(b, k) bool, which items (b, k) are among others (b, l) of their row; 0 is in none.
+
+    Example:
+        >>> is_in(torch.tensor([[1, 2, 0]]), torch.tensor([[2, 0]])).tolist()
+        [[False, True, False]]
+    """
     ordered = others.long().sort(dim=1).values
     items = items.long()
     place = torch.searchsorted(ordered, items).clamp(max=ordered.shape[1] - 1)
     return (ordered.gather(1, place) == items) & (items > 0)
-
-
-class RowwiseResponseLoss(DistillationLoss):
-    """The mean over the rows (interactions) of a batch of a loss ℓ(u) of the row's user.
-
-    A user with more rows weighs more, as in the base loss; it is computed once. The items of the
-    batch are not read. The public code sums over rows, base loss and this one alike, so that its
-    weight λ is the β of two means.
-
-    A subclass gives :meth:`of_users`, and for lists of the student :meth:`refresh`.
-    """
-
-    reads_scores = True
-    counts_rows = True
-
-    def refresh(self, student: Ranker) -> None:
-        """Makes what depends on the student's whole lists, at the start of an epoch."""
-
-    def follows_student(self) -> bool:
-        """Whether :meth:`refresh` makes anything."""
-        return self.options.get("guide") == "student"
-
-    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
-        """(b,), the losses of distinct users (b,), b > 0; 0 for one with nothing to learn from."""
-        raise NotImplementedError
-
-    def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
-        """Without a student, its lists are made from the features of the next batch."""
-        self._epoch, self._is_fresh = epoch, False
-        if self.follows_student() and student is not None:
-            self.refresh(student)
-            self._is_fresh = True
-
-    _epoch = 0
-    _is_fresh = False
-
-    def forward(
-        self,
-        student_features: Union[Features, FeatureRows],
-        user_ids: torch.Tensor,
-        positive_item_ids: torch.Tensor,
-        negative_item_ids: Optional[torch.Tensor] = None,
-    ) -> torch.Tensor:
-        student = as_rows(student_features)
-        if len(user_ids) == 0:  # zero, and the features have a gradient of zero
-            return student.scores(user_ids, user_ids[:, None]).sum()
-        if self.follows_student() and not self._is_fresh:
-            self.refresh(RowsRanker(student, self.teacher_scores.shape, user_ids.device))
-            self._is_fresh = True
-        distinct, rows = torch.unique(user_ids, return_counts=True)
-        losses = self.of_users(student, distinct)
-        return (losses * rows).sum() / len(user_ids)

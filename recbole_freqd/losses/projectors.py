@@ -17,6 +17,10 @@ class LinearProjector(nn.Module):
         student_dim: Width of the student's rows.
         teacher_dim: Width of the teacher's rows.
         stream: Where the initial weights come from: U(±1/√student_dim), torch's own for Linear.
+
+    Example:
+        >>> LinearProjector(2, 5, RandomStream(0))(torch.ones(3, 2)).shape
+        torch.Size([3, 5])
     """
 
     def __init__(self, student_dim: int, teacher_dim: int, stream: RandomStream) -> None:
@@ -47,6 +51,10 @@ class MLPProjector(nn.Module):
         experts: Number of MLPs, at least 1.
         hidden: Hidden width of each; None is ``teacher_dim``.
         dropout: In [0, 1), active in train mode.
+
+    Example:
+        >>> MLPProjector(2, 5, RandomStream(0), experts=3)(torch.ones(3, 2)).shape
+        torch.Size([3, 5])
     """
 
     def __init__(

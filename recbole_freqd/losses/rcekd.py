@@ -1,16 +1,35 @@
 """RCE-KD: cross-entropy on the items that the student itself ranks high."""
 
+from typing import Optional
+
+import scipy.sparse as sp
 import torch
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker, candidates, user_blocks
-from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.draws import weighted_draw
-from recbole_freqd.losses.over_scores import ListwiseLoss, cross_entropy, is_in, masked_mean
+from recbole_freqd.losses.over_scores import ScoreLoss, cross_entropy, is_in
+from recbole_freqd.losses.registration import LOSSES
+
+
+class RCEKDOptions(SharedOptions, total=False):
+    """What :class:`RCEKDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    k: int
+    sampled: int
+    top: int
+    temperature: float
+    cap: Optional[int]
+    tau: float
+    gamma: float
+    mask_train: bool
 
 
 @LOSSES.register("RCE-KD")
-class RCEKDLoss(ListwiseLoss):
+class RCEKDLoss(ScoreLoss):
     """Rejuvenated cross-entropy: on the student's top items, and on the teacher's beside a sample.
 
     Of each user, at the start of every epoch: Qᵀ, the teacher's top K items; C, the student's top
@@ -59,7 +78,16 @@ class RCEKDLoss(ListwiseLoss):
     _is_added: torch.Tensor
     _gamma: torch.Tensor
 
-    def prepare(self) -> None:
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[RCEKDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
+
+    def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         options = self.options
         ids, scores = self.teacher_lists(options["k"], mask_train=options["mask_train"])
         self.keep(_teacher_ids=ids, _teacher_scores=scores)
@@ -96,7 +124,9 @@ class RCEKDLoss(ListwiseLoss):
         best, items = scores.topk(min(self.options["top"], scores.shape[1] - 1), dim=1)
         return items.masked_fill(best.isneginf(), 0)
 
-    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
+    def of_users(
+        self, student: FeatureRows, user_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         lists, of_teacher = self._student_ids[user_ids], self._teacher_ids[user_ids]
         own = student.scores(user_ids, torch.cat([lists, of_teacher], dim=1).long())
         taught = torch.cat([self._student_scores[user_ids], self._teacher_scores[user_ids]], dim=1)
@@ -106,7 +136,7 @@ class RCEKDLoss(ListwiseLoss):
         first = cross_entropy(own[:, :k], taught[:, :k], there[:, :k])
         second = cross_entropy(own[:, k:], taught[:, k:], there[:, k:])
         gamma = self._gamma[user_ids].to(own.dtype)
-        return masked_mean((1 - gamma) * first + gamma * second, there.any(dim=1))
+        return (1 - gamma) * first + gamma * second, there.any(dim=1)
 
     def _first_width(self) -> int:
         """How long the student's list is at most."""

@@ -1,18 +1,33 @@
 """RD: ranking distillation."""
 
+from typing import Optional
+
 import scipy.sparse as sp
 import torch
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import top_items
-from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.losses.base import LOSSES
+from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.losses.base import SharedOptions
 from recbole_freqd.losses.draws import FreeItems
-from recbole_freqd.losses.over_scores import RowwiseResponseLoss
+from recbole_freqd.losses.over_scores import ScoreLoss
+from recbole_freqd.losses.registration import LOSSES
+
+
+class RDOptions(SharedOptions, total=False):
+    """What :class:`RDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    k: int
+    decay: float
+    sharpness: float
+    samples: int
+    start: int
 
 
 @LOSSES.register("RD")
-class RDLoss(RowwiseResponseLoss):
+class RDLoss(ScoreLoss):
     """The teacher's top K as positives, weighted by position and by how low the student ranks them.
 
     With π_uk the teacher's k-th item (k = 0, …, K-1) that user u has not interacted with, r the
@@ -51,7 +66,17 @@ class RDLoss(RowwiseResponseLoss):
 
     method = "RD"
     prefix = "rd"
+    counts_rows = True
     list_ids: torch.Tensor
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[RDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         top = top_items(
@@ -65,13 +90,15 @@ class RDLoss(RowwiseResponseLoss):
         self.keep(list_ids=top.ids)
         self.free = FreeItems(user_items, top.ids.device, among=self.known_items)
 
-    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
+    def of_users(
+        self, student: FeatureRows, user_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         items = self.list_ids[user_ids].long()
         scores = student.scores(user_ids, items)
         weights = self._position_weights(items, scores.dtype)
         if self._epoch >= self.options["start"]:
             weights = weights * self._discrepancy(student, user_ids, items, scores.detach())
-        return -(weights * F.logsigmoid(scores)).sum(dim=1)
+        return -(weights * F.logsigmoid(scores)).sum(dim=1), None
 
     def _position_weights(self, items: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """(b, K), a; 0 where a list has ended."""

@@ -1,24 +1,28 @@
 """RRD: the teacher's lists taught by the relaxed ranking loss."""
 
+from typing import Literal, Optional
+
+import scipy.sparse as sp
 import torch
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker
-from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.losses.base import LOSSES
-from recbole_freqd.losses.draws import UniformOutside, weighted_draw
+from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.losses.draws import FreeItems, weighted_draw
 from recbole_freqd.losses.over_scores import (
-    ListwiseLoss,
+    ScoreLoss,
     blocks_of_lists,
     masked_logsumexp,
-    masked_mean,
     relaxed_ranking,
 )
+from recbole_freqd.losses.registration import LOSSES
 
 
-def relaxed_loss(
+def relaxed_losses(
     student: FeatureRows, user_ids: torch.Tensor, above: torch.Tensor, below: torch.Tensor
-) -> torch.Tensor:
-    """Lists in their order, before items whose order among them is free; a mean over users.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Lists in their order, before items whose order among them is free.
 
     Args:
         student: Whose scores.
@@ -26,25 +30,39 @@ def relaxed_loss(
         above, below: (b, k) and (b, l), the ordered lists and the others; 0 is an empty place.
 
     Returns:
-        The mean over the users with an ordered list; 0 of none.
+        (b,) each, the losses and, bool, who has an ordered list.
     """
     width = above.shape[1]
     items = torch.cat([above, below], dim=1).long()
     scores, there = student.scores(user_ids, items), items > 0
     rest = masked_logsumexp(scores[:, width:], there[:, width:])
     values = relaxed_ranking(scores[:, :width], there[:, :width], rest)
-    return masked_mean(values, there[:, :width].any(dim=1))
+    return values, there[:, :width].any(dim=1)
 
 
-class RelaxedRankingLoss(ListwiseLoss):
-    """Base of RRD and DCD: :func:`relaxed_loss` of lists."""
+class RelaxedRankingLoss(ScoreLoss):
+    """Base of RRD and DCD: :func:`relaxed_losses` of lists."""
 
     def lists_of(self, user_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The ordered list (b, k) and the unordered one (b, l) of users; 0 is an empty place."""
         raise NotImplementedError
 
-    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
-        return relaxed_loss(student, user_ids, *self.lists_of(user_ids))
+    def of_users(
+        self, student: FeatureRows, user_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
+        return relaxed_losses(student, user_ids, *self.lists_of(user_ids))
+
+
+class RRDOptions(SharedOptions, total=False):
+    """What :class:`RRDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    k: int
+    uninteresting: int
+    top: int
+    temperature: float
+    sampling: Literal["rank", "none"]
+    resample: Literal["epoch", "step"]
 
 
 @LOSSES.register("RRD")
@@ -92,15 +110,22 @@ class RRDLoss(RelaxedRankingLoss):
     _log_weights: torch.Tensor
     _above: torch.Tensor
     _below: torch.Tensor
-    _outside: UniformOutside
+    _free: FreeItems
 
-    def prepare(self) -> None:
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[RRDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
+
+    def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         options = self.options
         plain = options["sampling"] == "none"
         top, _ = self.teacher_lists(max(options["top"], options["k"] if plain else 1))
-        self._outside = UniformOutside(
-            self.known_items.nonzero().flatten().cpu(), self.user_items, top
-        )
+        self._free = FreeItems(user_items, top.device, among=self.known_items, lists=top)
         ranks = torch.arange(1, top.shape[1] + 1, device=top.device)
         self.keep(_top=top, _log_weights=-ranks / options["temperature"])
 
@@ -121,7 +146,7 @@ class RRDLoss(RelaxedRankingLoss):
     def _draw(self, user_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The lists of users, int32."""
         top, k = self._top[user_ids], self.options["k"]
-        below = self._outside.sample(user_ids, self.options["uninteresting"], self.stream).int()
+        below = self._free.draw_distinct(user_ids, self.options["uninteresting"], self.stream).int()
         if self.options["sampling"] == "none":
             return top[:, :k], below
         weights = self._log_weights.expand_as(top).masked_fill(top == 0, -torch.inf)

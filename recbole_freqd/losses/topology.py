@@ -4,16 +4,18 @@ from typing import Optional, Union
 
 import scipy.sparse as sp
 import torch
+from typing_extensions import Unpack
 
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.graph.cooccurrence import SIDES
-from recbole_freqd.losses.base import LOSSES, DistillationLoss
+from recbole_freqd.losses.base import DistillationLoss, SharedOptions
 from recbole_freqd.losses.de import ExpertLoss
 from recbole_freqd.losses.distances import (
     mean_or_zero,
     refuse_one_dimension,
     unit_rows,
 )
+from recbole_freqd.losses.registration import LOSSES
 
 
 def topology_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -65,7 +67,12 @@ def group_errors(
 
 
 def prototypes(rows: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """(g, d), the mean of the rows (n, d) of each group that occurs in ``groups`` (n,)."""
+    """(g, d), the mean of the rows (n, d) of each group that occurs in ``groups`` (n,).
+
+    Example:
+        >>> prototypes(torch.tensor([[1.0], [3.0], [8.0]]), torch.tensor([7, 7, 2])).tolist()
+        [[8.0], [2.0]]
+    """
     present, place, counts = torch.unique(groups, return_inverse=True, return_counts=True)
     sums = rows.new_zeros(len(present), rows.shape[1]).index_add(0, place, rows)
     return sums / counts[:, None]
@@ -123,6 +130,12 @@ def _refuse_one_dimension(loss: DistillationLoss) -> None:
         refuse_one_dimension(teacher.shape[1], side, f"{loss.method} teaches cosines", "")
 
 
+class FTDOptions(SharedOptions, total=False):
+    """What :class:`FTDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+
+
 @LOSSES.register("FTD")
 class FTDLoss(DistillationLoss):
     """Full Topology Distillation: the cosines between all entities of a batch.
@@ -163,6 +176,15 @@ class FTDLoss(DistillationLoss):
     method = "FTD"
     prefix = "ftd"
 
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[FTDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
+
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         _refuse_one_dimension(self)
 
@@ -190,6 +212,17 @@ class FTDLoss(DistillationLoss):
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         table = self.teacher_user_emb if side == "user" else self.teacher_item_emb
         return rows, table.index_select(0, ids).to(rows.dtype)
+
+
+class HTDOptions(SharedOptions, total=False):
+    """What :class:`HTDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    alpha: float
+    groups: int
+    hidden: Optional[int]
+    temperature_epochs: int
+    weight_decay: float
 
 
 @LOSSES.register("HTD")
@@ -245,6 +278,15 @@ class HTDLoss(ExpertLoss):
 
     method = "HTD"
     prefix = "htd"
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[HTDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         _refuse_one_dimension(self)

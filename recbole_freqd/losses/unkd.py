@@ -1,25 +1,38 @@
 """UnKD: unbiased knowledge distillation, by groups of popularity."""
 
 import logging
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import candidate_blocks
-from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.losses.base import LOSSES
-from recbole_freqd.losses.draws import RankDraws
-from recbole_freqd.losses.over_scores import RowwiseResponseLoss
+from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.losses.over_scores import ScoreLoss
+from recbole_freqd.losses.ranks import RankDraws
+from recbole_freqd.losses.registration import LOSSES
 
 logger = logging.getLogger(__name__)
 
 
+class UnKDOptions(SharedOptions, total=False):
+    """What :class:`UnKDLoss` takes by keyword; its docstring says what it is."""
+
+    beta: float
+    groups: int
+    pairs: int
+    balance: float
+    depth: int
+    decay: float
+
+
 @LOSSES.register("UnKD")
-class UnKDLoss(RowwiseResponseLoss):
+class UnKDLoss(ScoreLoss):
     """The teacher's order of pairs of items that are about equally popular.
 
     Items are sorted by their training interactions and cut into groups that have as many of them in
@@ -59,8 +72,18 @@ class UnKDLoss(RowwiseResponseLoss):
 
     method = "UnKD"
     prefix = "unkd"
+    counts_rows = True
     list_ids: torch.Tensor
     list_lengths: torch.Tensor
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[UnKDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
 
     @classmethod
     def check_options(cls, options: dict[str, Any]) -> None:
@@ -108,13 +131,15 @@ class UnKDLoss(RowwiseResponseLoss):
         self.keep(list_ids=ids, list_lengths=lengths)
         self.ranks = RankDraws.exponential(depth, self.options["decay"], device)
 
-    def of_users(self, student: FeatureRows, user_ids: torch.Tensor) -> torch.Tensor:
+    def of_users(
+        self, student: FeatureRows, user_ids: torch.Tensor
+    ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         better, worse = self.draw_pairs(user_ids)
         there = worse > 0
         scores = student.scores(user_ids, torch.cat([better, worse], dim=1))
         above, below = scores.chunk(2, dim=1)
         losses = -F.logsigmoid(above - below).where(there, 0.0)
-        return losses.sum(dim=1) / there.sum(dim=1).clamp(min=1)
+        return losses.sum(dim=1) / there.sum(dim=1).clamp(min=1), None
 
     def draw_pairs(self, user_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The pairs of users (b,), group after group.

@@ -1,6 +1,7 @@
 """Training as one of several processes: what RecBole's trainers leave open between them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,94 +10,98 @@ from torch.nn.parallel import DistributedDataParallel
 
 from recbole_freqd import compat
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.runtime.finite import FiniteTrainer
+from recbole_freqd.runtime.parts import Fit, Part
 from recbole_freqd.runtime.processes import Processes, as_in_one_process
 
 
-class DistributedTrainer(FiniteTrainer):
-    """A mixin over a RecBole trainer, for each of the processes that train one model together.
+class SeveralProcesses(Part):
+    """For each of the processes that train one model together; alone, nothing changes.
 
     RecBole's launch gives every process a share of each batch and wraps the model in torch's
     DistributedDataParallel, which averages gradients. Here: whatever else is trained goes into the
-    same wrap (:meth:`average_also`), an error of one process is an error of all, and metrics are
-    computed in the first process from the lists of all users, each once. RecBole averages the
-    metrics of processes by batches and counts some users twice, to make the shares equal (its pull
-    request #1872). Alone, nothing changes.
-
-    Attributes:
-        processes: All of them.
+    same wrap, and metrics are computed in the first process from the lists of all users, each once.
+    RecBole averages the metrics of processes by batches and counts some users twice, to make the
+    shares equal (its pull request #1872). That an error of one process is an error of all is the
+    business of the trainer itself.
     """
 
-    def __init__(self, config: Any, model: nn.Module) -> None:
-        self.processes = Processes.of(config)
-        self._trained_beside: list[nn.Parameter] = []
-        if config["single_spec"]:
-            super().__init__(config, model)  # type: ignore[call-arg]
-            return
-        if config["resume"]:
-            raise ConfigError(
-                f"resume: got true in {self.processes.size} processes; allowed: in one, since the "
-                "state of the others is not kept. Leave it out, or use --nproc 1."
-            )
-        if config["worker"]:
-            raise ConfigError(
-                f"worker: got {config['worker']} in {self.processes.size} processes; allowed: 0. "
-                "Loaders' own processes do not start beside others here."
-            )
-        if not self.processes.is_first:
-            config["log_wandb"] = False
-        with compat.one_of_many(self.processes.is_first, config["device"].type == "cpu"):
-            super().__init__(config, model)  # type: ignore[call-arg]
-        self.evaluator = _OfAllUsers(self.evaluator, self.processes)
-
-    def fit(self, train_data: Any, *args: Any, **kwargs: Any) -> Any:
-        """As RecBole's.
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Makes RecBole's trainer for one of many, and gives it an evaluator of all users.
 
         Raises:
-            ConfigError: The loaders were not made for this process.
+            ConfigError: The config asks for what several processes cannot do.
         """
-        if not self.config["single_spec"]:
-            share = getattr(train_data.sampler, "rank", None)
-            if share != self.processes.rank:
-                raise ConfigError(
-                    f"Process {self.processes.rank} has the training data of process {share}: "
-                    "loaders read from a file (dataloaders_save_path, or one that save_dataloaders "
-                    "has left in checkpoint_dir) are of one process. Leave out both, and remove "
-                    "the file."
-                )
-        return super().fit(train_data, *args, **kwargs)  # type: ignore[misc]
-
-    def average_also(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Has gradients averaged that are not the model's, and starts from the same values.
-
-        They share one DistributedDataParallel with the model's: of two, each process might send
-        its gradients in another order.
-        """
-        if self.config["single_spec"] or not parameters:
+        config, processes = self.trainer.config, self.trainer.processes
+        if config["single_spec"]:
+            yield
             return
-        self._trained_beside = list(parameters)
-        self.distributed_model = DistributedDataParallel(_Trained(self.model, self._trained_beside))
+        _check(config, processes)
+        if not processes.is_first:
+            config["log_wandb"] = False
+        with compat.one_of_many(processes.is_first, config["device"].type == "cpu"):
+            yield
+        self.trainer.evaluator = _OfAllUsers(self.trainer.evaluator, processes)
 
-    def sync_grad_loss(self) -> Any:
-        """As RecBole's: every parameter has a gradient in every process, if only of zero."""
-        loss = super().sync_grad_loss()  # type: ignore[misc]
-        return loss + sum(torch.sum(parameter) * 0 for parameter in self._trained_beside)
+    def begin_fit(self, fit: Fit) -> None:
+        """Raises ConfigError where the loaders were not made for this process."""
+        if self.trainer.config["single_spec"]:
+            return
+        rank, share = self.trainer.processes.rank, getattr(fit.train_data.sampler, "rank", None)
+        if share != rank:
+            raise ConfigError(
+                f"Process {rank} has the training data of process {share}: "
+                "loaders read from a file (dataloaders_save_path, or one that save_dataloaders "
+                "has left in checkpoint_dir) are of one process. Leave out both, and remove "
+                "the file."
+            )
 
-    def _check_nan(self, loss: torch.Tensor) -> None:
-        check = super()._check_nan
-        self.processes.together(lambda: check(loss))
+    @contextmanager
+    def fitting(self, fit: Fit) -> Iterator[None]:
+        """Averages the gradients of what is trained beside the model, too, from equal values.
 
-    def evaluate(self, eval_data: Any, *args: Any, **kwargs: Any) -> Any:
-        """As RecBole's; the result is that of all users, in every process."""
-        if not self.config["single_spec"] and eval_data:
-            _without_repeats(eval_data.sampler)
-        return super().evaluate(eval_data, *args, **kwargs)  # type: ignore[misc]
+        Both share one DistributedDataParallel: of two, each process might send its gradients in
+        another order.
+        """
+        trainer, beside = self.trainer, self.trainer.parameters_beside()
+        if not trainer.config["single_spec"] and beside:
+            wrapped = getattr(trainer.distributed_model, "module", None)
+            if not isinstance(wrapped, _Trained):
+                both = _Trained(trainer.model, beside)
+                trainer.distributed_model = DistributedDataParallel(both)
+        yield
 
-    def _map_reduce(self, result: Any, num_sample: int) -> Any:
-        return result  # of all of them already
+    def begin_evaluation(self, loader: Any) -> None:
+        """Deals each user out once."""
+        if not self.trainer.config["single_spec"]:
+            _without_repeats(loader.sampler)
+
+    @contextmanager
+    def saving(self, path: str) -> Iterator[None]:
+        """Shows RecBole the Config that it can build the model from again, alone."""
+        config = self.trainer.config
+        self.trainer.config = as_in_one_process(config)
+        try:
+            yield
+        finally:
+            self.trainer.config = config
 
 
-def whole(loader: Any) -> Any:
+def _check(config: Any, processes: Processes) -> None:
+    """Raises ConfigError for keys that are for one process."""
+    if config["resume"]:
+        raise ConfigError(
+            f"resume: got true in {processes.size} processes; allowed: in one, since the "
+            "state of the others is not kept. Leave it out, or use --nproc 1."
+        )
+    if config["worker"]:
+        raise ConfigError(
+            f"worker: got {config['worker']} in {processes.size} processes; allowed: 0. "
+            "Loaders' own processes do not start beside others here."
+        )
+
+
+def full_eval_loader(loader: Any) -> Any:
     """A loader for evaluation that gives all users, and not only the share of this process."""
     if not loader or loader.config["single_spec"]:
         return loader
@@ -133,7 +138,7 @@ class _OfAllUsers:
         parts = self.processes.gathered(own)
         for name in own if parts else ():
             collected.set(name, torch.cat([part[name] for part in parts]))
-        return self.processes.agreed(lambda: self.evaluator.evaluate(collected))
+        return self.processes.from_first(lambda: self.evaluator.evaluate(collected))
 
 
 def _without_repeats(sampler: Any) -> None:

@@ -57,7 +57,7 @@ class Processes:
         """Whether this is the one that writes files."""
         return self.rank == 0
 
-    def together(self, work: Callable[[], T], here: bool = True) -> Optional[T]:
+    def run_in_all(self, work: Callable[[], T], here: bool = True) -> Optional[T]:
         """Runs ``work`` where ``here``, and waits until all are done; None elsewhere.
 
         Raises:
@@ -72,7 +72,7 @@ class Processes:
             raise error or next(filter(None, errors))
         return result
 
-    def agreed(self, work: Callable[[], T]) -> T:
+    def from_first(self, work: Callable[[], T]) -> T:
         """What ``work`` gives in the first process, in all of them.
 
         Raises:
@@ -87,7 +87,7 @@ class Processes:
             raise error or told[0][1]
         return told[0][0]
 
-    def once_per_machine(self, work: Callable[[], T]) -> T:
+    def make_once(self, work: Callable[[], T]) -> T:
         """The tensors that ``work`` gives in one process of each machine, in all of them.
 
         They are read from a temporary file that is gone afterwards: mapped into memory (torch 2.1
@@ -95,7 +95,7 @@ class Processes:
         """
         if self.size == 1:
             return work()
-        name = self.agreed(lambda: f"recbole_freqd-{uuid.uuid4().hex}")
+        name = self.from_first(lambda: f"recbole_freqd-{uuid.uuid4().hex}")
         file = Path(tempfile.gettempdir()) / f"{name}-{self.rank - self.local_rank}.pt"
 
         def save() -> None:
@@ -104,10 +104,10 @@ class Processes:
             torch.save(made, file)
 
         try:
-            self.together(save, here=self.local_rank == 0)
+            self.run_in_all(save, here=self.local_rank == 0)
             mapped = {"mmap": True} if "mmap" in signature(torch.load).parameters else {}
             read = partial(torch.load, file, weights_only=True, **mapped)
-            return self.together(read)  # type: ignore[return-value]
+            return self.run_in_all(read)  # type: ignore[return-value]
         finally:
             if self.local_rank == 0:
                 with contextlib.suppress(OSError):
@@ -126,11 +126,11 @@ class Processes:
         if self.size == self.on_this_machine:
             return
         for file in files:
-            wanted = self.agreed(partial(_hash, file))
+            wanted = self.from_first(partial(_hash, file))
             lacks = self.local_rank == 0 and _hash(file) != wanted
             if self._anywhere(lacks):
-                content = self.agreed(file.read_bytes)
-                self.together(partial(_write, file, content), here=lacks)
+                content = self.from_first(file.read_bytes)
+                self.run_in_all(partial(_write, file, content), here=lacks)
 
     def _anywhere(self, flag: bool) -> bool:
         found = torch.tensor([flag], dtype=torch.uint8)

@@ -27,10 +27,13 @@ class StateFile:
 
     Args:
         path: ``….last.pt``.
+
+    Attributes:
+        is_finished: Whether what it holds is the outcome of a finished run.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._finished, self._lockless = path, False, False
+        self.path, self.is_finished, self._lockless = path, False, False
         self._lock = FileLock(f"{path}.lock")
 
     @classmethod
@@ -81,7 +84,7 @@ class StateFile:
         if there and not best.is_file():
             logger.warning("%s is gone, the best model of %s: not resumed.", best, self.path)
             return None
-        self._finished = state["finished"]
+        self.is_finished = state["finished"]
         return state
 
     @contextmanager
@@ -110,7 +113,7 @@ class StateFile:
         """
         self._locked()
         write_atomically(self.path, lambda temporary: torch.save(state, temporary))
-        self._finished = state["finished"]
+        self.is_finished = state["finished"]
 
     def _locked(self) -> bool:
         """Locks the file, if it is not yet; False where another process has it."""
@@ -122,7 +125,7 @@ class StateFile:
 
     def release(self) -> None:
         """Lets other processes use the file; of a finished run no lock is left."""
-        if self._lock.is_locked and (self._finished or not self.path.exists()):
+        if self._lock.is_locked and (self.is_finished or not self.path.exists()):
             with suppress(OSError):  # Windows removes no file that is open
                 Path(self._lock.lock_file).unlink()
         self._lock.release()

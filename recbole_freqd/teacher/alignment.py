@@ -141,7 +141,7 @@ class Translated(nn.Module):
 
     def __init__(self, own: nn.Module, alignment: Alignment, config: Any) -> None:
         super().__init__()
-        self.own = own
+        self.own: Any = own
         self.USER_ID, self.ITEM_ID = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
         self.n_users, self.n_items = (len(rows) for rows in alignment.rows)
         self.device = config["device"]

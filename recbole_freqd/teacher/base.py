@@ -192,7 +192,7 @@ def is_mapped(config: Any, spec: dict[str, Any]) -> bool:
     return mapped
 
 
-def had_once(config: Any, spec: dict[str, Any], make: Callable[[], Features]) -> Features:
+def make_features_once(config: Any, spec: dict[str, Any], make: Callable[[], Features]) -> Features:
     """What ``make`` gives; of several processes of a machine one makes it, the others share it.
 
     Args:
@@ -203,9 +203,12 @@ def had_once(config: Any, spec: dict[str, Any], make: Callable[[], Features]) ->
     if config["single_spec"]:
         return make()
     mapped = is_mapped(config, spec)
-    tables = Processes.of(config).once_per_machine(lambda: [table.cpu() for table in make()])
+    tables = Processes.of(config).make_once(lambda: [table.cpu() for table in make()])
     if mapped:
-        made = [empty_rows(*table.shape, table.dtype, "cpu", mapped=True) for table in tables]
+        made = [
+            empty_rows(len(table), table.shape[1], table.dtype, "cpu", mapped=True)
+            for table in tables
+        ]
         tables = [own.copy_(table) for own, table in zip(made, tables)]
     user, item = (table.to(config["device"]) for table in tables)
     return user, item

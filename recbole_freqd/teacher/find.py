@@ -39,6 +39,7 @@ _FIND = {
 }
 _OF_SOME_FORMS = {  # keys, and the forms of teacher that they are of
     "trust_checkpoint": (CHECKPOINT,),
+    "trust_data": (CHECKPOINT,),
     "allow_leakage": (CHECKPOINT, VECTORS, LISTS),
     "min_overlap": (CHECKPOINT, VECTORS, LISTS),
     "lists_user": (LISTS,),

@@ -89,13 +89,13 @@ class Chooser:
         """
         config = self.config
         if not self.can_choose:
-            return self.processes.agreed(choose)
+            return self.processes.from_first(choose)
         identity = json.loads(
             json.dumps(
                 {
                     **of,
                     "data": data_fingerprint(self.dataset),
-                    "valid": fingerprint(pairs(self.valid_data._dataset)),
+                    "valid": fingerprint(pairs(self.valid_data._dataset)),  # type: ignore[union-attr]
                     **{key: config[key] for key in ("seed", "valid_metric", "repeatable")},
                     "version": __version__,
                 },
@@ -119,4 +119,4 @@ class Chooser:
             write_json(path, {"chosen": chosen, "identity": identity})
             return chosen
 
-        return self.processes.agreed(have)
+        return self.processes.from_first(have)

@@ -31,7 +31,7 @@ def check_leakage(
     twice and one of the two is tested.
 
     Args:
-        home: The :class:`recbole_freqd.teacher.restore.Home` of the teacher.
+        home: The teacher, a :class:`recbole_freqd.teacher.restore.Restored`.
         alignment: Its users and items among the student's.
         train_data, valid_data: The student's loaders.
         allow: ``teacher.allow_leakage``: a warning instead of an error.
@@ -65,8 +65,9 @@ def check_lessons(stored: Any, *, allow: bool, path: str) -> None:
         TeacherError: It is.
     """
     own_teacher = stored[TEACHER] if stored["trainer"] else None
-    taught = isinstance(own_teacher, dict) and not is_recipe(own_teacher)
-    if not taught or not own_teacher.get("allow_leakage"):  # of a recipe it has no effect
+    if not isinstance(own_teacher, dict) or is_recipe(own_teacher):
+        return
+    if not own_teacher.get("allow_leakage"):  # of a recipe it has no effect
         return
     words = (
         f"Teacher {path} was itself taught with teacher.allow_leakage: true: what it has learnt "
@@ -147,7 +148,8 @@ def _leaks(
             share = f"{seen / len(codes):.1%}"
             found.append(f"{seen:,} of the student's {len(codes):,} {name} pairs ({share})")
     if any(codes is None for codes in held.values()):
-        known = np.concatenate([codes for codes in held.values() if codes is not None] or [[]])
+        none = np.empty(0, dtype=np.int64)
+        known = np.concatenate([none, *(codes for codes in held.values() if codes is not None)])
         rest = int((~np.isin(foreign, known)).sum())
         if rest:
             unknown = " and ".join(name for name, codes in held.items() if codes is None)
@@ -170,7 +172,7 @@ def _held_out(
     if valid_data is not None:
         held["validation"] = _codes(valid_data._dataset, n_items)
     for loader in (valid_data, train_data):
-        sampler = getattr(loader, "_sampler", None)
+        sampler: Any = getattr(loader, "_sampler", None)
         phases = list(getattr(sampler, "phases", ()))
         if "test" not in phases:
             continue

@@ -5,12 +5,14 @@ import json
 import logging
 import shutil
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any, Optional
 
 from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.identity import differences, run_identity
 from recbole_freqd.config.make import teacher_config
+from recbole_freqd.config.models import check_dataset_kind
 from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import file_hash, read_json, write_atomically, write_json
@@ -18,10 +20,12 @@ from recbole_freqd.core.locks import working_on
 from recbole_freqd.core.rows import Features
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features import check_teacher, registered_adapter
-from recbole_freqd.runtime.distributed import whole
+from recbole_freqd.runtime.distributed import full_eval_loader
+from recbole_freqd.runtime.parts import Part
 from recbole_freqd.runtime.processes import Processes
-from recbole_freqd.runtime.resume import ResumableTrainer, over
-from recbole_freqd.teacher.base import Teacher, features_of, had_once
+from recbole_freqd.runtime.seconds import not_counted
+from recbole_freqd.runtime.trainer import PartsTrainer, mix_into
+from recbole_freqd.teacher.base import Teacher, features_of, make_features_once
 from recbole_freqd.teacher.restore import load_model
 
 logger = logging.getLogger(__name__)
@@ -59,12 +63,13 @@ def from_recipe(
 
     def train() -> dict[str, Any]:
         logger.info("Teacher to be trained: %s", _why_not_reused(path, stem, identity))
-        trainer = _train(own_config, train_data, valid_data, path, rank)
+        with not_counted():
+            trainer = _train(own_config, train_data, valid_data, path, rank)
         trained.append(trainer.model)
-        facts = {"seconds_per_epoch": trainer.seconds_per_epoch()}
+        facts: dict[str, Any] = {"seconds_per_epoch": trainer.seconds_per_epoch()}
         if is_closed_form(own_config):
             facts = {}  # an epoch is RecBole's idle pass over the data, the work was before it
-        facts.update(trainer.keep_trajectory(path))
+        facts.update(trainer.part(Trajectory).keep(path))
         of = {"checkpoint": file_hash(path), "identity": identity, "facts": facts}
         write_json(facts_file, of)
         trainer.forget()
@@ -79,10 +84,10 @@ def from_recipe(
         return features_of(config, spec, model)
 
     processes = Processes.of(config)
-    facts, origin = processes.agreed(have)
+    facts, origin = processes.from_first(have)
     on_the_way = [path.with_name(file) for file in facts.get("trajectory", ())]
     processes.hand_over([path, facts_file, *on_the_way])
-    made = had_once(config, spec, features)
+    made = make_features_once(config, spec, features)
     return Teacher(own_config, str(path), made, origin, facts, tuple(map(str, on_the_way)))
 
 
@@ -143,7 +148,7 @@ def is_closed_form(config: Any) -> bool:
 def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
     """What sets this teacher apart from the stored one that comes nearest."""
     candidates = []
-    for file in path.parent.glob(f"{stem}-*.json"):
+    for file in path.parent.glob(f"{escape(stem)}-*.json"):
         try:
             stored = json.loads(file.read_text(encoding="utf-8"))["identity"]
             changed = differences(stored, identity)
@@ -172,6 +177,7 @@ def _train(
 
     init_seed(config["seed"], config["reproducibility"])
     dataset = train_data._dataset
+    check_dataset_kind(config.model_class, dataset, "teacher.model")
     with asking_recbole():
         model = config.model_class(config, dataset).to(config["device"])
         loader = get_dataloader(config, "train")(
@@ -179,9 +185,9 @@ def _train(
         )
         check_teacher(model, rank)
         host = get_trainer(config["MODEL_TYPE"], config["model"])
-        trainer = over(_TeacherTrainer, host)(config, model)
+        trainer = mix_into(_TeacherTrainer, host)(config, model)
     _log_beside_the_student(trainer, config["model"])
-    validation = whole(valid_data)
+    validation = full_eval_loader(valid_data)
     trainer.fit(loader, validation, saved=True, show_progress=config["show_progress"])
     if not Path(trainer.saved_model_file).is_file():
         raise CheckpointError(
@@ -194,32 +200,37 @@ def _train(
     return trainer
 
 
-class _TeacherTrainer(ResumableTrainer):
-    """RecBole's own training, under a name that no student has.
+class _TeacherTrainer(PartsTrainer):
+    """RecBole's own training, under a name that no student has."""
 
-    With ``keep_every`` in its Config, a checkpoint stays after every so many epochs.
-    """
+    def make_parts(self) -> list[Part]:
+        return [*super().make_parts(), Trajectory(self)]
 
-    def _stem(self, config: Any) -> str:
-        return f"{config['model']}-as-teacher"
+    @property
+    def run_name(self) -> str:
+        return f"{self.config['model']}-as-teacher"
 
-    def _train_epoch(self, train_data: Any, epoch_idx: int, *args: Any, **kwargs: Any) -> Any:
-        result = super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
-        every = self.config["keep_every"]
-        if every and (epoch_idx + 1) % every == 0:
-            path = Path(self._run_file).with_suffix(f".epoch{epoch_idx + 1}.pth")
-            self._save_checkpoint(epoch_idx, verbose=False, saved_model_file=str(path))
-        return result
 
-    def keep_trajectory(self, teacher: Path) -> dict[str, dict[str, str]]:
+class Trajectory(Part):
+    """With ``keep_every`` in the Config, a checkpoint stays after every so many epochs."""
+
+    def end_epoch(self, epoch: int) -> None:
+        """Keeps it as ``….epoch<k>.pth``, k being the number of epochs."""
+        every = self.trainer.config["keep_every"]
+        if every and (epoch + 1) % every == 0:
+            path = Path(self.trainer.run_file).with_suffix(f".epoch{epoch + 1}.pth")
+            self.trainer._save_checkpoint(epoch, verbose=False, saved_model_file=str(path))
+
+    def keep(self, teacher: Path) -> dict[str, dict[str, str]]:
         """Copies what was kept before the best epoch beside the teacher, ``….epoch<k>.pth``.
 
         Returns:
             ``trajectory``: hashes of these files by their names, earliest first.
         """
-        if not self.config["keep_every"]:
+        config = self.trainer.config
+        if not config["keep_every"]:
             return {}
-        best = load_checkpoint(teacher, model_class=self.config.model_class)["epoch"] + 1
+        best = load_checkpoint(teacher, model_class=config.model_class)["epoch"] + 1
         kept = {}
         for epoch, file in sorted(self._kept()):
             if epoch < best:
@@ -230,14 +241,9 @@ class _TeacherTrainer(ResumableTrainer):
         return {"trajectory": kept}
 
     def _kept(self) -> list[tuple[int, Path]]:
-        run = Path(self._run_file)
-        files = run.parent.glob(f"{run.stem}.epoch*.pth")
+        run = Path(self.trainer.run_file)
+        files = run.parent.glob(f"{escape(run.stem)}.epoch*.pth")
         return [(int(file.stem.rpartition(".epoch")[2]), file) for file in files]
-
-    def forget(self) -> None:
-        for _, file in self._kept():
-            file.unlink()
-        super().forget()
 
 
 def _train_sampler(config: Any, dataset: Any) -> Optional[Any]:

@@ -1,219 +1,213 @@
-"""The data that a stored teacher was trained on, read again as its own config says."""
+"""A checkpoint with the data that it was trained on, read again as its own config says."""
 
 import copy
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import torch
 
-from recbole_freqd.config.identity import data_fingerprint
-from recbole_freqd.config.models import find_model
+from recbole_freqd.checkpoint.loading import load_checkpoint
+from recbole_freqd.config.identity import data_fingerprint, read_fingerprint, same_data
+from recbole_freqd.config.make import adopt_world
+from recbole_freqd.config.models import check_dataset_kind, check_model_name, find_model
+from recbole_freqd.config.older import bring_up_to_date
 from recbole_freqd.config.reading import asking_recbole
-from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.core.rng import rng_untouched
-from recbole_freqd.features import adapter_of
-from recbole_freqd.features.scores import undisturbed
+from recbole_freqd.features import registered_adapter
+from recbole_freqd.teacher.reader import FOR_TEACHING, Reader
+from recbole_freqd.teacher.unchanged import compare_with_record, compare_with_score
 
 logger = logging.getLogger(__name__)
-# Where a run happens, not what its data is: the student's.
-_ENVIRONMENT = ("device", "gpu_id", "use_gpu", "state", "show_progress", "worker", "checkpoint_dir")
-_ALONE = {"log_wandb": False, "single_spec": True, "local_rank": 0}
-INSTEAD = (
-    "Put the data back, or give a recipe instead (teacher.model), or a checkpoint that was trained "
-    "on the student's data."
+# Where a run happens, not what its data is: the environment's.
+_ENVIRONMENT = (
+    *("device", "gpu_id", "use_gpu", "worker", "state", "show_progress", "checkpoint_dir"),
+    "reproducibility",
 )
-OR_ALLOW = "Or set teacher.allow_leakage: true if you are sure of it."
+_ALONE = {"log_wandb": False, "single_spec": True, "local_rank": 0}
 
 
 @dataclass(frozen=True)
-class Home:
-    """A teacher's own data.
+class Environment:
+    """Where a checkpoint is restored.
 
     Attributes:
-        config: Its Config, in the student's environment but with its own data and split.
-        train, valid, whole: RecBole datasets; ``whole`` is all of it.
-        moved: Whether its files are gone and those of the student's dataset of that name were read.
+        keys: Of the Config that its model and data are built with: the device, workers, ...
+        folder: From the name of a dataset to the folder where its files may be now, or None.
+        student: The Config of the student whose world a checkpoint of the same data joins; None:
+            there is none.
     """
 
+    keys: dict[str, Any]
+    folder: Callable[[str], Optional[str]]
+    student: Optional[Any] = None
+
+    @classmethod
+    def of(cls, config: Any) -> "Environment":
+        """That of a Config: its device and its data."""
+        folders = {config["dataset"]: str(config["data_path"])}
+        return cls({key: config[key] for key in _ENVIRONMENT}, folders.get, config)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint, and the data that its model is built on.
+
+    Attributes:
+        path: The ``.pth`` file.
+        payload: What it holds.
+        stored: The Config in it.
+        config: What its model is built with: its own world and training data, in the environment
+            of who restores it.
+        train, valid, whole: RecBole datasets; ``whole`` is all of it. The last two are None where
+            the data is that of who restores it.
+        moved: Whether its files are gone and those of a dataset of that name elsewhere were read.
+        is_own: Whether ``train`` is the dataset that was given to :func:`restore`.
+        reader: Who restores it.
+        trust_data: Whether data that nothing shows to be the right one is taken.
+        is_proven: Whether a fingerprint has shown that the data is what was trained on.
+    """
+
+    path: str
+    payload: dict[str, Any]
+    stored: Any
     config: Any
     train: Any
     valid: Any
     whole: Any
     moved: bool
+    is_own: bool
+    reader: Reader
+    trust_data: bool
+    is_proven: bool
+
+    def model(self) -> torch.nn.Module:
+        """Its model, in eval mode, once its data is known to be what it was trained on.
+
+        Raises:
+            FreqDError: The reader's: tensors are of other users and items, the validation score is
+                another, or nothing tells.
+        """
+        model = load_model(self.config, self.payload, self.train, self.path, reader=self.reader)
+        if not self.is_proven:
+            compare_with_score(self, model)
+        return model
 
 
-def rebuild(stored: Any, student: Any, path: str) -> Home:
-    """Reads and splits a teacher's data as RecBole did for its training.
+def restore(
+    path: str,
+    environment: Environment,
+    reader: Reader,
+    *,
+    trust: bool = False,
+    trust_data: bool = False,
+    allow_leakage: bool = False,
+    own: Optional[Any] = None,
+) -> Restored:
+    """Loads a checkpoint, and finds or reads again the data that it was trained on.
 
     Args:
-        stored: The teacher's Config, from its checkpoint.
-        student: The student's Config.
-        path: The teacher's checkpoint.
+        path: The ``.pth`` file, of RecBole or of this package.
+        environment: The device, and where data lies now.
+        reader: Who asks.
+        trust: Load classes of one's own, which can run code.
+        trust_data: Take data that nothing shows to be what was trained on, with a warning.
+        allow_leakage: Take another split of the same users and items, with a warning.
+        own: The RecBole dataset of the student's training data; where a fingerprint shows that the
+            checkpoint was trained on the same, nothing is read.
 
     Raises:
-        TeacherError: The data is gone, or RecBole cannot read or split it any more.
+        ConfigError: Its model is of another kind than the general recommenders.
+        CheckpointError: The file cannot be read, or holds something that may not be in it.
+        FreqDError: The reader's: its data is gone, or cannot be read or split any more, or is not
+            what it was trained on.
     """
+    payload = load_checkpoint(
+        path,
+        map_location=environment.keys["device"],
+        trust=trust,
+        named_by=reader.named_by,
+        trust_by=reader.trust,
+    )
+    stored = payload["config"]
+    check_stored_model(stored, path)
+    bring_up_to_date(stored)
+    record = read_fingerprint(path)
+    if own is not None and record is not None and same_data(record, data_fingerprint(own)):
+        config, data, moved = adopted(stored, environment.student), (own, None, None), False
+    else:
+        own = None
+        config, data, moved = _read_again(stored, environment, path, reader)
+        if record is not None:
+            compare_with_record(config, data[0], record, path, reader, allow_leakage)
+    return Restored(
+        path, payload, stored, config, *data, moved, own is not None,
+        reader, trust_data, record is not None,
+    )  # fmt: skip
+
+
+def check_stored_model(stored: Any, path: str) -> None:
+    """Raises ConfigError unless the model of a stored Config is one that we can build and read."""
+    model = stored.model_class if holds_class(stored) else stored["model"]
+    check_model_name(model, f"model of {path}", only_general=True)
+    found = model_class(stored)
+    check_dataset_kind(found, None, f"model of {path}")
+    registered_adapter(found)
+
+
+def adopted(stored: Any, config: Any) -> Any:
+    """A stored Config in the student's world, but for the seed: SimpleX is built by chance."""
+    made = copy.copy(stored)
+    made.final_config_dict = dict(stored.final_config_dict)
+    adopt_world(made, config)
+    made["seed"] = stored["seed"]
+    return made
+
+
+def _read_again(
+    stored: Any, environment: Environment, path: str, reader: Reader
+) -> tuple[Any, tuple[Any, Any, Any], bool]:
+    """Reads and splits the data of a checkpoint as RecBole did for its training."""
     from recbole.data.dataset import Dataset
     from recbole.utils import init_seed
 
     config = copy.copy(stored)
     config.final_config_dict = copy.deepcopy(stored.final_config_dict)
-    config.final_config_dict.update({key: student[key] for key in _ENVIRONMENT}, **_ALONE)
-    config["data_path"] = _folder(stored, student, path)
-    logger.info("Reading the data of teacher %s, from %s", path, config["data_path"])
+    config.final_config_dict.update(environment.keys, **_ALONE)
+    config["data_path"] = _folder(stored, environment, path, reader)
+    logger.info("Reading the data of %s, from %s", path, config["data_path"])
     try:
         with rng_untouched():
-            init_seed(config["seed"], student["reproducibility"])  # a random split is by the seed
+            # A random split is by the seed.
+            init_seed(config["seed"], config["reproducibility"])
             # Not create_dataset and data_preparation: they unpickle what the config may point to.
             whole = Dataset(config)
             train, valid, _ = whole.build()
     except Exception as error:  # whatever RecBole stumbles over
-        raise TeacherError(
-            f"The data of teacher {path} cannot be read again from {config['data_path']}: "
-            f"{type(error).__name__}: {error}. {INSTEAD}"
+        raise reader.refuse(
+            f"The data of {reader.noun.lower()} {path} cannot be read again from "
+            f"{config['data_path']}: {type(error).__name__}: {error}"
         ) from error
-    return Home(config, train, valid, whole, config["data_path"] != stored["data_path"])
+    return config, (train, valid, whole), config["data_path"] != str(stored["data_path"])
 
 
-def _folder(stored: Any, student: Any, path: str) -> str:
-    """Where the teacher's files are: where they were, or with the student's of the same name.
+def _folder(stored: Any, environment: Environment, path: str, reader: Reader) -> str:
+    """Where the files are: where they were, or with the environment's of the same name.
 
     RecBole's ml-100k lies inside the installed package, so it is elsewhere on every machine.
     """
     name, was = stored["dataset"], str(stored["data_path"])
     parts = stored["benchmark_filename"]
     files = [f"{name}.{part}.inter" for part in parts] if parts else [f"{name}.inter"]
-    places = [was] + [str(student["data_path"])] * (name == student["dataset"])
-    for folder in places:
+    for folder in filter(None, (was, environment.folder(name))):
         if all((Path(folder) / file).is_file() for file in files):
             return folder
-    raise TeacherError(
-        f"Teacher {path} was trained on the dataset {name} in {was}, and {', '.join(files)} is not "
-        f"there (seen from {Path.cwd()}). Without it nobody can tell which row of the teacher is "
-        f"which user or item. {INSTEAD}"
+    raise reader.refuse(
+        f"{reader.noun} {path} was trained on the dataset {name} in {was}, and {', '.join(files)} "
+        f"is not there (seen from {Path.cwd()}). Without it nobody can tell which row of it is "
+        "which user or item"
     )
-
-
-def compare_with_record(home: Home, record: dict[str, str], *, allow: bool, path: str) -> None:
-    """Compares the data read again with what our sidecar says of the data trained on.
-
-    Args:
-        home: From :func:`rebuild`.
-        record: From :func:`recbole_freqd.config.identity.read_fingerprint`.
-        allow: ``teacher.allow_leakage``: another split is a warning, since it only hides leakage.
-        path: The teacher's checkpoint.
-
-    Raises:
-        TeacherError: Users or items have changed, or, unless ``allow``, the training interactions.
-    """
-    now, place = data_fingerprint(home.train), home.config["data_path"]
-    if now["tokens"] != record["tokens"]:
-        raise TeacherError(
-            f"The data of teacher {path} in {place} has changed since it was trained: users or "
-            "items are others, or in another order, so its rows cannot be told apart any more. "
-            f"{INSTEAD}"
-        )
-    if now["train"] != record["train"]:
-        _doubt(
-            f"The data of teacher {path} in {place} has the same users and items, but other "
-            "training interactions than it was trained on: what it has seen of the student's test "
-            "pairs is unknown",
-            allow,
-        )
-
-
-def compare_with_score(
-    home: Home, model: torch.nn.Module, stored: dict[str, Any], *, allow: bool, path: str
-) -> None:
-    """Checks by its validation score that a teacher is ranked on the data it was trained on.
-
-    A checkpoint of RecBole keeps the score of its best epoch, and no more of its data. Other files,
-    ids or another split give another score.
-
-    Args:
-        home: From :func:`rebuild`.
-        model: The teacher, on this data.
-        stored: The content of the checkpoint.
-        allow: ``teacher.allow_leakage``: a warning where there is no score to compare.
-        path: The teacher's checkpoint.
-
-    Raises:
-        TeacherError: The score is another; or it cannot be had, and the data is in another place.
-    """
-    then, now = _score_of_old(stored), _validation_score(home, model)
-    metric, unit = home.config["valid_metric"], 10.0 ** -int(home.config["metric_decimal_place"])
-    doubt = (
-        f"Teacher {path}: whether its data is still what it was trained on cannot be checked, "
-        "since its checkpoint has"
-    )
-    if then is None or now is None:
-        words = f"{doubt} no validation score over the full catalogue"
-        _doubt(words, allow or not home.moved)
-    # Devices round differently; but never so that a low score allows any other.
-    elif abs(now - then) > min(0.002, unit + 0.03 * abs(then)) + 0.02 * abs(then):
-        raise TeacherError(
-            f"Teacher {path} had a validation {metric} of {then:.4f} when it was saved, and has "
-            f"{now:.4f} on what its config reads from {home.config['data_path']} today: files or "
-            "split have changed, so its rows may be those of other users and items. "
-            f"{INSTEAD}"
-        )
-    elif abs(then) < 10 * unit:
-        words = f"{doubt} a validation {metric} of {then:g}, as other data would have"
-        _doubt(words, allow or not home.moved)
-    else:
-        logger.info("Teacher %s has its validation %s again: %.4f", path, metric, now)
-
-
-def _doubt(words: str, allow: bool) -> None:
-    if not allow:
-        raise TeacherError(f"{words}. {INSTEAD} {OR_ALLOW}")
-    logger.warning("%s.", words)
-
-
-def _score_of_old(stored: dict[str, Any]) -> Optional[float]:
-    score = stored.get("best_valid_score")
-    if score is None or not torch.isfinite(torch.tensor(float(score))):  # never validated
-        return None
-    return float(score)
-
-
-def _validation_score(home: Home, model: torch.nn.Module) -> Optional[float]:
-    """The teacher's ``valid_metric`` now; None where it is drawn anew each time, or not at all."""
-    result = validation_result(home, model)
-    return None if result is None else float(result[home.config["valid_metric"].lower()])
-
-
-def validation_result(home: Home, model: torch.nn.Module) -> Optional[dict[str, float]]:
-    """A model's metrics on the validation split of its data, over the full catalogue.
-
-    Args:
-        home: From :func:`rebuild`; its config says which metrics.
-        model: The model, on this data.
-
-    Returns:
-        None where validation is by sampled items, drawn anew each time, or where there is none.
-    """
-    from recbole.data.dataloader import FullSortEvalDataLoader
-    from recbole.sampler import RepeatableSampler, Sampler
-    from recbole.trainer import Trainer
-
-    config, phases = home.config, ["train", "valid"]
-    if config["eval_args"]["mode"]["valid"] != "full" or len(home.valid) == 0:
-        return None
-    if config["repeatable"]:
-        sampler = RepeatableSampler(phases, home.whole)
-    else:
-        sampler = Sampler(phases, [home.train, home.valid])
-    loader = FullSortEvalDataLoader(config, home.valid, sampler.set_phase("valid"))
-    trainer = Trainer(config, model)
-    trainer.eval_collector.data_collect(SimpleNamespace(dataset=home.train))
-    with undisturbed(model, adapter_of(model).caches):
-        result = trainer.evaluate(loader, load_best_model=False)
-    trainer.tensorboard.close()
-    return {name: float(value) for name, value in result.items()}
 
 
 def load_model(
@@ -221,7 +215,9 @@ def load_model(
     payload: dict[str, Any],
     dataset: Any,
     path: str,
-    model: Optional[torch.nn.Module] = None,
+    model: Any = None,
+    *,
+    reader: Reader = FOR_TEACHING,
 ) -> torch.nn.Module:
     """The model of a checkpoint, in eval mode.
 
@@ -231,9 +227,10 @@ def load_model(
         dataset: The training data it is built on.
         path: The checkpoint.
         model: One of the kind on this data, if there is one already.
+        reader: Who asks.
 
     Raises:
-        TeacherError: The checkpoint's tensors are not of these users and items.
+        FreqDError: The reader's: the checkpoint's tensors are not of these users and items.
     """
     from recbole.utils import init_seed
 
@@ -251,11 +248,11 @@ def load_model(
     ]
     missing = sorted(set(own) ^ set(stored))
     if wrong or missing:
-        raise TeacherError(
-            f"Teacher {path} does not fit its data of {dataset.user_num} users and "
+        raise reader.refuse(
+            f"{reader.noun} {path} does not fit its data of {dataset.user_num} users and "
             f"{dataset.item_num} items (padding included): "
             f"{'; '.join(wrong) or f'tensors in one of the two only: {missing}'}. "
-            "It was trained on other data than its config reads today: distil from another."
+            "It was trained on other data than its config reads today"
         )
     model.load_state_dict(stored)
     model.load_other_parameter(payload.get("other_parameter"))

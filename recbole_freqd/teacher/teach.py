@@ -20,7 +20,7 @@ from recbole_freqd.features.data import Known, keep_known
 from recbole_freqd.graph.cooccurrence import SIDES
 from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.teacher.base import MemberTeacher, Teacher, had_once, own_model
+from recbole_freqd.teacher.base import MemberTeacher, Teacher, make_features_once, own_model
 from recbole_freqd.teacher.choose import choose_filter, choose_weights
 from recbole_freqd.teacher.files import FilesTeacher
 from recbole_freqd.teacher.filter import filter_features, filter_mixture, filtered_ranker
@@ -118,7 +118,9 @@ class _Lesson:
         return Taught(
             config=first.config if is_alone else team_config(self.config),
             checkpoint=" + ".join(teacher.checkpoint for teacher in present),
-            features=had_once(self.config, {}, lambda: self._filtered_features(plain, filtered)),
+            features=make_features_once(
+                self.config, {}, lambda: self._filtered_features(plain, filtered)
+            ),
             origin=first.origin if is_alone else "team",
             facts=first.facts if is_alone else {},
             other_data=first.other_data if is_alone else None,
@@ -327,8 +329,8 @@ def team_member(name: str, teacher: Teacher, dataset: Any) -> TeamMember:
             if teacher.known is not None:
                 knows_item &= teacher.known[1]
             items = torch.from_numpy(knows_item).to(features[1].device)
-            ranker = MaskedRanker(features, items)
-            return TeamMember(name, ranker, features, teacher.known, trained, True)
+            masked = MaskedRanker(features, items)
+            return TeamMember(name, masked, features, teacher.known, trained, True)
     ranker = teacher.ranker(dataset)
     factors = ranker.factors()
     features = teacher.features if factors is None else factors

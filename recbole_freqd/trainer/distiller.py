@@ -16,9 +16,9 @@ from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.features import FeatureAdapter
 from recbole_freqd.features.data import Known, keep_known, training_matrix
-from recbole_freqd.features.scores import undisturbed
+from recbole_freqd.features.scores import inspecting
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.losses.base import here
+from recbole_freqd.losses.base import call_locally
 from recbole_freqd.trainer.batch import BatchReader
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Distiller(nn.Module):
             no edge in a graph, their rows are never read and get no gradient.
         teacher_scores: What the teacher ranks by, where a loss reads scores.
         teacher_trajectory: What makes the rankers of its earlier selves, where a loss reads those.
-        once: See :class:`recbole_freqd.losses.base.DistillationLoss`.
+        make_once: See :class:`recbole_freqd.losses.base.DistillationLoss`.
 
     Raises:
         TeacherError: The teacher's rows are not the student's users and items.
@@ -56,7 +56,7 @@ class Distiller(nn.Module):
         known: Optional[Known] = None,
         teacher_scores: Optional[Ranker] = None,
         teacher_trajectory: Sequence[Callable[[], Ranker]] = (),
-        once: Callable[[Callable[[], Any]], Any] = here,
+        make_once: Callable[[Callable[[], Any]], Any] = call_locally,
     ) -> None:
         super().__init__()
         device, seed = config["device"], config["seed"]
@@ -83,7 +83,7 @@ class Distiller(nn.Module):
                     epochs=config["epochs"],
                     progress=bool(config["show_progress"]),
                     seed=seed + place,  # two losses never start from the same numbers
-                    once=once,
+                    make_once=make_once,
                     **options,
                 ).to(device)
         self._log_widths(widths, teacher_features, adapter)
@@ -172,6 +172,6 @@ def _in_memory(method: str) -> Iterator[None]:
 def _widths(model: Any, adapter: FeatureAdapter) -> tuple[int, int]:
     """Widths of a student's user and item features, read off one row of each."""
     one = torch.ones(1, dtype=torch.int64, device=model.device)
-    with undisturbed(model, adapter.caches):
+    with inspecting(model, adapter.caches):
         rows = adapter.rows(model)
         return rows.user(one).shape[1], rows.item(one).shape[1]

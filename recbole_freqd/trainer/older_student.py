@@ -8,11 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.checkpoint.loading import load_checkpoint
-from recbole_freqd.config.identity import data_fingerprint, read_fingerprint, same_data
-from recbole_freqd.config.make import adopt_world
-from recbole_freqd.config.models import check_model_name
-from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.rows import Features
 from recbole_freqd.features import FeatureAdapter, extract_features
 from recbole_freqd.features.approximation import Approximation
@@ -20,11 +16,21 @@ from recbole_freqd.features.base import Biases
 from recbole_freqd.features.warm import Target
 from recbole_freqd.graph.cooccurrence import SIDES, cooccurrence_graph
 from recbole_freqd.teacher.alignment import align
-from recbole_freqd.teacher.restore import compare_with_record, holds_class, load_model, rebuild
+from recbole_freqd.teacher.reader import Reader
+from recbole_freqd.teacher.restore import Environment, restore
 from recbole_freqd.trainer.warm_start import check_warm, feature_width, start_at
 
 _NEIGHBOURS = 10  # of a newcomer, where no teacher knows it
 _LEAST = 1e-3  # of the largest singular value of a map: below it, a direction is not inverted
+_FOR_WARM_START = Reader(
+    "Older student",
+    TeacherError,
+    "Put its data back, or leave warm_start out: a checkpoint of RecBole keeps no names of users "
+    "and items.",
+    trust="distil it anew without classes of your own",
+    trust_data="leave warm_start out",
+    named_by="warm_start",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -93,27 +99,21 @@ def warm_start_from(
 
 def read_older(path: str, adapter: FeatureAdapter, config: Any, dataset: Any) -> OlderStudent:
     """Loads an older student, and finds the new one's users and items in it by token."""
-    payload = load_checkpoint(path, map_location=config["device"], named_by="warm_start")
-    stored = payload["config"]
-    if not holds_class(stored):
-        check_model_name(stored["model"], f"model of {path}", only_general=True)
-    if stored["model"] != config["model"]:
+    # Nothing is measured by it, so another split, or one that nothing proves, is only mentioned.
+    older = restore(
+        path,
+        Environment.of(config),
+        _FOR_WARM_START,
+        trust_data=True,
+        allow_leakage=True,
+        own=dataset,
+    )
+    if older.stored["model"] != config["model"]:
         raise ConfigError(
-            f"warm_start: got {path}, which is of {stored['model']}; allowed: one of the student's "
-            f"own model, {config['model']}. Change warm_start, or model."
+            f"warm_start: got {path}, which is of {older.stored['model']}; allowed: one of the "
+            f"student's own model, {config['model']}. Change warm_start, or model."
         )
-    record = read_fingerprint(path)
-    if record is not None and same_data(record, data_fingerprint(dataset)):
-        seed = stored["seed"]
-        adopt_world(stored, config)
-        stored["seed"] = seed  # some models are built by chance
-        home_config, train = stored, dataset
-    else:
-        home = rebuild(stored, config, path)
-        if record is not None:
-            compare_with_record(home, record, allow=True, path=path)  # nothing is measured by it
-        home_config, train = home.config, home.train
-    model = load_model(home_config, payload, train, path)
+    model, train = older.model(), older.train
     biases = tuple(None if bias is None else bias.detach() for bias in adapter.biases(model))
     features = extract_features(model, with_bias=False)
     return OlderStudent(features, biases, align(train, dataset).rows)  # type: ignore[arg-type]

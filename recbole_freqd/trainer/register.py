@@ -1,11 +1,9 @@
 """Putting FreqD into an existing RecBole project, and taking it out again."""
 
-import functools
 import sys
-from typing import Any, Optional
+from typing import Any
 
 from recbole_freqd import compat
-from recbole_freqd.core.errors import FreqDError
 
 _hooks = compat.Patches()
 _registered = False
@@ -17,9 +15,13 @@ def register() -> None:
 
     RecBole's own ``run``, ``run_recbole`` and ``HyperTuning`` objective then use our trainer where
     a config names one, with our defaults, nested and dotted ``teacher`` keys and key checks.
-    Configs that name no trainer behave as before, except that a misspelt key of ours is an error,
-    and that strings of ``config_dict``, of the command line and of HyperTuning's files are read as
-    literals, where RecBole runs them as code: ``"1/10"`` stays a string.
+    Configs that use nothing of ours behave as before, whatever their keys are called, except that
+    strings of ``config_dict``, of the command line and of HyperTuning's files are read as literals,
+    where RecBole runs them as code: ``"1/10"`` stays a string. What counts as use:
+    :func:`recbole_freqd.config.complete.uses_us`.
+
+    A trainer that was made another way than by RecBole's ``get_trainer`` refuses to train what
+    names a trainer of ours, whenever it was made; it can still evaluate.
 
     RecBole's ``run`` with ``nproc`` starts processes that are registered too: for configs that name
     a trainer on GPUs or, where there is none, on the CPU.
@@ -43,6 +45,7 @@ def register() -> None:
     compat.install_shims()
     _hook_config()
     _hook_get_trainer()
+    _hook_training()
     _hook_get_model()
     _hook_launch()
     _registered = True
@@ -57,81 +60,9 @@ def unregister() -> None:
 
 
 def _hook_config() -> None:
-    from recbole_freqd.compat.literals import hook_eval
+    from recbole_freqd.config.hooks import hook_config
 
-    hook_eval(_hooks)
-    _hook_reading()
-    _hook_complaints()
-
-
-def _hook_reading() -> None:
-    """Nested and dotted keys, our defaults, the check of keys."""
-    from recbole.config.configurator import Config
-
-    from recbole_freqd.config.complete import complete
-    from recbole_freqd.config.models import check_own_model
-    from recbole_freqd.config.names import refuse_what_is_no_setting
-    from recbole_freqd.config.reading import deep_merge, fold_dotted, read_config_file
-
-    merge = Config._merge_external_config_dict
-    load_internal = Config._load_internal_config_dict
-
-    def _load_config_files(self: Any, file_list: Optional[list[str]]) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
-        for file in file_list or []:
-            merged = deep_merge(merged, fold_dotted(read_config_file(file, self.yaml_loader)))
-        return merged
-
-    def _merge_external_config_dict(self: Any) -> None:
-        merge(self)
-        merged = fold_dotted(self.file_config_dict)
-        for higher in (self.variable_config_dict, self.cmd_config_dict):
-            merged = deep_merge(merged, fold_dotted(higher))
-        self.external_config_dict = merged
-
-    def _load_internal_config_dict(self: Any, model: str, model_class: type, dataset: str) -> None:
-        load_internal(self, model, model_class, dataset)
-        defaults = check_own_model(model_class, self.external_config_dict)
-        self.internal_config_dict.update(defaults)
-        if self.external_config_dict.get("trainer") is not None:
-            refuse_what_is_no_setting(self.external_config_dict)
-        defaults = complete(self.external_config_dict, self.internal_config_dict, self.parameters)
-        self.internal_config_dict.update(defaults)
-
-    for hook in (_load_config_files, _merge_external_config_dict, _load_internal_config_dict):
-        _hooks.set(Config, hook.__name__, hook)
-
-
-def _hook_complaints() -> None:
-    """Where a trainer is named: RecBole's errors become ours, unknown names say what is near."""
-    from recbole.config.configurator import Config
-
-    from recbole_freqd.config.models import check_dataset_name, check_model_name
-    from recbole_freqd.config.reading import recboles_error
-
-    initialise, find_names = Config.__init__, Config._get_model_and_dataset
-
-    @functools.wraps(initialise)
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        try:
-            initialise(self, *args, **kwargs)
-        except FreqDError:
-            raise
-        except Exception as error:
-            given = self.__dict__.get("external_config_dict", {})
-            if given.get("trainer") is None:  # what names no trainer is RecBole's own business
-                raise
-            raise recboles_error(error, given) from error
-
-    def _get_model_and_dataset(self: Any, model: Any, dataset: Any) -> Any:
-        given = self.external_config_dict
-        if given.get("trainer") is not None:
-            check_model_name(given.get("model") if model is None else model, "model")
-            check_dataset_name(given.get("dataset") if dataset is None else dataset)
-        return find_names(self, model, dataset)
-
-    for hook in (__init__, _get_model_and_dataset):
-        _hooks.set(Config, hook.__name__, hook)
+    hook_config(_hooks)
 
 
 def _hook_get_trainer() -> None:
@@ -148,6 +79,13 @@ def _hook_get_trainer() -> None:
 
     for module in (recbole.utils.utils, recbole.utils, recbole.quick_start.quick_start):
         _hooks.set(module, "get_trainer", get_trainer)
+
+
+def _hook_training() -> None:
+    """Trainers that were not made by get_trainer do not train alone what names a teacher."""
+    from recbole_freqd.trainer.guard import guard_trainers
+
+    guard_trainers(_hooks)
 
 
 def _hook_get_model() -> None:

@@ -3,130 +3,96 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import torch
 
 from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
-from recbole_freqd.config.identity import data_fingerprint, same_data
-from recbole_freqd.core.errors import CheckpointError, ConfigError
+from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import file_hash, write_atomically
-from recbole_freqd.runtime.resume import ResumableTrainer
-from recbole_freqd.trainer.distiller import Distiller
+from recbole_freqd.runtime.parts import Fit, Part
+from recbole_freqd.trainer.fold import Distillation, on_cpu
 
 
-class SidecarTrainer(ResumableTrainer):
-    """A mixin that keeps projectors, their optimizer's state and our random streams.
+class Sidecar(Part):
+    """Keeps projectors, their optimizer's state and our random streams beside the checkpoint."""
 
-    Attributes:
-        distiller: What is trained beside the student, from ``fit`` on.
-        methods: Names of its losses.
-    """
-
-    methods: list[str]
-
-    def __init__(self, config: Any, model: torch.nn.Module) -> None:
-        super().__init__(config, model)
-        self.distiller: Optional[Distiller] = None
-        self._resume_from: Optional[str] = None
-        self._data: dict[str, str] = {}
-
-    def _refuse_other_data(self, dataset: Any) -> None:
-        """Raises ConfigError where a second ``fit`` brings other data than the first."""
-        if not same_data(self._data, data_fingerprint(dataset)):
-            raise ConfigError(
-                "fit was called again with other data than before, and teacher, graphs and "
-                "projectors are of that. Make a new trainer."
-            )
-
-    def _distiller_is_there(self, dataset: Any) -> None:
-        """Once it is built: what it is saved with, and loaded from where that was asked for."""
-        self._data = data_fingerprint(dataset)
-        if self._resume_from is not None:
-            self._load_sidecar(self._resume_from)
-
-    def _write_checkpoint(self, path: str, epoch: int) -> None:
-        with self._saving_beside(path):
-            super()._write_checkpoint(path, epoch)
-
-    def _write_pretrained(self, path: str, epoch: int) -> None:
-        with self._saving_beside(path):
-            super()._write_pretrained(path, epoch)
+    def __init__(self, trainer: Any, distillation: Distillation) -> None:
+        super().__init__(trainer)
+        self._of, self._resume_from = distillation, ""
 
     @contextmanager
-    def _saving_beside(self, path: str) -> Iterator[None]:
-        """While open, RecBole sees the student's part of the optimizer; then our part is saved."""
-        full = self.optimizer
-        self.optimizer = _StudentPart(full)
+    def saving(self, path: str) -> Iterator[None]:
+        """Shows RecBole the student's part of the optimizer; then ours is saved."""
+        full = self.trainer.optimizer
+        self.trainer.optimizer = _StudentPart(full)
         try:
             yield
         finally:
-            self.optimizer = full
-        if self.distiller is not None:
-            of = file_hash(Path(path))
-            write_atomically(
-                sidecar_path(path), lambda temporary: self._write_sidecar(temporary, of)
-            )
+            self.trainer.optimizer = full
+        if self._of.distiller is not None:
+            self.write(path)
 
-    def _state(self) -> dict[str, Any]:
-        distilling = {"own": self.distiller.state_dict(), "streams": self.distiller.extra_state()}
-        return {**super()._state(), "distiller": distilling}
-
-    def _take_best(self) -> None:
-        super()._take_best()
-        sidecar = sidecar_path(self.saved_model_file)
-        if Path(sidecar).is_file():
-            self.distiller.load_state_dict(load_plain(sidecar, self.device)["distiller"])
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        super()._restore(state)
-        self.distiller.load_state_dict(state["distiller"]["own"])
-        self.distiller.load_extra_state(_on_cpu(state["distiller"]["streams"]))
-
-    def _write_sidecar(self, path: str, checkpoint: str) -> None:
+    def write(self, path: str) -> None:
+        """Writes what belongs to the checkpoint at ``path``."""
         state = {
-            "checkpoint": checkpoint,
-            "methods": self.methods,
-            "distiller": self.distiller.state_dict(),
-            "streams": self.distiller.extra_state(),
-            "optimizers": [_distiller_part(optimizer) for optimizer in self._optimizers],
-            "data": self._data,
+            "checkpoint": file_hash(Path(path)),
+            "methods": self._of.methods,
+            "distiller": self._of.distiller.state_dict(),
+            "streams": self._of.distiller.extra_state(),
+            "optimizers": [_distiller_part(optimizer) for optimizer in self.trainer.optimizers],
+            "data": self._of.data,
         }
-        torch.save(state, path)
+        write_atomically(sidecar_path(path), lambda temporary: torch.save(state, temporary))
 
-    def resume_checkpoint(self, resume_file: Any) -> None:
-        """As RecBole's; the projectors follow from the sidecar when ``fit`` has built them.
+    def load_best(self, path: str) -> None:
+        """Gives the projectors their values of the best epoch."""
+        sidecar = sidecar_path(path)
+        if Path(sidecar).is_file():
+            stored = load_plain(sidecar, self.trainer.device)
+            self._of.distiller.load_state_dict(stored["distiller"])
+
+    @contextmanager
+    def loading(self, path: str) -> Iterator[None]:
+        """Sees to it that the projectors follow from the sidecar when ``fit`` has built them.
 
         Raises:
-            CheckpointError: The trainer has been fitted already; the sidecar is missing; from
-                ``fit``: it is one of other losses or widths, or damaged.
+            CheckpointError: The trainer has been fitted already, or the sidecar is missing.
         """
-        if self.distiller is not None:
+        if self._of.distiller is not None:
             raise CheckpointError(
-                f"resume_checkpoint({str(resume_file)!r}) comes after fit, when the projectors are "
+                f"resume_checkpoint({path!r}) comes after fit, when the projectors are "
                 "built already. Make a new trainer, and call it before fit."
             )
-        if not Path(sidecar_path(resume_file)).is_file():
+        if not Path(sidecar_path(path)).is_file():
             raise CheckpointError(
-                f"{sidecar_path(resume_file)} is missing: the projectors of {resume_file} are in "
+                f"{sidecar_path(path)} is missing: the projectors of {path} are in "
                 "it. Put it back beside the checkpoint, or train without resuming."
             )
         try:
-            super().resume_checkpoint(resume_file)  # type: ignore[misc]
+            yield
         except ValueError as error:
             several = (
                 "A model with several optimizers (RecVAE) is saved with one of them only; train it "
                 "anew."
             )
             raise CheckpointError(
-                f"RecBole cannot resume {self.config['model']} from {resume_file}: {error}. "
-                f"{several if len(self._optimizers) > 1 else 'Train it anew.'}"
+                f"RecBole cannot resume {self.trainer.config['model']} from {path}: {error}. "
+                f"{several if len(self.trainer.optimizers) > 1 else 'Train it anew.'}"
             ) from error
-        self._resume_from = sidecar_path(resume_file)
+        self._resume_from = sidecar_path(path)
 
-    def _load_sidecar(self, path: str) -> None:
+    def begin_fit(self, fit: Fit) -> None:
+        """Loads the sidecar, where that was asked for.
+
+        Raises:
+            CheckpointError: It is one of other losses or widths, or damaged.
+        """
+        path, self._resume_from = self._resume_from, ""
+        if not path:
+            return
         try:
-            self._apply_sidecar(load_plain(path, self.device), path)
+            self._apply(load_plain(path, self.trainer.device), path)
         except (CheckpointError, torch.cuda.OutOfMemoryError):
             raise
         except Exception as error:  # damaged, or of other widths: torch raises a dozen kinds
@@ -135,28 +101,20 @@ class SidecarTrainer(ResumableTrainer):
                 "train without resuming."
             ) from error
 
-    def _apply_sidecar(self, state: dict[str, Any], path: str) -> None:
-        if state["methods"] != self.methods:
+    def _apply(self, state: dict[str, Any], path: str) -> None:
+        if state["methods"] != self._of.methods:
             raise CheckpointError(
                 f"{path} holds the projectors of trainer {state['methods']}, the config names "
-                f"{self.methods}. Resume with the same trainer."
+                f"{self._of.methods}. Resume with the same trainer."
             )
-        self.distiller.load_state_dict(state["distiller"])
-        self.distiller.load_extra_state(_on_cpu(state["streams"]))
-        for optimizer, stored in zip(self._optimizers, state["optimizers"]):
+        self._of.distiller.load_state_dict(state["distiller"])
+        self._of.distiller.load_extra_state(on_cpu(state["streams"]))
+        for optimizer, stored in zip(self.trainer.optimizers, state["optimizers"]):
             own = optimizer.state_dict()
             own["state"].update(stored["state"])
             for group in own["param_groups"][1:]:  # RecBole has taken the checkpoint's, too
                 group["lr"] = own["param_groups"][0]["lr"]
             optimizer.load_state_dict(own)
-
-
-def _on_cpu(streams: dict[str, Any]) -> dict[str, Any]:
-    """Generator states live on the CPU, whatever device they are states of."""
-    return {
-        name: {device: value.cpu() for device, value in states.items()}
-        for name, states in streams.items()
-    }
 
 
 class _StudentPart:

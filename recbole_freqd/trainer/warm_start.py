@@ -14,7 +14,7 @@ from recbole_freqd.features import ADAPTERS, FeatureAdapter
 from recbole_freqd.features.approximation import Approximation, Masks, approximate
 from recbole_freqd.features.check import whole_features
 from recbole_freqd.features.low_rank import Scores
-from recbole_freqd.features.scores import undisturbed
+from recbole_freqd.features.scores import inspecting
 from recbole_freqd.features.warm import MOST_STEPS, PROPAGATED, TABLES, Target
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def start_at(model: Any, adapter: FeatureAdapter, target: Target) -> tuple[int, 
     Returns:
         Steps and residual, see :class:`WarmStart`.
     """
-    with undisturbed(model, adapter.caches):
+    with inspecting(model, adapter.caches):
         steps = adapter.start(model, target)
         residual = 0.0
         if adapter.warm_by(model) == PROPAGATED:
@@ -145,7 +145,7 @@ def _residual(features: Features, target: Target) -> float:
 def feature_width(model: Any, adapter: FeatureAdapter) -> int:
     """Columns of a student's features, which are as many for users as for items."""
     one = torch.ones(1, dtype=torch.int64, device=model.device)
-    with undisturbed(model, adapter.caches):
+    with inspecting(model, adapter.caches):
         return adapter.rows(model).item(one).shape[1]
 
 

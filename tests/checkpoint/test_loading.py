@@ -1,9 +1,11 @@
 """checkpoint: nothing in a file runs, nothing half-written stays, equal content has one hash."""
 
+import datetime
 import io
 import pickle
 import sys
 import zipfile
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -234,3 +236,24 @@ def test_every_token_of_a_large_table_counts():
 
 def test_the_order_of_the_keys_of_a_config_does_not_count():
     assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (Path("/data") / "set one", "/data/set one"),
+        (PureWindowsPath("C:/data/x"), "C:\\data\\x"),
+        (Path("."), "."),
+        (PurePosixPath("a", "b.yaml"), "a/b.yaml"),
+        ({"files": [Path("a.yaml")]}, {"files": ["a.yaml"]}),
+        (datetime.date(2026, 1, 31), datetime.date(2026, 1, 31)),
+        (datetime.datetime(2026, 1, 31, 12), datetime.datetime(2026, 1, 31, 12)),
+    ],
+)
+def test_what_else_a_stock_config_may_hold_is_read_paths_as_text(trained, value, read, protocol):
+    path, _ = trained("BPR")
+    payload = torch.load(path, weights_only=False)
+    payload["config"]["my_key"] = value
+    torch.save(payload, path, pickle_protocol=protocol)
+    assert load_checkpoint(path)["config"]["my_key"] == read

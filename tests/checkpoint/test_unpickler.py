@@ -436,6 +436,12 @@ UNSOUND = {
     "a frame of 10**18 bytes": b"\x95" + (10**18).to_bytes(8, "little"),
     "a key that takes for ever to hash": b"}" + b")" + b"2\x86" * 1 + text("x") + b"s",
     "a key of tuples in tuples": b"})" + b"q\x07h\x07\x86" * 60 + text("x") + b"s",
+    "a path of numbers": called(found("pathlib", "PosixPath"), number(5)),
+    "a path of paths": called(found("pathlib", "PosixPath"), tupled(text("a"))),
+    "a path that looks at the disk": called(found("pathlib", "Path"), text("a")),
+    "a date of text": called(found("datetime", "date"), text("2026-01-01")),
+    "a date of month 255": called(found("datetime", "date"), raw(b"\x07\xe4\xff\x01")),
+    "a time with a zone": called(found("datetime", "datetime"), raw(bytes(10)), text("zone")),
     "an opcode that is none": b"\xff",
     "nothing to take": b"000000",
 }  # fmt: skip

@@ -180,10 +180,10 @@ def test_the_script_runs_no_string_of_its_command_line():
 
 @pytest.mark.parametrize("tag", ["object/apply:os.system", "object/new:os.system", "module:os"])
 def test_a_config_file_cannot_make_yaml_call_anything(host, tmp_path, tag):
-    from recbole_freqd.config.reading import asking_recbole, read_external
+    from recbole_freqd.config.reading import asking_recbole, read_given
 
     file = tmp_path / "evil.yaml"
     file.write_text(f"note: !!python/{tag} ['echo > made']\n")
     with pytest.raises(ConfigError, match="cannot be read: ConstructorError"), asking_recbole():
-        read_external([str(file)])
+        read_given([str(file)])
     assert not Path("made").exists()

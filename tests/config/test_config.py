@@ -17,7 +17,7 @@ from recbole_freqd import compat
 from recbole_freqd.config.complete import complete, complete_in_place, method_options, trainer_names
 from recbole_freqd.config.make import teacher_config
 from recbole_freqd.config.models import check_model_name, general_models
-from recbole_freqd.config.reading import deep_merge, fold_dotted, no_command_line, read_external
+from recbole_freqd.config.reading import deep_merge, fold_dotted, no_command_line, read_given
 from recbole_freqd.config.teacher import inherited_keys
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.schema import method_keys
@@ -168,8 +168,9 @@ def test_a_misspelt_key_is_found_in_a_file_and_on_the_command_line_too(
 ):
     from recbole.config import Config
 
+    teacher = {"model": "BPR"}
     with pytest.raises(ConfigError, match="'freq_alpha'; did you mean 'freqd_alpha'"):
-        Config("BPR", "tiny", config_file_list=[make_file(freq_alpha=1)])
+        Config("BPR", "tiny", config_file_list=[make_file(freq_alpha=1, teacher=teacher)])
     command_line("--trainr=FreqD")
     with pytest.raises(ConfigError, match="'trainr'; did you mean 'trainer'"):
         tiny_config()
@@ -500,7 +501,7 @@ def test_what_the_user_gives_is_read_as_a_config_reads_it(host, make_file, comma
     low = make_file(teacher={"model": "BPR", "epochs": 1}, epochs=3)
     high = make_file(teacher={"epochs": 2})
     command_line("--teacher.embedding_size=32", "--seed=5")
-    assert read_external([low, high]) == {
+    assert read_given([low, high]) == {
         "teacher": {"model": "BPR", "epochs": 2, "embedding_size": 32},
         "epochs": 3,
         "seed": 5,
@@ -688,9 +689,11 @@ def test_keys_for_a_trainer_that_nobody_named_are_mentioned(tiny_config, teacher
 @pytest.mark.parametrize(
     "key", ["spectral_rank", "trust_checkpoint", "allow_leakage", "min_overlap", "memory_map"]
 )
-def test_a_reserved_teacher_key_at_the_top_level_is_no_silent_nothing(tiny_config, key):
+def test_a_reserved_teacher_key_at_the_top_level_is_no_silent_nothing(
+    tiny_config, teacher_recipe, key
+):
     with pytest.raises(ConfigError, match=f"Unknown key '{key}'; did you mean 'teacher.{key}'"):
-        tiny_config(**{key: 2})
+        tiny_config(teacher=teacher_recipe, **{key: 2})
 
 
 def test_a_wrong_reserved_key_is_named_with_its_prefix(tiny_config, teacher_recipe):

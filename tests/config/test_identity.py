@@ -14,7 +14,7 @@ import torch
 from scipy import sparse
 
 from recbole_freqd.config.identity import planned_identity, weights_hash
-from recbole_freqd.config.models import class_fingerprint
+from recbole_freqd.config.own_code import class_fingerprint
 from recbole_freqd.core.files import fingerprint
 from recbole_freqd.losses import LOSSES
 
@@ -161,7 +161,7 @@ def test_a_class_does_not_go_by_what_it_does_not_name(fingerprint_of):
 
 def test_the_fingerprint_of_a_typed_class_is_the_same_in_every_process():
     code = f"import recbole_freqd\nrecbole_freqd.register()\n{CODE}\n"
-    code += "from recbole_freqd.config.models import code_of\nprint(code_of(Mine))"
+    code += "from recbole_freqd.config.own_code import code_of\nprint(code_of(Mine))"
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     said = [
         subprocess.run(

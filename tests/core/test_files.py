@@ -302,7 +302,7 @@ def test_a_run_whose_disk_fills_up_ends_with_our_error_and_keeps_its_last_best(
             full()
 
     monkeypatch.setattr(torch, "save", fill_up)
-    trainer._prepare(train_data, valid_data)  # the teacher is saved before we count
+    trainer.prepare(train_data, valid_data)  # the teacher is saved before we count
     saved.clear()
     path = trainer.saved_model_file
     name = {"checkpoint": path, "sidecar": sidecar_path(path), "state": Path(path).stem}[part]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_freqd.core.rng import RandomStream, rng_untouched
+from recbole_freqd.core.rng import RandomStream, derived_seed, rng_untouched
 
 
 def draw_everywhere():
@@ -39,6 +39,30 @@ def test_equal_seeds_give_equal_numbers_and_other_seeds_others():
     other_mask, other_values = draws(RandomStream(6))
     assert not torch.equal(mask, other_mask)
     assert not torch.equal(values, other_values)
+
+
+def test_seeds_of_places_are_the_same_in_every_process_and_version():
+    seeds = {(2020,): 982676888708563711, (2020, 0): 2488896975705134157}
+    seeds |= {(2020, 3, 1): 3259926105682474616, (-1, 2): 7917742414823320914}
+    assert {numbers: derived_seed(*numbers) for numbers in seeds} == seeds
+
+
+def test_places_in_another_order_or_with_a_zero_more_have_seeds_of_their_own():
+    places = [(), (0,), (0, 0), (1,), (0, 1), (1, 0), (1, 0, 0), (2**32 - 1,), (0, 0, 1)]
+    seeds = {derived_seed(seed, *place) for seed in (0, 1, -1) for place in places}
+    assert len(seeds) == 3 * len(places)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_stream_restarts_at_a_place_whatever_was_drawn_before():
+    stream, other = RandomStream(5), RandomStream(5)
+    draws(other)
+    for each in (stream, other):
+        each.restart(3, 1)
+    assert torch.equal(draws(stream)[0], draws(other)[0])
+    other.restart(3, 2)
+    stream.restart(3, 1)
+    assert not torch.equal(draws(stream)[0], draws(other)[0])
 
 
 def test_a_stream_moves_on_from_draw_to_draw():

@@ -42,6 +42,7 @@ def test_the_wheel_carries_every_properties_file_and_nothing_of_the_tests(wheel)
         for path in (ROOT / "properties").rglob(f"*.{ending}")
     }
     assert shipped == expected and len(expected) >= 4
+    assert "recbole_freqd/py.typed" in names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
 
 

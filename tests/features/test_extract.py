@@ -24,7 +24,7 @@ from recbole_freqd.features import (
     shared_features,
     student_adapter,
 )
-from recbole_freqd.features.scores import evaluating, score_users, undisturbed
+from recbole_freqd.features.scores import evaluating, inspecting, score_users
 
 # One model or more of each family: (its keys, whether its scores are the sigmoid of the products).
 SMALL_VAE = {"mlp_hidden_size": [6], "latent_dimension": 4}
@@ -84,7 +84,7 @@ def stir(model, seed=0):
 
 def all_scores(model):
     """(n_users, n_items) as the model gives them, its caches not believed."""
-    with undisturbed(model, adapter_of(model).caches):
+    with inspecting(model, adapter_of(model).caches):
         return score_users(model, torch.arange(model.n_users)).float()
 
 
@@ -543,7 +543,7 @@ def test_others_are_read_in_eval_mode_and_draw_no_random_number_of_the_students(
     assert [module.training for module in model.modules()] == flags
     assert len(user_rows) == 2 and len(item_rows) == 3
     assert user_rows.requires_grad and item_rows.requires_grad and loss.requires_grad
-    with undisturbed(model, adapter.caches):  # the stream starts from 0 here too
+    with inspecting(model, adapter.caches):  # the stream starts from 0 here too
         rows = adapter.rows(model)
         torch.testing.assert_close(user_rows, rows.user(torch.tensor([3, 1])))
         torch.testing.assert_close(item_rows, rows.item(torch.tensor([3, 1, 2])))

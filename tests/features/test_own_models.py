@@ -31,7 +31,7 @@ from recbole_freqd.features import (
 )
 from recbole_freqd.features.closed_form import OnlyScores
 from recbole_freqd.features.own import OwnMethod
-from recbole_freqd.features.scores import ScoredUsers, score_users, undisturbed
+from recbole_freqd.features.scores import ScoredUsers, inspecting, score_users
 from recbole_freqd.teacher.recipe import recipe_config
 
 # RecBole knows the defaults of its own models only: a subclass has to be told.
@@ -235,12 +235,12 @@ def trained(tiny_config):
 
 
 def all_scores(model):
-    with undisturbed(model, adapter_of(model).caches):
+    with inspecting(model, adapter_of(model).caches):
         return score_users(model, torch.arange(model.n_users))
 
 
 def without_padding(model):
-    with undisturbed(model, adapter_of(model).caches):
+    with inspecting(model, adapter_of(model).caches):
         return torch.cat(list(ScoredUsers(model)._blocks()))
 
 

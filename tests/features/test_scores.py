@@ -12,7 +12,7 @@ from torch import nn
 import recbole_freqd.core.rankers as catalogue
 import recbole_freqd.features.scores as ranking
 from recbole_freqd.core.rankers import user_blocks
-from recbole_freqd.features.scores import ScoredUsers, evaluating, score_users, undisturbed
+from recbole_freqd.features.scores import ScoredUsers, evaluating, inspecting, score_users
 
 CPU = torch.device("cpu")
 
@@ -72,7 +72,7 @@ def flags_of(model):
 
 def blocks_of(model):
     """The scores of all users, as a pass over the blocks gives them."""
-    with undisturbed(model):
+    with inspecting(model):
         return torch.cat(list(ScoredUsers(model)._blocks()))
 
 
@@ -142,7 +142,7 @@ def test_other_errors_of_a_model_are_not_taken_for_a_missing_method(host):
 def test_recboles_models_score_alike_by_both_ways(built, name):
     model, _ = built(name)
     users = torch.tensor([3, 30, 0])
-    with undisturbed(model, ("restore_user_e", "restore_item_e")):
+    with inspecting(model, ("restore_user_e", "restore_item_e")):
         whole = score_users(model, users)
         model.full_sort_predict = OnlyPairs().full_sort_predict
         by_pairs = score_users(model, users)
@@ -153,7 +153,7 @@ def test_recboles_models_score_alike_by_both_ways(built, name):
 # --- a model in eval mode, for a while -------------------------------------------------------
 
 
-@pytest.mark.parametrize("context", [evaluating, undisturbed])
+@pytest.mark.parametrize("context", [evaluating, inspecting])
 @pytest.mark.parametrize("fails", [False, True])
 def test_training_flags_are_off_inside_and_each_modules_own_again_afterwards(context, fails):
     model = Toy()
@@ -168,7 +168,7 @@ def test_training_flags_are_off_inside_and_each_modules_own_again_afterwards(con
     assert flags_of(model) == before
 
 
-@pytest.mark.parametrize("context", [evaluating, undisturbed])
+@pytest.mark.parametrize("context", [evaluating, inspecting])
 def test_neither_train_nor_eval_is_called_since_sgl_rebuilds_its_graphs_there(context):
     model = Rebuilding()
     with context(model):
@@ -180,7 +180,7 @@ def test_sgl_keeps_its_graphs(built):
     model, _ = built("SGL")
     model.train()
     graphs = model.sub_graph1, model.sub_graph2
-    with undisturbed(model):
+    with inspecting(model):
         score_users(model, torch.arange(4))
     assert model.training
     assert all(old is new for old, new in zip(graphs, (model.sub_graph1, model.sub_graph2)))
@@ -192,7 +192,7 @@ def test_attributes_set_changed_or_deleted_inside_are_as_they_were(fails):
     model.cache = cached
     before = dict(vars(model))
     try:
-        with undisturbed(model, ("cache", "restore_user_e")):
+        with inspecting(model, ("cache", "restore_user_e")):
             assert model.cache is None and not hasattr(model, "restore_user_e")
             model.cache, model.added, model.n_items = torch.zeros(2), 3, 99
             del model.kept
@@ -207,14 +207,14 @@ def test_attributes_set_changed_or_deleted_inside_are_as_they_were(fails):
 def test_caches_that_are_not_named_stay_in_place_inside():
     model = Toy()
     model.cache = "anything"
-    with undisturbed(model):
+    with inspecting(model):
         assert model.cache == "anything"
 
 
 def test_caches_in_a_submodule_or_a_buffer_are_put_back_too():
     model = Toy()
     model.register_buffer("scores", None, persistent=False)
-    with undisturbed(model):
+    with inspecting(model):
         model.inner.cache, model.scores = torch.ones(2), torch.ones(2)
     assert not hasattr(model.inner, "cache") and model.scores is None
 
@@ -223,7 +223,7 @@ def test_caches_in_a_submodule_or_a_buffer_are_put_back_too():
 def test_the_random_streams_of_torch_numpy_and_python_go_on_as_if_nothing_had_been(fails):
     model, before = Toy(), streams()
     try:
-        with undisturbed(model):
+        with inspecting(model):
             torch.rand(3), np.random.rand(3), random.random()
             torch.manual_seed(5)
             assert 1 / (not fails)
@@ -245,14 +245,14 @@ def test_what_is_drawn_inside_is_the_same_every_time(library):
     drawn = []
     for _ in range(2):
         draw(library)  # the world outside moves on
-        with undisturbed(Toy()):
+        with inspecting(Toy()):
             drawn.append(draw(library))
     assert drawn[0] == drawn[1]
 
 
 def test_there_is_no_gradient_inside_and_there_is_again_afterwards():
     model = Toy()
-    with undisturbed(model):
+    with inspecting(model):
         assert not model.inner[0](torch.ones(2)).requires_grad
     assert model.inner[0](torch.ones(2)).requires_grad
 
@@ -283,7 +283,7 @@ def test_products_with_the_matrix_are_those_of_the_dense_one(host, most, monkeyp
     monkeypatch.setattr(catalogue, "_MOST_USERS", most)
     model, basis = Toy(), np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
     dense = blocks_of(model).numpy()
-    with undisturbed(model):
+    with inspecting(model):
         scores = ScoredUsers(model)
         assert scores.shape == dense.shape
         projected, energy = scores.project(basis)
@@ -313,7 +313,7 @@ def test_models_that_draw_when_they_score_give_the_same_matrix_at_each_pass(
         score_users(model, users), score_users(model, users)
     )  # else nothing is shown
     basis, everything = np.eye(model.n_items, dtype=np.float32), []
-    with undisturbed(model):
+    with inspecting(model):
         scores = ScoredUsers(model)
         for _ in range(2):
             projected, _ = scores.project(basis)

@@ -57,9 +57,9 @@ def test_amp_trains_on_cuda(distil):
 
 @pytest.mark.parametrize("gpu_id", ["0", ""])
 def test_a_run_cut_off_on_cuda_goes_on_there_and_on_the_cpu(distil, monkeypatch, gpu_id):
-    from recbole_freqd.runtime.resume import ResumableTrainer
+    from recbole_freqd.runtime.trainer import PartsTrainer
 
-    epoch = ResumableTrainer._train_epoch
+    epoch = PartsTrainer._train_epoch
 
     def cut_off(trainer, data, number, *args, **more):
         if number == 3:
@@ -67,7 +67,7 @@ def test_a_run_cut_off_on_cuda_goes_on_there_and_on_the_cpu(distil, monkeypatch,
         return epoch(trainer, data, number, *args, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ResumableTrainer, "_train_epoch", cut_off)
+        patch.setattr(PartsTrainer, "_train_epoch", cut_off)
         with pytest.raises(KeyboardInterrupt):
             distil("0", learning_rate=0.0011)
     done = distil(gpu_id, learning_rate=0.0011, resume=True)
@@ -84,7 +84,7 @@ def test_scores_are_taught_on_the_device(distil, trainer, teacher):
     keys = {"rd_start": 0} if trainer == "RD" else {}
     run = distil("0", trainer=trainer, teacher={"model": teacher, "epochs": 1}, **keys).trainer
     assert {buffer.device.type for buffer in run.distiller.buffers()} == {"cuda"}
-    assert 0 < float(run._sums[trainer]) < float("inf")
+    assert 0 < float(run.terms[trainer]) < float("inf")
 
 
 @pytest.mark.parametrize("exact", [True, False])

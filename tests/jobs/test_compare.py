@@ -432,9 +432,9 @@ def test_ranks_and_seeds_won_go_by_what_rounding_hides():
 
 
 def test_a_run_that_was_interrupted_goes_on_inside_with_resume(compare, monkeypatch):
-    from recbole_freqd.trainer.distillation import DistillationTrainer
+    from recbole_freqd.trainer.fold import Distillation
 
-    begin, epochs, failing = DistillationTrainer._begin_epoch, [], [True]
+    begin, epochs, failing = Distillation.begin_epoch, [], [True]
 
     def broken(self, epoch):
         epochs.append(epoch)
@@ -442,7 +442,7 @@ def test_a_run_that_was_interrupted_goes_on_inside_with_resume(compare, monkeypa
             raise KeyboardInterrupt
         begin(self, epoch)
 
-    monkeypatch.setattr(DistillationTrainer, "_begin_epoch", broken)
+    monkeypatch.setattr(Distillation, "begin_epoch", broken)
     keys = {"epochs": 3, "resume": True}
     with pytest.raises(KeyboardInterrupt):
         compare(["FD"], seeds=[1], keys=keys)

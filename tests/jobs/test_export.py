@@ -351,7 +351,7 @@ def test_vectors_that_are_no_numbers_or_too_large_for_float16_are_refused(studen
         payload["best_valid_score"] = -np.inf  # else it is noticed by its score
         torch.save(payload, "odd.pth")
         with pytest.raises(error, match="NaN or infinite|float16 to 65504"):
-            recbole_freqd.export("odd.pth", f"out{value}", precision="float16")
+            recbole_freqd.export("odd.pth", f"out{value}", precision="float16", trust_data=True)
 
 
 def test_data_that_has_moved_is_found_and_data_that_has_changed_is_refused(

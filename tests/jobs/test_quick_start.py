@@ -243,8 +243,9 @@ def test_the_run_function_returns_recboles_keys_and_the_teachers_test_result(tin
     result = run_recbole_freqd("BPR", "tiny", [tiny_file], {"freqd_beta": 0.5})
     assert set(result) == {
         "best_valid_score", "valid_score_bigger", "best_valid_result", "test_result",
-        "teacher_test_result",
+        "teacher_test_result", "seconds_to_best", "seconds_all_in", "best_epoch",
     }  # fmt: skip
+    assert 0 < result["seconds_to_best"] <= result["seconds_all_in"] and result["best_epoch"] >= 1
     assert set(result["teacher_test_result"]) == set(result["test_result"])
 
 

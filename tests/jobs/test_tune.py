@@ -136,7 +136,7 @@ def test_a_file_of_the_users_adds_replaces_and_takes_out(tmp_path):
     own = read_own(str(file))
     assert space_of([], own) == {"learning_rate": Rule("loguniform", (1e-5, 1e-4))}
     assert set(space_of(["FreqD"], own)) == {
-        "learning_rate", "freqd_beta", "freqd_alpha", "freqd_keep_prob",
+        "learning_rate", "freqd_beta", "freqd_alpha", "freqd_graph", "freqd_keep_prob",
     }  # fmt: skip
     assert set(teacher_space(True, own)) == {"embedding_size"} and teacher_space(True) == {}
     assert set(teacher_space(False, own)) == {"learning_rate", "weight_decay", "embedding_size"}

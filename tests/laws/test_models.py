@@ -204,7 +204,7 @@ def test_every_family_is_tested_by_default():
 def test_a_model_teaches_bpr_and_is_not_taught_itself(name, teaching, record_property):
     run = teaching(name)
     teacher, trainer = run.trainer.teacher, run.trainer
-    losses = {**trainer.train_loss_dict, **trainer._sums}
+    losses = {**trainer.train_loss_dict, **trainer.terms}
     assert {"base", "FreqD"} <= set(losses)
     assert np.isfinite([float(value) for value in losses.values()]).all()
     assert losses["FreqD"] > 0
@@ -346,7 +346,7 @@ def build(run, **keys):
 @every_student
 def test_a_model_is_taught_by_bpr(name, taught, record_property):
     run = taught(name)
-    losses = {**run.trainer.train_loss_dict, **run.trainer._sums}
+    losses = {**run.trainer.train_loss_dict, **run.trainer.terms}
     assert {"base", "FreqD"} <= set(losses)
     assert np.isfinite([float(value) for value in losses.values()]).all()
     assert np.isfinite(list(run.test_result.values())).all() and "ndcg@10" in run.test_result

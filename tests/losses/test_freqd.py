@@ -9,6 +9,7 @@ from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.schema import method_keys
 from recbole_freqd.filters import PolynomialFilter
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
+from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.losses import LOSSES, FDLoss, FreqDLoss
 from recbole_freqd.losses.distances import projected_distance, row_distance
 from tests.support.oracles import (
@@ -341,6 +342,40 @@ def test_a_step_never_touches_rows_outside_the_batch_and_its_neighbours():
     assert reached == {item} | set(np.flatnonzero(adjacency[item]).tolist())
 
 
+def test_the_graph_is_by_counts_or_by_shrunk_cosine_as_the_option_says():
+    user_items = random_interactions(0)
+    by_counts = cooccurrence_graph(user_items, side="item", k=2)
+    by_cosine = cosine_graph(user_items, side="item", k=2, shrinkage=3.0)
+    unshrunk = cosine_graph(user_items, side="item", k=2, shrinkage=0.0)
+    assert (by_counts != by_cosine).nnz and (by_cosine != unshrunk).nnz  # else this shows nothing
+    for options, expected in (
+        ({}, by_counts),
+        ({"graph": "counts"}, by_counts),
+        ({"graph": "cosine"}, by_cosine),
+        ({"graph": "cosine", "graph_shrinkage": 0.0}, unshrunk),
+    ):
+        found = reached_items(make(graph_seed=0, k=2, **options, **PLAIN))
+        linked = expected.toarray() + np.eye(N_ITEMS)
+        assert found == [set(np.flatnonzero(row).tolist()) for row in linked[1:]]
+
+
+def reached_items(loss):
+    """Of each item from 1 on: which items have a gradient from a step on it alone."""
+    found = []
+    for item in range(1, N_ITEMS):
+        student = features(D_S, D_S, 2, grad=True)
+        loss(student, torch.tensor([2]), torch.tensor([item])).backward()
+        found.append(set(student[1].grad.abs().sum(1).nonzero().flatten().tolist()))
+    return found
+
+
+def test_a_shrinkage_without_a_cosine_graph_is_said_to_have_no_effect(caplog):
+    make(graph="cosine", graph_shrinkage=1.0)
+    assert "no effect" not in caplog.text
+    make(graph_shrinkage=1.0)
+    assert "freqd_graph_shrinkage: no effect without freqd_graph: cosine" in caplog.text
+
+
 def test_coefficients_and_alpha_together_are_refused():
     with pytest.raises(ConfigError, match="freqd_filter: got coefficients.*one of the two"):
         make(filter=[1.0, -0.5], alpha=0.5)
@@ -372,6 +407,8 @@ def test_freqd_and_fd_are_related_but_differ_in_keys_by_the_graph_only():
     of_the_graph = {
         "alpha",
         "k",
+        "graph",
+        "graph_shrinkage",
         "max_pairs",
         "keep_prob",
         "mask",

@@ -13,6 +13,8 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import FeatureRanker
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses import HetCompLoss, hetcomp
+from recbole_freqd.runtime.resume import Resume
+from recbole_freqd.trainer.logs import LossLog
 from tests.losses.test_listwise_losses import (
     EVERYONE,
     N_ITEMS,
@@ -339,7 +341,7 @@ def test_it_trains_through_the_trainer_and_users_move_on(started, model):
     keys = {"train_neg_sample_args": None} if model == "MultiVAE" else {}
     trainer, *data = started(model, **keys)
     seen = []
-    trainer._log_parts = lambda parts, epoch: seen.append(parts["HetComp"])
+    trainer.part(LossLog).write = lambda means, epoch: seen.append(means["HetComp"])
     trainer.fit(*data)
     assert len(seen) == 4 and all(math.isfinite(value) and value > 0 for value in seen)
     assert trainer.distiller.losses["HetComp"]._started
@@ -385,7 +387,7 @@ def test_a_run_that_is_cut_off_ends_in_the_same_student_when_resumed(started, me
 
     def interrupted(self, train_data, epoch_idx, *args, **kwargs):
         if epoch_idx == 3:
-            self._file.write({**self._progress(epoch_idx), **self._state()})
+            self.part(Resume).write(epoch_idx)
             raise KeyboardInterrupt
         return train(self, train_data, epoch_idx, *args, **kwargs)
 

@@ -12,8 +12,9 @@ from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.losses import over_scores as listwise
-from recbole_freqd.losses.draws import UniformOutside, distinct_below, weighted_draw
+from recbole_freqd.losses.draws import FreeItems, distinct_below, weighted_draw
 from recbole_freqd.losses.over_scores import masked_logsumexp, relaxed_ranking
+from recbole_freqd.trainer.logs import LossLog
 from tests.support.oracles import SHORT_LISTS, random_interactions
 
 N_USERS, N_ITEMS, WIDTH = 9, 10, 3
@@ -111,13 +112,14 @@ def test_distinct_numbers_are_uniform_in_every_place(limit):
 
 
 def test_items_outside_are_uniform_over_exactly_those_that_are_allowed():
-    user_items, pool = random_interactions(5), torch.tensor([1, 2, 3, 5, 6, 7, 8, 9])
+    user_items, pool = random_interactions(5), {1, 2, 3, 5, 6, 7, 8, 9}
+    among = torch.tensor([item in pool for item in range(user_items.shape[1])])
     lists = torch.tensor([[0, 0], [3, 9], [0, 2], [4, 1], [0, 0], [7, 7], [9, 8], [1, 2], [5, 0]])
-    outside = UniformOutside(pool, user_items, lists)
+    outside = FreeItems(user_items, "cpu", among, lists)
     for user in range(N_USERS):
-        allowed = set(untrained(user)) & set(pool.tolist()) - set(lists[user].tolist())
-        assert outside.n_allowed[user] == len(allowed)
-        drawn = outside.sample(torch.full((400,), user), 2, RandomStream(user))
+        allowed = set(untrained(user)) & pool - set(lists[user].tolist())
+        assert outside.counts[user] == len(allowed)
+        drawn = outside.draw_distinct(torch.full((400,), user), 2, RandomStream(user))
         drawn = drawn[drawn > 0]
         assert set(drawn.tolist()) == allowed
         counts = torch.bincount(drawn)[sorted(allowed)]
@@ -125,10 +127,11 @@ def test_items_outside_are_uniform_over_exactly_those_that_are_allowed():
 
 
 def test_items_outside_in_blocks_are_those_of_one_pass(monkeypatch):
-    arguments = torch.arange(1, N_ITEMS), random_interactions(5), torch.zeros(N_USERS, 2).int()
-    whole = UniformOutside(*arguments).sample(EVERYONE, 3, RandomStream(0))
+    arguments = random_interactions(5), "cpu", None, torch.zeros(N_USERS, 2).int()
+    whole = FreeItems(*arguments).draw_distinct(EVERYONE, 3, RandomStream(0))
     monkeypatch.setattr("recbole_freqd.losses.draws._ENTRIES", 1)
-    assert torch.equal(UniformOutside(*arguments).sample(EVERYONE, 3, RandomStream(0)), whole)
+    in_blocks = FreeItems(*arguments).draw_distinct(EVERYONE, 3, RandomStream(0))
+    assert torch.equal(in_blocks, whole)
 
 
 # --- the relaxed ranking loss ----------------------------------------------------------------
@@ -611,6 +614,6 @@ def test_it_trains_through_the_trainer(tiny_config, name, model, teacher):
     student = config.model_class(config, train_data._dataset)
     trainer = get_trainer(config["MODEL_TYPE"], model)(config, student)
     seen = []
-    trainer._log_parts = lambda parts, epoch: seen.append(parts[name])
+    trainer.part(LossLog).write = lambda means, epoch: seen.append(means[name])
     trainer.fit(train_data, valid_data)
     assert len(seen) == 2 and all(math.isfinite(value) and value > 0 for value in seen)

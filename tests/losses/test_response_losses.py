@@ -478,8 +478,8 @@ def test_students_are_taught_through_the_trainer(tiny_config, name, model, teach
     recipe, keys = {"model": teacher, "epochs": 1}, {"rd_start": 1} if name == "RD" else {}
     config = tiny_config(model, trainer=name, teacher=recipe, epochs=2, **keys)
     run = runs.run(config, test=False)
-    assert set(run.trainer._sums) == {"base", name}
-    assert 0 < float(run.trainer._sums[name]) < math.inf
+    assert set(run.trainer.terms) == {"base", name}
+    assert 0 < float(run.trainer.terms[name]) < math.inf
     assert isinstance(run.trainer.distiller.losses[name].teacher_scores, Ranker)
 
 

@@ -350,7 +350,7 @@ def started(tiny_config, teacher_recipe, built):
 
 def spoil(trainer, of, step, value=float("nan")):
     """Makes a term of the loss return something else in one step, counted over all epochs."""
-    trainer._prepare(*trainer.loaders[:2])
+    trainer.prepare(*trainer.loaders[:2])
     target, name = (
         (trainer.model, "calculate_loss")
         if of == "base"
@@ -392,7 +392,7 @@ def test_before_the_first_checkpoint_the_error_says_that_there_is_none(started):
 @pytest.mark.parametrize("step", [1, "last"])
 def test_weights_that_a_finite_loss_spoiled_are_found_before_they_are_saved(started, step):
     trainer, (train, valid, _) = started()
-    trainer._prepare(train, valid)
+    trainer.prepare(train, valid)
     step, count = len(train) if step == "last" else step, iter(range(1, 10_000))
     weight = trainer.distiller.losses["FreqD"].projectors["user"].weight_in
     weight.register_hook(lambda grad: grad * (float("nan") if next(count) == step else 1.0))

@@ -23,8 +23,8 @@ from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.jobs.script import main
 from recbole_freqd.losses import LOSSES
-from recbole_freqd.runtime.distributed import DistributedTrainer
 from recbole_freqd.runtime.processes import Processes
+from recbole_freqd.runtime.trainer import PartsTrainer
 from recbole_freqd.trainer.launch import Launch
 from tests.laws.test_models import KEYS, can_be_student, general_models, marks, subset  # noqa: F401
 from tests.support import many
@@ -225,7 +225,7 @@ def test_a_result_of_any_size_comes_back_from_the_first_process():
 def test_processes_of_loaders_are_refused_beside_others(monkeypatch):
     monkeypatch.setattr(Processes, "of", lambda config: Processes(0, 0, 2, 2))
     with pytest.raises(ConfigError, match="worker: got 3 in 2 processes; allowed: 0"):
-        DistributedTrainer({"single_spec": False, "resume": False, "worker": 3}, None)
+        PartsTrainer({"single_spec": False, "resume": False, "worker": 3}, None)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,11 @@ from recbole_freqd.core.files import file_hash
 from recbole_freqd.core.rng import set_streams, streams
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.runtime import state_file
-from recbole_freqd.runtime.resume import ResumableTrainer, over
+from recbole_freqd.runtime.resume import Resume
 from recbole_freqd.runtime.state_file import StateFile
+from recbole_freqd.runtime.trainer import PartsTrainer, mix_into
 from recbole_freqd.trainer.distillation import DistillationTrainer
+from recbole_freqd.trainer.sidecar import Sidecar
 
 LINEAR = {"freqd_projector": "linear", "freqd_k": 3}
 # Students with a trainer of their own, or that keep something outside of their state_dict.
@@ -74,11 +76,15 @@ def started(tiny_config, teacher_recipe):
         loaders = data_preparation(config, create_dataset(config))
         init_seed(config["seed"], True)
         student = config.model_class(config, loaders[0]._dataset)
-        mixin = ResumableTrainer if trainer is None else DistillationTrainer
+        mixin = PartsTrainer if trainer is None else DistillationTrainer
         host = get_trainer(config["MODEL_TYPE"], config["model"])
-        return over(mixin, host)(config, student), loaders
+        return mix_into(mixin, host)(config, student), loaders
 
     return start
+
+
+def state_of(trainer):
+    return trainer.part(Resume).file
 
 
 def cut(trainer, place):
@@ -89,7 +95,7 @@ def cut(trainer, place):
         "loss": (trainer.model, "calculate_loss"),
         "valid": (trainer, "_valid_epoch"),
         "saved": (trainer, "_save_checkpoint"),
-        "checkpoint": (trainer, "_write_sidecar"),
+        "checkpoint": (next((p for p in trainer.parts if isinstance(p, Sidecar)), None), "write"),
         "finished": (trainer, "_add_hparam_to_tensorboard"),
     }[kind]
     plain = getattr(owner, name)
@@ -117,7 +123,7 @@ def outcome(trainer, loaders):
         "losses": trainer.train_loss_dict,
         "step": trainer.cur_step,
         "epochs": len(trainer.epoch_seconds),
-        "optimizers": [optimizer.state_dict() for optimizer in trainer._optimizers],
+        "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
     }
     payload = load_checkpoint(trainer.saved_model_file)
     found["checkpoint"] = {name: value for name, value in payload.items() if name != "config"}
@@ -273,9 +279,9 @@ def test_a_student_alone_is_resumed_by_the_run_function_as_well(tiny_config, tmp
     keys = {"epochs": 4, "learning_rate": 0.02}
     expected = runs.run(tiny_config(**keys))
     keys.update(resume=True, checkpoint_dir=str(tmp_path / "other"))
-    epoch = ResumableTrainer._train_epoch
+    epoch = PartsTrainer._train_epoch
     with monkeypatch.context() as patch:
-        patch.setattr(ResumableTrainer, "_train_epoch", lambda trainer, data, number, *a, **k: (
+        patch.setattr(PartsTrainer, "_train_epoch", lambda trainer, data, number, *a, **k: (
             stop() if number == 2 else epoch(trainer, data, number, *a, **k)))  # fmt: skip
         with pytest.raises(Cut):
             runs.run(tiny_config(**keys))
@@ -309,11 +315,11 @@ def test_a_teacher_cut_off_in_its_training_is_the_same_teacher(
     keys = {"teacher": {"model": model, "epochs": 4, "train_batch_size": 16, **STUDENTS[model]}}
     expected = whole(started, **keys)
     (made,) = (tmp_path / "saved").glob("teacher-*.pth")
-    epochs, epoch = [], ResumableTrainer._train_epoch
+    epochs, epoch = [], PartsTrainer._train_epoch
     with monkeypatch.context() as patch:
         if where == "epoch":
             patch.setattr(
-                ResumableTrainer,
+                PartsTrainer,
                 "_train_epoch",
                 lambda trainer, data, number, *a, **k: (
                     stop() if number == 3 else epoch(trainer, data, number, *a, **k)
@@ -329,8 +335,8 @@ def test_a_teacher_cut_off_in_its_training_is_the_same_teacher(
         trainer, loaders = started(**keys, checkpoint_dir="other", resume=True)
         with pytest.raises(Cut):
             trainer.fit(*loaders[:2])
-    monkeypatch.setattr(ResumableTrainer, "_train_epoch", lambda trainer, *args, **more: (
-        epochs.append(trainer._stem(trainer.config)), epoch(trainer, *args, **more))[1])  # fmt: skip
+    monkeypatch.setattr(PartsTrainer, "_train_epoch", lambda trainer, *args, **more: (
+        epochs.append(trainer.run_name), epoch(trainer, *args, **more))[1])  # fmt: skip
     assert_same(expected, in_pieces(started, [], tmp_path / "other", **keys))
     trained_again = epochs.count(f"{model}-as-teacher")
     assert trained_again == (2 if where == "epoch" else 0), "nothing is trained twice"
@@ -486,11 +492,11 @@ def test_fit_called_twice_trains_twice(started):
 def test_of_several_runs_the_newest_that_is_free_is_taken(started):
     runs = [interrupted(started), interrupted(started, place=("valid", 4))]
     for age, run in enumerate(reversed(runs)):
-        os.utime(run._file.path, (10**9 - age, 10**9 - age))
+        os.utime(state_of(run).path, (10**9 - age, 10**9 - age))
     assert first_epoch(started) == 3
-    runs[1]._file.path.unlink()
+    state_of(runs[1]).path.unlink()
     assert first_epoch(started) == 2
-    assert {run._file.path.exists() for run in runs} == {True, False}
+    assert {state_of(run).path.exists() for run in runs} == {True, False}
 
 
 def test_a_run_without_resume_starts_anew_and_says_that_there_is_one(started, caplog):
@@ -500,7 +506,7 @@ def test_a_run_without_resume_starts_anew_and_says_that_there_is_one(started, ca
     trainer, loaders = started()
     trainer.fit(*loaders[:2])
     assert trainer.start_epoch == 0
-    assert f"There is an earlier run of the same config: {first._file.path}" in caplog.text
+    assert f"There is an earlier run of the same config: {state_of(first).path}" in caplog.text
     assert before == {file: file.read_bytes() for file in before}
 
 
@@ -523,7 +529,10 @@ def test_a_state_in_use_is_not_taken_by_a_second_run(started, monkeypatch, caplo
     monkeypatch.setattr("recbole.trainer.Trainer._valid_epoch", lambda *_a, **_k: (
         (0.5, {"ndcg@10": 0.5}) if second else start_a_second()))  # fmt: skip
     trainer.fit(*loaders[:2])
-    assert f"{trainer._file.path} is in use by another process, so it is not resumed" in caplog.text
+    assert (
+        f"{state_of(trainer).path} is in use by another process, so it is not resumed"
+        in caplog.text
+    )
     assert second[0].start_epoch == 0 and len(second[0].epoch_seconds) == 5
     assert second[0].saved_model_file != trainer.saved_model_file
 
@@ -531,7 +540,7 @@ def test_a_state_in_use_is_not_taken_by_a_second_run(started, monkeypatch, caplo
 def test_the_lock_of_another_process_holds(started, monkeypatch):
     monkeypatch.setattr(state_file, "_PATIENCE", 0.05)
     first = interrupted(started)
-    with FileLock(f"{first._file.path}.lock"):
+    with FileLock(f"{state_of(first).path}.lock"):
         assert first_epoch(started) == 0
     assert first_epoch(started) == 2
 
@@ -556,14 +565,14 @@ def test_a_finished_run_leaves_no_lock_and_a_small_state_and_an_interrupted_one_
     trainer, loaders = started()
     trainer.fit(*loaders[:2])
     (state,) = Path("saved").glob("*.last.pt*")
-    assert state.name == trainer._file.path.name and load_plain(state)["finished"]
+    assert state.name == state_of(trainer).path.name and load_plain(state)["finished"]
     assert "model" not in load_plain(state)
     first = interrupted(started, learning_rate=0.5)
-    assert load_plain(first._file.path)["model"]
+    assert load_plain(state_of(first).path)["model"]
     assert first_epoch(started, learning_rate=0.5, resume=False) == 0
     interrupted(started, place=("loss", 1), learning_rate=0.7)
     locks = list(Path("saved").glob("*.lock"))
-    assert [lock.name for lock in locks] == [f"{first._file.path.name}.lock"], (
+    assert [lock.name for lock in locks] == [f"{state_of(first).path.name}.lock"], (
         "before the first state there is none"
     )
     in_pieces(started, [], "saved", learning_rate=0.5)
@@ -580,14 +589,16 @@ def test_the_state_is_read_without_pickle(started):
     for model in ("MultiVAE", "LINE", "RaCT"):
         place = ("loss", 4 if model == "LINE" else 3)  # in the second, or third, epoch
         trainer = interrupted(started, place, model=model, **STUDENTS[model], trainer=None)
-        assert torch.load(trainer._file.path, weights_only=True)["attributes"]
+        assert torch.load(state_of(trainer).path, weights_only=True)["attributes"]
 
 
 def test_a_run_whose_best_model_is_gone_starts_anew_and_says_so(started, caplog):
     first = interrupted(started)
     os.unlink(first.saved_model_file)
     assert first_epoch(started) == 0
-    assert f"{first.saved_model_file} is gone, the best model of {first._file.path}" in caplog.text
+    assert (
+        f"{first.saved_model_file} is gone, the best model of {state_of(first).path}" in caplog.text
+    )
     trainer, loaders = started(trainer=None)
     trainer.fit(*loaders[:2])
     os.unlink(trainer.saved_model_file)
@@ -613,7 +624,7 @@ def test_a_state_that_the_gpu_has_no_room_for_is_not_called_damaged(tmp_path, mo
 @pytest.mark.parametrize("damage", ["cut", "bit", "other", "values", "weights", "optimizer"])
 def test_a_damaged_state_is_an_error_that_says_what_to_do(started, damage):
     first = interrupted(started)
-    path = first._file.path
+    path = state_of(first).path
     content = bytearray(path.read_bytes())
     state = load_plain(path)
     if damage == "cut":
@@ -661,7 +672,7 @@ def test_a_folder_that_cannot_hold_a_lock_is_an_error(started, monkeypatch):
         trainer, loaders = started(resume=resume)
         with pytest.raises(CheckpointError, match="Cannot lock .*Read-only.*Change checkpoint_dir"):
             trainer.fit(*loaders[:2])
-    assert first._file.path.is_file()
+    assert state_of(first).path.is_file()
 
 
 @pytest.mark.parametrize("error", [OSError(95, "not supported"), NotImplementedError("no flock")])
@@ -681,10 +692,11 @@ def test_on_a_disk_without_locks_a_run_goes_on_with_a_warning(
 def test_what_was_resumed_from_is_not_kept_in_memory(started):
     interrupted(started)
     trainer, loaders = started(resume=True)
-    restore, seen = trainer._restore, []
-    trainer._restore = lambda state: (seen.append(state), restore(state))
+    part = trainer.part(Resume)
+    restore, seen = part._restore, []
+    part._restore = lambda state: (seen.append(state), restore(state))
     trainer.fit(*loaders[:2])
-    assert seen == [{}] and trainer._to_restore is None
+    assert seen == [{}] and part.to_restore is None
 
 
 def test_a_folder_moved_elsewhere_is_resumed_there(started, tmp_path):
@@ -727,16 +739,16 @@ def test_the_script_goes_on_where_it_was_cut_off(
         return [{key: row[key] for key in ("role", "valid", "test")} for row in rows], rows
 
     expected, _ = script("whole", "--checkpoint_dir=whole")
-    epoch, trained = ResumableTrainer._train_epoch, []
+    epoch, trained = PartsTrainer._train_epoch, []
 
     def training(trainer, data, number, *args, **more):
-        trained.append((trainer._stem(trainer.config), number))
+        trained.append((trainer.run_name, number))
         if trained[-1] in ends:
             ends.remove(trained[-1])
             raise Cut
         return epoch(trainer, data, number, *args, **more)
 
-    monkeypatch.setattr(ResumableTrainer, "_train_epoch", training)
+    monkeypatch.setattr(PartsTrainer, "_train_epoch", training)
     ends = [("BPR-as-teacher", 1), ("BPR", 2)]
     for _ in range(2):
         with pytest.raises(Cut):

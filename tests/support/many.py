@@ -34,7 +34,7 @@ def notes():
     from recbole_freqd.core import rng
     from recbole_freqd.losses import freqd
     from recbole_freqd.teacher import recipe
-    from recbole_freqd.trainer.distillation import DistillationTrainer
+    from recbole_freqd.trainer.fold import Distillation
 
     seen = {"graphs": 0, "trained": 0, "extracted": 0, "epoch_masks": [], "step_masks": []}
     patches = Patches()
@@ -42,7 +42,8 @@ def notes():
     def count(name):
         return lambda *_: seen.update({name: seen[name] + 1})
 
-    def local_gradients(loss, trainer, *_):
+    def local_gradients(loss, part, *_):
+        trainer = part.trainer
         if "local" not in seen:
             every = [*trainer.model.parameters(), *trainer.distiller.parameters()]
             first = loss[0] if isinstance(loss, tuple) else loss
@@ -57,7 +58,7 @@ def notes():
     watched(patches, freqd, "cooccurrence_graph", count("graphs"))
     watched(patches, recipe, "_train", count("trained"))
     watched(patches, recipe, "features_of", count("extracted"))
-    watched(patches, DistillationTrainer, "_fold", local_gradients)
+    watched(patches, Distillation, "add", local_gradients)
     watched(
         patches, adjacency.EntityGraph, "dropped",
         lambda made, *_: seen["epoch_masks"].append(made.col.clone()),
@@ -76,12 +77,12 @@ def trained(model, keys, launched, broken=None):
     """One run; what each process knows in the end."""
     from recbole_freqd.config.make import make_config
     from recbole_freqd.jobs import run as runs
-    from recbole_freqd.trainer.distillation import DistillationTrainer
+    from recbole_freqd.trainer.fold import Distillation
 
     config = make_config(model, "tiny", None, {**keys, **launched})
     patches, rank = Patches(), Processes.of(config).rank
     if broken is not None:
-        watched(patches, DistillationTrainer, "_prepare", lambda _, trainer, *__: broken(trainer))
+        watched(patches, Distillation, "begin_fit", lambda _, part, *__: broken(part.trainer))
     with notes() as seen:
         try:
             run = runs.run(config)
@@ -127,10 +128,10 @@ def bad_number(trainer):
 def full_disk(trainer):
     """Process 0 cannot write the checkpoint."""
 
-    def _write_checkpoint(path, epoch):
+    def _write(path, save):
         raise CheckpointError("no space left on device")
 
-    trainer._write_checkpoint = _write_checkpoint
+    trainer._write = _write
 
 
 BROKEN = {"nothing": nothing_to_distil, "nan": bad_number, "disk": full_disk}
@@ -188,7 +189,7 @@ def one_dies(launched):
         rank=launched["local_rank"],
     )  # fmt: skip
     processes = all_of_them(launched)
-    processes.together(lambda: None)
+    processes.run_in_all(lambda: None)
     if processes.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    processes.together(lambda: None)
+    processes.run_in_all(lambda: None)

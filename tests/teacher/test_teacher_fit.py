@@ -628,9 +628,9 @@ def ours(make_config):
     """A student of ours, which is the teacher to be, and the recipe teacher it learned from."""
     from recbole_freqd.jobs import run as runs
 
-    def distil(data_path):
+    def distil(data_path, **keys):
         teacher = {"model": "BPR", "embedding_size": 8, "epochs": 1}
-        run = runs.run(make_config(data_path, trainer="FreqD", teacher=teacher), test=False)
+        run = runs.run(make_config(data_path, trainer="FreqD", teacher=teacher, **keys), test=False)
         return {
             "student": run.trainer.saved_model_file,
             "recipe": run.trainer.teacher.checkpoint,
@@ -730,11 +730,14 @@ def test_a_score_so_low_that_other_data_would_have_it_is_no_proof(
 ):
     path = trained(write(tmp_path / "teacher", world))
     student = write(tmp_path / "student", permuted(world))
-    monkeypatch.setattr("recbole_freqd.teacher.restore._score_of_old", lambda stored: score)
-    monkeypatch.setattr("recbole_freqd.teacher.restore._validation_score", lambda home, model: now)
+    monkeypatch.setattr("recbole_freqd.teacher.unchanged._score_of_old", lambda stored: score)
+    monkeypatch.setattr("recbole_freqd.teacher.unchanged._validation_score", lambda *_: now)
     if now == 0.0004:
-        find(student, {"checkpoint": path})  # its files are where they were: a warning
-        assert "cannot be checked, since its checkpoint has a validation NDCG@10 of" in caplog.text
+        words = "cannot be checked, since its checkpoint has a validation NDCG@10 of"
+        with pytest.raises(TeacherError, match=f"{words}.*teacher.trust_data: true"):
+            find(student, {"checkpoint": path})
+        find(student, {"checkpoint": path, "trust_data": True})
+        assert words in caplog.text
     else:
         with pytest.raises(TeacherError, match="had a validation NDCG@10 of"):
             find(student, {"checkpoint": path})
@@ -758,17 +761,51 @@ def test_a_split_that_is_not_that_of_the_seed_is_told_by_the_validation_score(ti
         find_teacher(config, *loaders)
 
 
-def test_a_teacher_without_a_score_to_check_is_taken_with_a_warning_but_not_from_elsewhere(
-    world, trained, find, tmp_path, caplog
+UNPROVEN = {
+    "validated by sampled items": {"eval_args": {"mode": {"valid": "uni5", "test": "full"}}},
+    "validated by the popular": {"eval_args": {"mode": {"valid": "pop5", "test": "full"}}},
+    "never validated": {"eval_step": 0},
+    "scored by chance": {"model": "Random"},
+}
+
+
+@pytest.mark.parametrize("change", [None, permuted, superset])
+@pytest.mark.parametrize("keys", UNPROVEN.values(), ids=UNPROVEN)
+def test_a_teacher_whose_data_nothing_proves_is_refused_unless_the_user_trusts_it(
+    world, trained, find, tmp_path, caplog, keys, change
 ):
-    data = write(tmp_path / "teacher", world)
-    path = trained(data, eval_args={"mode": {"valid": "uni5", "test": "full"}})
+    path = trained(write(tmp_path / "teacher", world), **keys)
     student = write(tmp_path / "student", world)
-    find(student, {"checkpoint": path})
-    assert "cannot be checked" in caplog.text
-    shutil.rmtree(tmp_path / "teacher")
-    with pytest.raises(TeacherError, match="cannot be checked"):
-        find(student, {"checkpoint": path})
+    if change is not None:
+        write(tmp_path / "teacher", change(world))
+    spec = {"checkpoint": path, **({"spectral_rank": 5} if "model" in keys else {})}
+    for lax in ({}, {"allow_leakage": True}):  # that is another question
+        words = "cannot be checked.*teacher.trust_data: true"
+        if change is superset:
+            words = f"{words}|does not fit its data"  # of Random there is nothing that could
+        with pytest.raises(TeacherError, match=words):
+            find(student, {**spec, **lax})
+    if change is superset and keys.get("model") != "Random":
+        return
+    teacher, _ = find(student, {**spec, "trust_data": True})
+    assert teacher.origin == "checkpoint" and "cannot be checked" in caplog.text
+
+
+def test_a_key_takes_no_data_that_is_known_to_be_another(world, trained, ours, find, tmp_path):
+    data = write(tmp_path / "teacher", world)
+    stock, own = trained(data, epochs=30, learning_rate=0.01), ours(data)["student"]
+    write(tmp_path / "teacher", permuted(world))
+    student = write(tmp_path / "student", permuted(world))
+    for path, words in ((stock, "had a validation NDCG@10 of"), (own, "has changed since")):
+        with pytest.raises(TeacherError, match=words):
+            find(student, {"checkpoint": path, "trust_data": True, "allow_leakage": True})
+
+
+def test_a_fingerprint_proves_what_no_score_can(world, ours, find, tmp_path):
+    data = write(tmp_path / "teacher", world)
+    for path in ours(data, eval_args={"mode": "uni5"}).values():
+        teacher, _ = find(write(tmp_path / "student", permuted(world)), {"checkpoint": path})
+        assert teacher.origin == "checkpoint"
 
 
 def test_data_that_moved_is_read_where_the_student_has_it(world, trained, find, tmp_path):

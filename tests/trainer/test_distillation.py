@@ -9,8 +9,9 @@ import torch
 
 from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
 from recbole_freqd.core.errors import CheckpointError, ConfigError, TrainingError
-from recbole_freqd.runtime.resume import over
+from recbole_freqd.runtime.trainer import mix_into
 from recbole_freqd.trainer.distillation import DistillationTrainer, FreqDTrainer, dispatching
+from recbole_freqd.trainer.fold import Distillation
 from tests.support.oracles import dense_filter, dense_graph
 
 PLAIN = {
@@ -73,7 +74,7 @@ def test_two_steps_equal_two_steps_written_by_hand(started, learner):
         epochs=1, train_batch_size=150, learning_rate=learning_rate, freqd_beta=beta,
         freqd_alpha=alpha, freqd_weight_decay=decay, learner=learner, **PLAIN,
     )  # fmt: skip
-    trainer._prepare(train_data, None)
+    trainer.prepare(train_data, None)
     batches = record_batches(trainer)
     projectors = trainer.distiller.losses["FreqD"].projectors
     names = ["user_embedding.weight", "item_embedding.weight"]
@@ -163,7 +164,7 @@ def test_the_same_seed_gives_the_same_student_twice_and_beta_matters(started, mo
 
 def test_the_teacher_is_frozen_and_outside_of_everything_that_is_trained(started):
     trainer, train_data, valid_data, _ = started()
-    trainer._prepare(train_data, valid_data)
+    trainer.prepare(train_data, valid_data)
     before = [tensor.clone() for tensor in trainer.teacher.features]
     trainer.fit(train_data, valid_data)
     for old, new in zip(before, trainer.teacher.features):
@@ -178,7 +179,7 @@ def test_the_projectors_learn_with_the_students_rate_and_their_own_weight_decay(
     trainer, train_data, valid_data, _ = started(
         learning_rate=0.003, weight_decay=0.2, freqd_weight_decay=0.1
     )
-    trainer._prepare(train_data, valid_data)
+    trainer.prepare(train_data, valid_data)
     student, projectors = trainer.optimizer.param_groups
     assert student["lr"] == projectors["lr"] == 0.003
     assert (student["weight_decay"], projectors["weight_decay"]) == (0.2, 0.1)
@@ -190,7 +191,7 @@ def test_the_projectors_learn_with_the_students_rate_and_their_own_weight_decay(
 
 def test_clipping_reaches_the_projectors(started):
     trainer, train_data, valid_data, _ = started(clip_grad_norm={"max_norm": 1e-3}, epochs=1)
-    trainer._prepare(train_data, valid_data)
+    trainer.prepare(train_data, valid_data)
     norms = []
 
     def measure(optimizer, *_):
@@ -206,10 +207,10 @@ def test_clipping_reaches_the_projectors(started):
 
 def test_the_form_of_the_base_loss_is_kept(started):
     trainer, train_data, valid_data, _ = started(freqd_beta=2.0)
-    trainer._prepare(train_data, valid_data)
+    trainer.prepare(train_data, valid_data)
     one, two, term = torch.tensor(1.0), torch.tensor(5.0), torch.tensor(3.0)
-    assert trainer._fold(one, {"FreqD": term}) == 7.0
-    folded = trainer._fold((one, two), {"FreqD": term})
+    assert trainer.part(Distillation).add(one, {"FreqD": term}) == 7.0
+    folded = trainer.part(Distillation).add((one, two), {"FreqD": term})
     assert isinstance(folded, tuple) and [float(part) for part in folded] == [7.0, 5.0]
 
 
@@ -226,7 +227,7 @@ def test_after_fit_the_student_is_untouched_even_if_training_fails(started, monk
 
 def test_a_lightgcn_student_propagates_once_per_step(started):
     trainer, train_data, _, _ = started("LightGCN", epochs=1)
-    trainer._prepare(train_data, None)
+    trainer.prepare(train_data, None)
     calls, forward = [], trainer.model.forward
     trainer.model.forward = lambda: calls.append(1) or forward()
     trainer.fit(train_data)
@@ -254,7 +255,7 @@ def test_amp_trains_to_nearly_the_same_student(started):
 
 def test_a_loss_that_turns_nan_names_the_term_and_what_is_left(started, monkeypatch):
     trainer, train_data, valid_data, _ = started()
-    trainer._prepare(train_data, valid_data)
+    trainer.prepare(train_data, valid_data)
     loss = trainer.distiller.losses["FreqD"]
     monkeypatch.setattr(loss, "forward", lambda *_: torch.tensor(float("nan"), requires_grad=True))
     with pytest.raises(TrainingError, match="nan in step 1 of epoch 0; not finite: FreqD"):
@@ -302,7 +303,7 @@ def test_resuming_brings_students_projectors_and_their_optimizer_back(started):
     first, _ = fit(started, epochs=1)
     resumed, train_data, valid_data, _ = started(epochs=3)
     resumed.resume_checkpoint(first.saved_model_file)
-    resumed._prepare(train_data, valid_data)
+    resumed.prepare(train_data, valid_data)
     assert resumed.start_epoch == 1
     assert_equal_states(first.model.state_dict(), resumed.model.state_dict())
     assert_equal_states(first.distiller.state_dict(), resumed.distiller.state_dict())
@@ -342,7 +343,7 @@ def test_resuming_takes_the_checkpoints_learning_rate_for_the_projectors_too(sta
     first, _ = fit(started, epochs=1, learning_rate=0.01)
     resumed, train_data, valid_data, _ = started(epochs=3, learning_rate=0.5)
     resumed.resume_checkpoint(first.saved_model_file)
-    resumed._prepare(train_data, valid_data)
+    resumed.prepare(train_data, valid_data)
     assert [group["lr"] for group in resumed.optimizer.param_groups] == [0.01, 0.01]
 
 
@@ -358,7 +359,7 @@ def test_ours_is_mixed_into_the_students_own_trainer(host, started):
 
     trainer = started()[0]
     assert isinstance(trainer, Trainer) and isinstance(trainer, DistillationTrainer)
-    mixed = over(DistillationTrainer, RecVAETrainer)
+    mixed = mix_into(DistillationTrainer, RecVAETrainer)
     assert issubclass(mixed, RecVAETrainer) and mixed.__mro__[1] is DistillationTrainer
 
 

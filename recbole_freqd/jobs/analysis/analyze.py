@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -10,10 +11,9 @@ import numpy as np
 import torch
 
 from recbole_freqd import __version__
-from recbole_freqd.checkpoint.loading import load_checkpoint, load_plain, sidecar_path
+from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
 from recbole_freqd.config.complete import trainer_names
-from recbole_freqd.config.identity import data_fingerprint, read_fingerprint
-from recbole_freqd.config.models import check_model_name
+from recbole_freqd.config.identity import data_fingerprint
 from recbole_freqd.core.errors import TeacherError, require
 from recbole_freqd.core.files import new_checkpoint_path
 from recbole_freqd.core.rng import RandomStream
@@ -31,19 +31,20 @@ from recbole_freqd.jobs.measure import parameter_count
 from recbole_freqd.jobs.run import name_of
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.losses.projectors import LinearProjector, MLPProjector
-from recbole_freqd.teacher.restore import (
-    Home,
-    compare_with_record,
-    compare_with_score,
-    holds_class,
-    load_model,
-    rebuild,
-    validation_result,
-)
+from recbole_freqd.teacher.reader import Reader
+from recbole_freqd.teacher.restore import Environment, Restored, restore
+from recbole_freqd.teacher.unchanged import validation_result
 
 METRICS, TOPK = ("Recall", "NDCG"), (10, 20)
 LEAST_SQUARES = "least squares with a bias, fitted for each student anew"
 logger = logging.getLogger(__name__)
+_FOR_ANALYSIS = Reader(
+    "Checkpoint",
+    TeacherError,
+    "Put the data back, or say where it is: --data_path=...",
+    trust="give --trust_checkpoint",
+    trust_data="give --trust_data",
+)
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,21 @@ class Loaded:
 
     path: str
     config: Any
-    home: Home
+    home: Restored
     features: Features
     metrics: dict[str, float]
     parameters: int
 
 
 def analyze(
-    teacher: Optional[str], students: Sequence[str], environment: Any, folder: Path, bands: int = 8
+    teacher: Optional[str],
+    students: Sequence[str],
+    environment: Any,
+    folder: Path,
+    bands: int = 8,
+    *,
+    trust: bool = False,
+    trust_data: bool = False,
 ) -> Path:
     """Computes and writes it all: figures, numbers, report.
 
@@ -75,6 +83,8 @@ def analyze(
         environment: A Config that says on which device, and where data lies now.
         folder: The report gets a folder of its own in it.
         bands: Number of bands of one width.
+        trust: Load checkpoints with classes of your own, which can run code.
+        trust_data: Take data that nothing shows to be what a checkpoint was trained on.
 
     Returns:
         The path of ``report.html``.
@@ -87,9 +97,10 @@ def analyze(
 
     require("matplotlib", "plot", "analyze")  # before the work, not after it
     Bands.equal(bands)  # refuses what is no number of bands
-    taught, learnt = loaded(teacher or find_own_teacher(students), environment), []
+    read = partial(loaded, environment=environment, trust=trust, trust_data=trust_data)
+    taught, learnt = read(teacher or find_own_teacher(students)), []
     for path in students:
-        learnt.append(loaded(path, environment))
+        learnt.append(read(path))
         check_same_data(taught, learnt[-1])
     found = results(taught, learnt, bands)
     stem = f"analysis-{found['dataset']}"
@@ -97,25 +108,23 @@ def analyze(
     return spectrum_report.write(found, home)
 
 
-def loaded(path: str, environment: Any) -> Loaded:
+def loaded(path: str, environment: Any, *, trust: bool = False, trust_data: bool = False) -> Loaded:
     """A checkpoint's model, features and validation metrics, on its own data, read again.
 
     That this is still the data it was trained on is checked: by the fingerprint beside the
     checkpoint or, where there is none, by its validation score.
+
+    Args:
+        path: The checkpoint.
+        environment, trust, trust_data: As of :func:`analyze`.
     """
-    payload = load_checkpoint(path, map_location=environment["device"])
-    stored = payload["config"]
-    if not holds_class(stored):
-        check_model_name(stored["model"], f"model of {path}", only_general=True)
-    home, record = rebuild(stored, environment, path), read_fingerprint(path)
-    if record is not None:
-        compare_with_record(home, record, allow=False, path=path)
-    model = load_model(home.config, payload, home.train, path)
-    if record is None:
-        compare_with_score(home, model, payload, allow=False, path=path)
+    home = restore(
+        path, Environment.of(environment), _FOR_ANALYSIS, trust=trust, trust_data=trust_data
+    )
+    model = home.model()
     home.config["metrics"], home.config["topk"] = list(METRICS), list(TOPK)
     return Loaded(
-        path, stored, home, extract_features(model, with_bias=False),
+        path, home.stored, home, extract_features(model, with_bias=False),
         validation_result(home, model) or {}, parameter_count(model),
     )  # fmt: skip
 
@@ -275,7 +284,8 @@ def _projector(weights: dict[str, torch.Tensor]) -> torch.nn.Module:
     projector: torch.nn.Module
     stream = RandomStream(0)
     if "weight" in weights:
-        projector = LinearProjector(*weights["weight"].shape, stream)
+        width, teacher_width = weights["weight"].shape
+        projector = LinearProjector(width, teacher_width, stream)
     else:
         experts, width, hidden = weights["weight_in"].shape
         out = weights["weight_out"].shape[2]

@@ -72,12 +72,13 @@ def compare(
 
     register()
     from recbole_freqd.config.make import make_config
+    from recbole_freqd.config.reading import Given, read_given
     from recbole_freqd.jobs.comparison import plan
     from recbole_freqd.jobs.fairness import check_seeds
     from recbole_freqd.jobs.tuning import budget, space
     from recbole_freqd.jobs.tuning.frozen import read_frozen
     from recbole_freqd.jobs.validation import check_test
-    from recbole_freqd.trainer.distillation import check_trajectory
+    from recbole_freqd.teacher.find import check_trajectory
 
     named = plan.read_methods(methods)
     seeds = check_seeds(seeds, "--seeds")
@@ -85,8 +86,9 @@ def compare(
     tune_seeds = check_seeds(seeds[:2] if tune_seeds is None else tune_seeds, "tune_seeds")
     own = space.read_own(search)
     losses = list(dict.fromkeys(loss for parts in named.values() for loss in parts))
-    base = make_config(model, dataset, config_file_list, {**(config_dict or {}), "trainer": losses})
-    _say_what_is_not_used(config_file_list, config_dict, say)
+    given = read_given(config_file_list, config_dict)
+    _say_what_is_not_used(given, say)
+    base = make_config(model, dataset, None, Given({**given, "trainer": losses}))
     metric = plan.metric_of(base)
     if not tune_only:
         check_test(base, "compare", metric)
@@ -98,7 +100,7 @@ def compare(
             base, named, tune, tune_seeds, folder, own=own, keep_teacher=keep_teacher, say=say
         )
     if tune_only:
-        return chosen
+        return chosen or {}
     return plan.compare_runs(base, named, seeds, folder, frozen=chosen or None, say=say)
 
 
@@ -130,13 +132,8 @@ def _check_tuning(
         )
 
 
-def _say_what_is_not_used(
-    files: Optional[list[str]], values: Optional[dict[str, Any]], say: Callable[[str], None]
-) -> None:
+def _say_what_is_not_used(given: dict[str, Any], say: Callable[[str], None]) -> None:
     """One line where the config names a trainer or a seed, as the config of a single run does."""
-    from recbole_freqd.config.reading import read_external
-
-    given = read_external(files, values)
     idle = [f"{key}: {given[key]}" for key in ("trainer", "seed") if given.get(key) is not None]
     if idle:
         say(

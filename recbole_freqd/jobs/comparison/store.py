@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -66,7 +67,7 @@ class CellStore:
             record = read_json(path)
             if not record["has_users"] or path.with_suffix(".npz").is_file():
                 return record
-            why = f"{path.stem}.npz is gone"
+            why: Optional[str] = f"{path.stem}.npz is gone"
         else:
             why = self._changed(cell)
         if why and not again:
@@ -129,7 +130,7 @@ class CellStore:
     def _changed(self, cell: Cell) -> Optional[str]:
         """What sets a cell apart from the nearest one kept of its method and seed, if any is."""
         candidates = []
-        for file in self.folder.glob(f"{cell.what}-{cell.seed}-*.json"):
+        for file in self.folder.glob(f"{escape(cell.what)}-{cell.seed}-*.json"):
             try:
                 changed = differences(read_json(file)["identity"], cell.identity)
             except (CheckpointError, KeyError, TypeError):

@@ -1,47 +1,30 @@
 """A checkpoint's user and item vectors under their own names, for whatever serves them."""
 
-import platform
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from tqdm import tqdm
 
-from recbole_freqd import __version__, compat
-from recbole_freqd.checkpoint.loading import load_checkpoint
-from recbole_freqd.config.identity import data_fingerprint, read_fingerprint
-from recbole_freqd.config.models import check_model_name
-from recbole_freqd.core.errors import CheckpointError, ConfigError, TeacherError
+from recbole_freqd.config.identity import data_fingerprint
+from recbole_freqd.core.errors import CheckpointError, ConfigError
 from recbole_freqd.core.files import sha256, write_json
 from recbole_freqd.core.rankers import user_blocks
 from recbole_freqd.core.vector_files import MANIFEST, SIDES
-from recbole_freqd.features import registered_adapter
 from recbole_freqd.features.data import pairs, tokens
 from recbole_freqd.jobs.export.files import FORMATS, Form, check_formats, open_table, write_csr
 from recbole_freqd.jobs.export.turn import turn_vectors
 from recbole_freqd.jobs.export.vectors import Vectors, vectors_of
-from recbole_freqd.teacher.restore import (
-    INSTEAD,
-    OR_ALLOW,
-    Home,
-    compare_with_record,
-    compare_with_score,
-    holds_class,
-    load_model,
-    model_class,
-    rebuild,
-)
+from recbole_freqd.jobs.stored import pair_matrix, restore_for_job, shape_of, versions
+from recbole_freqd.teacher.restore import Restored
 
 HISTORIES = "histories.npz"
 _NAMES = (*(f"{side}.{kind}" for side in SIDES for kind in FORMATS), HISTORIES, MANIFEST)
 PRECISIONS = ("float32", "float16", "int8")
-_TEACHER = re.compile(r"(?<![/\w.-])[Tt]eacher(?= )")  # but for names of files
 
 
 def export(
@@ -56,6 +39,7 @@ def export(
     overwrite: bool = False,
     data_path: Optional[str] = None,
     trust: bool = False,
+    trust_data: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Writes what a checkpoint scores with: vectors whose inner product orders the items.
@@ -82,6 +66,7 @@ def export(
         overwrite: Whether files of an earlier export may be replaced; without it they stay.
         data_path: Where the datasets are now, as RecBole's key, if they have moved.
         trust: Load a checkpoint with classes of your own, which can run code.
+        trust_data: Take data that nothing shows to be what the checkpoint was trained on.
         progress: Whether to show bars.
 
     Returns:
@@ -102,13 +87,12 @@ def export(
         raise ConfigError(f"--precision: got {precision!r}; allowed: {', '.join(PRECISIONS)}.")
     if not overwrite:
         _refuse_to_replace(folder)
-    compat.install_shims()
-    with _not_only_teachers():
-        source = _read(path, data_path, trust)
-    with vectors_of(source.model, spectral, _seen(source), progress=progress) as vectors:
+    source = restore_for_job(path, data_path, trust=trust, trust_data=trust_data)
+    seen = pair_matrix(source.train, shape_of(source))
+    with vectors_of(source.model(), spectral, seen, progress=progress) as vectors:
         aligned = None
         if align is not None:
-            vectors, aligned = turn_vectors(vectors, tokens(source.home.train), Path(align))
+            vectors, aligned = turn_vectors(vectors, tokens(source.train), Path(align))
         (folder / MANIFEST).unlink(missing_ok=True)  # while files change, it is not finished
         written = _write(source, vectors, folder, kinds, precision, progress)
     if histories:
@@ -131,78 +115,6 @@ def _refuse_to_replace(folder: Path) -> None:
         )
 
 
-@contextmanager
-def _not_only_teachers() -> Iterator[None]:
-    """Reading a checkpoint's data again was written for teachers: its errors become ours.
-
-    Raises:
-        CheckpointError: What went wrong, in words for who exports.
-    """
-    try:
-        yield
-    except (TeacherError, CheckpointError) as error:
-        words = str(error).replace(OR_ALLOW, "").replace(": distil from another.", ".")
-        words = words.replace(INSTEAD, "Put the data back, or say where it is: --data_path=...")
-        words = words.replace("set teacher.trust_checkpoint: true", "give --trust_checkpoint")
-        words = _TEACHER.sub(
-            lambda found: "Checkpoint" if found[0][0] == "T" else "checkpoint", words
-        )
-        raise CheckpointError(words.strip()) from error
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A checkpoint with its data read again."""
-
-    path: Path
-    config: Any
-    model: Any
-    home: Home
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n_users, n_items), padding included."""
-        return self.home.train.user_num, self.home.train.item_num
-
-
-def _read(path: Path, data_path: Optional[str], trust: bool) -> _Source:
-    payload = load_checkpoint(path, trust=trust)
-    stored = payload["config"]
-    if not holds_class(stored):
-        check_model_name(stored["model"], f"model of {path}", only_general=True)
-    registered_adapter(model_class(stored))
-    home = rebuild(stored, _environment(stored, data_path), str(path))
-    record = read_fingerprint(str(path))
-    if record is not None:
-        compare_with_record(home, record, allow=False, path=str(path))
-    model = load_model(home.config, payload, home.train, str(path))
-    if record is None:
-        compare_with_score(home, model, payload, allow=False, path=str(path))
-    return _Source(path, stored, model, home)
-
-
-def _environment(stored: Any, data_path: Optional[str]) -> dict[str, Any]:
-    """Where a checkpoint is read: on the CPU, with the data where it was or where it is now."""
-    import recbole
-
-    name = stored["dataset"]
-    folder = Path(recbole.__file__).parent / "dataset_example" / name  # ml-100k is among them
-    if data_path is not None:
-        folder = Path(data_path) / name
-    return {
-        "device": torch.device("cpu"),
-        "gpu_id": "",
-        "use_gpu": False,
-        "state": stored["state"],
-        "show_progress": False,
-        "worker": 0,
-        "checkpoint_dir": stored["checkpoint_dir"],
-        "reproducibility": stored["reproducibility"],
-        "dataset": name,
-        "data_path": str(folder),
-    }
-
-
 @dataclass(frozen=True)
 class _Written:
     """What the files hold.
@@ -218,7 +130,7 @@ class _Written:
 
 
 def _write(
-    source: _Source,
+    source: Restored,
     vectors: Vectors,
     folder: Path,
     kinds: Sequence[str],
@@ -226,9 +138,9 @@ def _write(
     progress: bool,
 ) -> _Written:
     """Writes both sides, a block at a time."""
-    done, widest = _Written({}, {}, True), max(source.shape)
+    done, widest = _Written({}, {}, True), max(shape_of(source))
     form = Form(vectors.width, np.dtype(precision), vectors.exact_columns)
-    for side, of, names in zip(SIDES, (vectors.user, vectors.item), tokens(source.home.train)):
+    for side, of, names in zip(SIDES, (vectors.user, vectors.item), tokens(source.train)):
         names = names[1:].astype(str)
         done.counts[side] = len(names)
         done.files[side] = [f"{side}.{kind}" for kind in kinds]
@@ -276,16 +188,12 @@ def _rounded(block: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
     return rounded
 
 
-def _seen(source: _Source) -> sp.csr_array:
-    """(n_users, n_items) sparse, non-zero for training interactions, padding included."""
-    ids = tuple(pairs(source.home.train).T)
-    return sp.csr_array((np.ones(len(ids[0]), dtype=bool), ids), shape=source.shape)
-
-
-def _histories(source: _Source) -> sp.csr_array:
+def _histories(source: Restored) -> sp.csr_array:
     """(n_users - 1, n_items - 1) uint8 CSR: 1 for training, 2 for validation, 3 for other pairs."""
-    home, shape = source.home, (source.shape[0] - 1, source.shape[1] - 1)
-    keys = [(pairs(part) - 1) @ [shape[1], 1] for part in (home.train, home.valid, home.whole)]
+    shape = tuple(size - 1 for size in shape_of(source))
+    keys = [
+        (pairs(part) - 1) @ [shape[1], 1] for part in (source.train, source.valid, source.whole)
+    ]
     # np.unique keeps the first of equal pairs, so the earliest split that has one.
     kept, first = np.unique(np.concatenate(keys), return_index=True)
     kind = np.repeat(np.array([1, 2, 3], dtype=np.uint8), [len(part) for part in keys])[first]
@@ -294,7 +202,7 @@ def _histories(source: _Source) -> sp.csr_array:
 
 
 def _manifest(
-    source: _Source,
+    source: Restored,
     vectors: Vectors,
     written: _Written,
     folder: Path,
@@ -307,11 +215,11 @@ def _manifest(
     sides = {side: {"count": written.counts[side], "files": written.files[side]} for side in SIDES}
     return {
         "format": 1,
-        "model": source.config["model"],
-        "trainer": source.config["trainer"],
-        "checkpoint": {"file": source.path.name, "sha256": sha256(source.path)},
-        "dataset": source.config["dataset"],
-        "data": data_fingerprint(source.home.train),
+        "model": source.stored["model"],
+        "trainer": source.stored["trainer"],
+        "checkpoint": {"file": Path(source.path).name, "sha256": sha256(Path(source.path))},
+        "dataset": source.stored["dataset"],
+        "data": data_fingerprint(source.train),
         "metric": "cosine" if written.normalised and not vectors.biases else "dot",
         "dimensions": vectors.width,
         "dtype": precision,
@@ -324,16 +232,5 @@ def _manifest(
         **sides,
         "histories": HISTORIES if histories else None,
         "sha256": {file: sha256(folder / file) for file in files},
-        "versions": _versions(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    import recbole
-
-    modules = {"recbole": recbole, "torch": torch, "numpy": np}
-    return {
-        "recbole_freqd": __version__,
-        **{name: str(module.__version__) for name, module in modules.items()},
-        "python": platform.python_version(),
+        "versions": versions(),
     }

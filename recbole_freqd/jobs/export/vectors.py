@@ -14,7 +14,7 @@ from recbole_freqd.features import adapter_of
 from recbole_freqd.features.base import FeatureAdapter
 from recbole_freqd.features.check import ranks_alike, some_users, whole_table
 from recbole_freqd.features.low_rank import low_rank_features
-from recbole_freqd.features.scores import ModelRanker, ScoredUsers, score_users, undisturbed
+from recbole_freqd.features.scores import ModelRanker, ScoredUsers, inspecting, score_users
 
 Read = Callable[[torch.Tensor], torch.Tensor]
 _TOP = 10
@@ -72,7 +72,7 @@ def vectors_of(
                 f"--spectral: got {rank}, but the vectors of {name} are exact and are not "
                 "approximated. Remove it."
             )
-        with undisturbed(model, adapter.caches):
+        with inspecting(model, adapter.caches):
             yield _exact(model, adapter)
         return
     if rank is None:
@@ -129,7 +129,7 @@ def _approximated(
 ) -> Vectors:
     """UΣ^½ and VΣ^½ of the truncated SVD of the scores, and what they keep."""
     try:
-        with undisturbed(model, adapter.caches):
+        with inspecting(model, adapter.caches):
             *found, energy = low_rank_features(ScoredUsers(model, progress), rank)
     except ValueError as error:
         raise CheckpointError(

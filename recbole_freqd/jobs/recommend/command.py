@@ -37,6 +37,9 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--trust_checkpoint", action="store_true", help="load own classes, which can run code"
     )
+    parser.add_argument(
+        "--trust_data", action="store_true", help="take data that nothing shows to be unchanged"
+    )
     add_shared(parser, *TAKES)
     return parser
 
@@ -55,6 +58,7 @@ def run(options: argparse.Namespace, keys: list[str]) -> None:
         histories=options.histories,
         data_path=data_path,
         trust=options.trust_checkpoint,
+        trust_data=options.trust_data,
         progress=True,
     )
     left_out = {

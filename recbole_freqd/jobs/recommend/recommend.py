@@ -14,13 +14,12 @@ from recbole_freqd.core.pair_files import Columns
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.check import are_exact
-from recbole_freqd.features.data import pairs, tokens
-from recbole_freqd.jobs.export.export import _not_only_teachers, _read
-from recbole_freqd.jobs.export.export import _Source as Source
-from recbole_freqd.jobs.export.export import _versions as versions
+from recbole_freqd.features.data import tokens
 from recbole_freqd.jobs.recommend.lists import check_suffix, open_lists
 from recbole_freqd.jobs.recommend.people import NewUsers, places_of, read_new_users, read_users
 from recbole_freqd.jobs.recommend.top import Block, top_lists
+from recbole_freqd.jobs.stored import pair_matrix, restore_for_job, shape_of, versions
+from recbole_freqd.teacher.restore import Restored
 
 LEAVE_OUT = ("train", "all", "none")
 
@@ -35,6 +34,7 @@ def recommend(
     histories: Union[str, Path, None] = None,
     data_path: Optional[str] = None,
     trust: bool = False,
+    trust_data: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Writes the exact top lists of a checkpoint, block by block, whole or not at all.
@@ -57,6 +57,7 @@ def recommend(
             lists without what they have (unless ``leave_out`` is ``none``). Instead of ``users``.
         data_path: Where the datasets are now, as RecBole's key, if they have moved.
         trust: Load a checkpoint with classes of your own, which can run code.
+        trust_data: Take data that nothing shows to be what the checkpoint was trained on.
         progress: Whether to show a bar.
 
     Returns:
@@ -73,10 +74,9 @@ def recommend(
     path = Path(out)
     check_suffix(path)
     _check(top, users, leave_out, histories)
-    with _not_only_teachers():
-        source = _read(Path(checkpoint), data_path, trust)
-    columns = Columns(source.config["USER_ID_FIELD"], source.config["ITEM_ID_FIELD"])
-    item_names = tokens(source.home.train)[1].astype(np.str_)
+    source = restore_for_job(Path(checkpoint), data_path, trust=trust, trust_data=trust_data)
+    columns = Columns(source.stored["USER_ID_FIELD"], source.stored["ITEM_ID_FIELD"])
+    item_names = tokens(source.train)[1].astype(np.str_)
     if histories is None:
         names, lists = _of_known(source, top, users, leave_out, progress)
     else:
@@ -102,23 +102,23 @@ def _check(top: Any, users: Any, leave_out: Any, histories: Any) -> None:
 
 
 def _of_known(
-    source: Source, top: int, users: Any, leave_out: str, progress: bool
+    source: Restored, top: int, users: Any, leave_out: str, progress: bool
 ) -> tuple[np.ndarray, Iterator[Block]]:
     """Names by id, and the lists of users by id."""
-    names = tokens(source.home.train)[0].astype(np.str_)
+    names = tokens(source.train)[0].astype(np.str_)
     ids = np.arange(1, len(names))
     if users is not None:
         ids = places_of(read_users(users), names, "--users")
-    ranker = _ranker_of(source.model)
+    ranker = _ranker_of(source.model())
     lists = top_lists(ranker, ids, top, leave_out=_left_out(source, leave_out), progress=progress)
     return names, lists
 
 
 def _of_new(
-    source: Source, new: NewUsers, top: int, leave_out: str, progress: bool
+    source: Restored, new: NewUsers, top: int, leave_out: str, progress: bool
 ) -> tuple[np.ndarray, Iterator[Block]]:
     """The same of users who are folded in; 0 stands for nobody."""
-    ranker = FeatureRanker(*new.fold_into(source.model))
+    ranker = FeatureRanker(*new.fold_into(source.model()))
     left_out = None if leave_out == "none" else new.chosen
     ids = np.arange(1, len(new.names))
     return new.names, top_lists(ranker, ids, top, leave_out=left_out, progress=progress)
@@ -131,26 +131,25 @@ def _ranker_of(model: Any) -> Ranker:
     return adapter.ranker(model)
 
 
-def _left_out(source: Source, leave_out: str) -> Optional[sp.csr_array]:
+def _left_out(source: Restored, leave_out: str) -> Optional[sp.csr_array]:
     """(n_users, n_items), non-zero for the pairs that are not recommended."""
     if leave_out == "none":
         return None
-    dataset = source.home.train if leave_out == "train" else source.home.whole
-    ids = tuple(pairs(dataset).T)
-    return sp.csr_array((np.ones(len(ids[0]), dtype=bool), ids), shape=source.shape)
+    dataset = source.train if leave_out == "train" else source.whole
+    return pair_matrix(dataset, shape_of(source))
 
 
 def _metadata(
-    source: Source, top: int, leave_out: str, users: Any, histories: Any, n_names: int
+    source: Restored, top: int, leave_out: str, users: Any, histories: Any, n_names: int
 ) -> dict[str, Any]:
     whom = "all" if users is None else "some"
     return {
         "format": 1,
-        "model": source.config["model"],
-        "trainer": source.config["trainer"],
-        "checkpoint": {"file": source.path.name, "sha256": sha256(source.path)},
-        "dataset": source.config["dataset"],
-        "data": data_fingerprint(source.home.train),
+        "model": source.stored["model"],
+        "trainer": source.stored["trainer"],
+        "checkpoint": {"file": Path(source.path).name, "sha256": sha256(source.path)},
+        "dataset": source.stored["dataset"],
+        "data": data_fingerprint(source.train),
         "users": whom if histories is None else f"{n_names - 1} new",
         "top": top,
         "left_out": leave_out,

@@ -6,7 +6,7 @@ stopped ends with the trials of one that was not.
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from filelock import FileLock, Timeout
 
@@ -61,7 +61,7 @@ def search(
     require("hyperopt", "tune", "tune")
     if tool not in TOOLS:
         raise ConfigError(f"--tool: got {tool!r}; allowed: {', '.join(TOOLS)}.")
-    run_trials = Search.one_by_one
+    run_trials: Callable[[Search], None] = Search.one_by_one
     if tool == "ray":
         from recbole_freqd.jobs.tuning.ray_trials import check_ray
 

@@ -1,7 +1,7 @@
 """GF-CF: two low-pass filters of the user-item graph, in closed form."""
 
 import logging
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import scipy.sparse as sp
@@ -44,7 +44,7 @@ class GFCF(TrainingFree):
         self.register_buffer("item_basis", torch.zeros(self.n_items, rank))
         self.register_buffer("singular_values", torch.zeros(rank))
 
-    def calculate_loss(self, interaction: Any) -> torch.Tensor:
+    def calculate_loss(self, interaction: Any) -> Optional[torch.Tensor]:
         """0; at the first call the singular vectors are computed."""
         self._fit()
         return super().calculate_loss(interaction)

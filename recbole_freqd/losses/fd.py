@@ -1,0 +1,37 @@
+"""FD, which is FreqD with H = I."""
+
+import scipy.sparse as sp
+from typing_extensions import Unpack
+
+from recbole_freqd.core.rows import Features
+from recbole_freqd.filters import PolynomialFilter
+from recbole_freqd.losses.freqd import FDOptions, FreqDLoss
+from recbole_freqd.losses.registration import LOSSES
+
+
+@LOSSES.register("FD")
+class FDLoss(FreqDLoss):
+    """Plain feature distillation: :class:`FreqDLoss` with H = I, so without a graph.
+
+    The "regular feature distillation" of the paper: every knowledge weighs the same (Theorem 1).
+    Options: those of FreqD but alpha, k, keep_prob, mask and filter.
+
+    Source: Zhu & Zhang, KDD 2025 (arXiv 2411.10676), §3; the idea is that of FitNets (ICLR 2015).
+    Deviations from the authors' public code: those of FreqD but for the graph, so no weight decay
+        of the projectors by default either.
+    """
+
+    method = "FD"
+    prefix = "fd"
+
+    def __init__(
+        self,
+        user_items: sp.csr_array,
+        student_dims: tuple[int, int],
+        teacher_features: Features,
+        **options: Unpack[FDOptions],
+    ) -> None:
+        super().__init__(user_items, student_dims, teacher_features, **options)
+
+    def _make_filter(self) -> PolynomialFilter:
+        return PolynomialFilter([1.0])

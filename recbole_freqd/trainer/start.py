@@ -1,0 +1,132 @@
+"""The part that begins from a warm start, and keeps it as the first best checkpoint."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+import torch
+
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.files import file_hash
+from recbole_freqd.core.rankers import Ranker
+from recbole_freqd.core.rng import rng_untouched
+from recbole_freqd.features import FeatureAdapter, student_adapter
+from recbole_freqd.features.approximation import approximate
+from recbole_freqd.features.data import training_matrix
+from recbole_freqd.runtime.parts import Fit, Part
+from recbole_freqd.runtime.resume import Resume
+from recbole_freqd.trainer.fold import Distillation
+from recbole_freqd.trainer.older_student import warm_start_from
+from recbole_freqd.trainer.warm_start import check_warm, feature_width, warm_start
+
+NONE, TEACHER = "none", "teacher"
+
+
+class StartWarm(Part):
+    """Sets the weights by ``warm_start``, before the first epoch.
+
+    It happens once, and never after a checkpoint was loaded or a run was resumed. The start is
+    validated and saved as the first best checkpoint, so that no run ends below it.
+
+    Args:
+        trainer: The trainer.
+        distillation: What teaches; None: the student trains alone.
+    """
+
+    def __init__(self, trainer: Any, distillation: Optional[Distillation] = None) -> None:
+        super().__init__(trainer)
+        self._of, self._is_done = distillation, False
+
+    @property
+    def _way(self) -> str:
+        return str(self.trainer.config["warm_start"] or NONE)
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Refuses what cannot start so before any teacher is trained.
+
+        Raises:
+            ConfigError: ``warm_start: teacher`` without one, or another student.
+        """
+        yield
+        if self._way == NONE:
+            return
+        if self._way == TEACHER and self._of is None:
+            raise ConfigError(
+                "warm_start: got teacher, but no trainer is named, and so no teacher. Set trainer, "
+                "e.g. `trainer: FreqRank` with `freqrank_beta: 0` for the warm start alone, or "
+                "warm_start to the checkpoint of an older student."
+            )
+        check_warm(self.trainer.model, self._adapter)
+
+    @property
+    def _adapter(self) -> FeatureAdapter:
+        return student_adapter(self.trainer.model) if self._of is None else self._of.adapter
+
+    def depends_on(self) -> tuple[np.ndarray, ...]:
+        """The older student's file."""
+        if self._way in (NONE, TEACHER) or not Path(self._way).is_file():
+            return ()
+        return (np.frombuffer(file_hash(Path(self._way)).encode(), dtype=np.uint8),)
+
+    @contextmanager
+    def loading(self, path: str) -> Iterator[None]:
+        """A checkpoint that is loaded is where the student begins."""
+        yield
+        self._is_done = True
+
+    @contextmanager
+    def fitting(self, fit: Fit) -> Iterator[None]:
+        """Starts warm, where this is the beginning."""
+        resumed = fit.result is not None or self.trainer.part(Resume).to_restore is not None
+        if not (self._is_done or resumed or self._way == NONE):
+            self._start(fit)
+        self._is_done = True
+        yield
+
+    def _start(self, fit: Fit) -> None:
+        """The first process sets the weights, the others take them: an SVD differs by machine."""
+        model, dataset = self.trainer.model, fit.train_data._dataset
+
+        def set_weights() -> dict[str, torch.Tensor]:
+            with rng_untouched(*(loader.generator for loader in (fit.train_data, fit.valid_data)
+                                 if loader is not None)):  # fmt: skip
+                self._set_weights(dataset)
+            return {name: value.cpu() for name, value in model.state_dict().items()}
+
+        if self.trainer.config["single_spec"]:
+            set_weights()
+        else:
+            model.load_state_dict(self.trainer.processes.from_first(set_weights))
+        self._keep(fit)
+
+    def _set_weights(self, dataset: Any) -> None:
+        model, adapter, config = self.trainer.model, self._adapter, self.trainer.config
+        taught: Optional[Ranker] = None
+        known = None
+        if self._of is not None:
+            taught, known = self._of.taught(dataset), self._of.teacher.known  # type: ignore[union-attr]
+        if self._way == TEACHER:
+            warm_start(model, adapter, taught, known, seed=config["seed"])  # type: ignore[arg-type]
+            return
+        found = None
+        if taught is not None:
+            rank = feature_width(model, adapter) - adapter.warm_spare
+            biases, seed = adapter.warm_biases, config["seed"]
+            found = approximate(taught, rank, known, biases=biases, seed=seed)
+        user_items = training_matrix(dataset)
+        warm_start_from(self._way, model, adapter, config, dataset, user_items, found)
+
+    def _keep(self, fit: Fit) -> None:
+        """Validates the start, and saves it as the best so far."""
+        trainer = self.trainer
+        if not fit.valid_data or trainer.eval_step <= 0:
+            return
+        trainer.eval_collector.data_collect(fit.train_data)
+        score, result = trainer._valid_epoch(fit.valid_data)
+        trainer.best_valid_score, trainer.best_valid_result = score, result
+        trainer.logger.info("Warm start: %s is %.4f", trainer.config["valid_metric"], score)
+        if fit.saved:
+            trainer._save_checkpoint(-1, verbose=fit.verbose)
