@@ -22,7 +22,7 @@ from recbole_freqd.core.schema import read_keys
 from recbole_freqd.core.vector_files import hash_of_export, read_export
 from recbole_freqd.features.data import Known
 from recbole_freqd.teacher.alignment import Alignment, align_tokens, check_overlap
-from recbole_freqd.teacher.base import Teacher, had_once, is_mapped
+from recbole_freqd.teacher.base import Teacher, is_mapped, make_features_once
 from recbole_freqd.teacher.leakage import warn_of_lists
 from recbole_freqd.teacher.listed import ListRanker, spectral_features
 from recbole_freqd.teacher.lists import Lists, read_lists
@@ -99,7 +99,7 @@ def from_vectors(
     if known is not None:
         ranker = MaskedRanker((user, item), torch.from_numpy(known[1]).to(user.device))
     plain = user[:, : exported.width], item[:, : exported.width]
-    features = had_once(config, spec, partial(_stored, config, spec, plain))
+    features = make_features_once(config, spec, partial(_stored, config, spec, plain))
     logger.info("Teacher: vectors of %d numbers from %s", exported.width, folder)
     content = hash_of_export(folder, named_by)
     world = team_config(config, VECTORS)
@@ -136,7 +136,7 @@ def from_lists(
     known = np.diff(above.indptr) > 0, alignment.known[1]
     is_complete = all(mask[1:].all() for mask in known)
     ranker = ListRanker(above, floors, known[1], config["device"])
-    features = had_once(config, spec, partial(_spectral, config, spec, above))
+    features = make_features_once(config, spec, partial(_spectral, config, spec, above))
     world = team_config(config, LISTS)
     return FilesTeacher(
         world, str(path), features, "files", scores=ranker,

@@ -98,9 +98,10 @@ def warn_of_lists(
     entries = lists.tocoo()
     listed_codes = entries.row.astype(np.int64) * n_items + entries.col
     held = _held_out(train_data, valid_data, n_items)
-    codes = np.concatenate([own for own in held.values() if own is not None] or [[]])
-    has_list = np.diff(lists.indptr) > 0
-    codes = codes[has_list[(codes // n_items).astype(np.int64)]]
+    codes = np.concatenate(
+        [np.empty(0, np.int64), *(own for own in held.values() if own is not None)]
+    )
+    codes = codes[(np.diff(lists.indptr) > 0)[codes // n_items]]  # of users who have a list
     hit = int(np.isin(codes, listed_codes).sum())
     if left_out == "all" or (len(codes) and not hit):
         logger.warning(

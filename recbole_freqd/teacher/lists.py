@@ -66,8 +66,8 @@ def read_lists(path: Path, columns: Columns, named_by: str) -> Lists:
     else:
         _check_ranks(path, user, values, users)
         scores, floors = -np.log1p(values), -np.log(2.0 + np.bincount(user))
-    names = (np.asarray(side, dtype=np.str_) for side in (users, items))
-    return Lists(*names, user, item, scores, floors, metadata)
+    names = [np.asarray(side, dtype=np.str_) for side in (users, items)]
+    return Lists(names[0], names[1], user, item, scores, floors, metadata)
 
 
 def _numbers(path: Path, table: Any, name: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from recbole_freqd.core.rows import Features
 from recbole_freqd.features import adapter_of
 from recbole_freqd.features.check import are_exact, whole_table
 from recbole_freqd.features.fold_in import fold_in
-from recbole_freqd.features.scores import undisturbed
+from recbole_freqd.features.scores import inspecting
 
 _NAMED = 3
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class NewUsers:
                 "products of, so no user can be folded in. Distil a student that has: "
                 "docs/models.md."
             )
-        with undisturbed(model, adapter.caches):
+        with inspecting(model, adapter.caches):
             items = whole_table(adapter.rows(model).item, model.n_items, model).detach().cpu()
             bias = adapter.biases(model)[1]
         own_bias = None if bias is None else bias.detach().float().cpu()
