@@ -32,6 +32,8 @@ _HOMES = {
     "load_checkpoint": "recbole_freqd.checkpoint.loading",
     "FreqDError": "recbole_freqd.core.errors",
     "export": "recbole_freqd.jobs.export.export",
+    "recommend": "recbole_freqd.jobs.recommend.recommend",
+    "fold_in": "recbole_freqd.features.fold_in",
 }
 __all__ = [
     "FDLoss",

@@ -15,9 +15,10 @@ from recbole_freqd.config.models import class_or_name
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.own_code import class_fingerprint
 from recbole_freqd.config.reading import asking_recbole
-from recbole_freqd.config.teacher import CHECKPOINT, teachers_of
+from recbole_freqd.config.teacher import CHECKPOINT, LISTS, VECTORS, teachers_of
 from recbole_freqd.config.teaching import WARM_START
 from recbole_freqd.core.files import file_hash, fingerprint
+from recbole_freqd.core.vector_files import hash_of_export
 from recbole_freqd.features.data import _columns, pairs, tokens
 from recbole_freqd.losses import LOSSES
 
@@ -136,13 +137,15 @@ def _values(config: Any, metrics: bool) -> dict[str, str]:
 
 
 def teacher_of(spec: Any) -> Any:
-    """The ``teacher`` keys that decide on what is taught; a checkpoint goes by its content."""
+    """The ``teacher`` keys that decide on what is taught; a file goes by its content."""
     if isinstance(spec, list):
         return [teacher_of(member) if isinstance(member, dict) else member for member in spec]
     kept = {key: value for key, value in spec.items() if key not in _HOW_IT_IS_READ}
-    checkpoint = kept.get(CHECKPOINT)
-    if checkpoint is not None and Path(checkpoint).is_file():
-        kept[CHECKPOINT] = file_hash(Path(checkpoint))
+    for form in (CHECKPOINT, LISTS):
+        if kept.get(form) is not None and Path(kept[form]).is_file():
+            kept[form] = file_hash(Path(kept[form]))
+    if kept.get(VECTORS) is not None and Path(kept[VECTORS]).is_dir():
+        kept[VECTORS] = hash_of_export(Path(kept[VECTORS]), f"{TEACHER}.{VECTORS}")
     return _by_content(kept)
 
 

@@ -10,8 +10,8 @@ from recbole_freqd.config.values import check_recipe_values
 from recbole_freqd.core.errors import ConfigError, join_names, short_repr
 from recbole_freqd.core.schema import nearest, read_keys
 
-RECIPE, CHECKPOINT = "model", "checkpoint"
-FORMS = (RECIPE, CHECKPOINT)
+RECIPE, CHECKPOINT, VECTORS, LISTS = "model", "checkpoint", "vectors", "lists"
+FORMS = (RECIPE, CHECKPOINT, VECTORS, LISTS)
 PANEL = "panel"
 # Keys of RecBole's properties/overall.yaml that its own lists of arguments forget; and one of ours.
 _ENVIRONMENT = (
@@ -154,17 +154,35 @@ def check_teacher(
         teacher[RECIPE] = name_of_class(teacher[RECIPE])
     recipe = {key: value for key, value in teacher.items() if key not in specs}
     _check_names(recipe, list(specs), categories, name)
-    if recipe and teacher.get(CHECKPOINT) is not None:
-        raise ConfigError(
-            f"{name} has two forms: {name}.checkpoint={short_repr(teacher[CHECKPOINT])} and a "
-            f"recipe ({join_names(f'{name}.{key}' for key in recipe)}). Keep one of them."
-        )
-    if teacher.get(CHECKPOINT) is None and recipe.get(RECIPE) is None:
+    stored = [form for form in FORMS if form != RECIPE and teacher.get(form) is not None]
+    if len(stored) + bool(recipe) > 1:
+        forms = [f"{name}.{form}={short_repr(teacher[form])}" for form in stored]
+        if recipe:
+            forms.append(f"a recipe ({join_names(f'{name}.{key}' for key in recipe)})")
+        raise ConfigError(f"{name} has two forms: {' and '.join(forms)}. Keep one of them.")
+    if not stored and recipe.get(RECIPE) is None:
         raise ConfigError(
             f"{name}: got {short_repr(teacher)}, which names neither {name}.checkpoint nor "
-            f"{name}.model. Give one of the two."
+            f"{name}.model. Give one of the two, or files of another system: {name}.vectors or "
+            f"{name}.lists."
         )
     teacher.update(check_recipe_values(recipe, f"{name}."))
+
+
+def form_of(teacher: dict[str, Any]) -> str:
+    """Which of :data:`FORMS` a checked teacher has.
+
+    Example:
+        >>> form_of({"checkpoint": None, "lists": "lists.csv"})
+        'lists'
+    """
+    stored = (form for form in FORMS if form != RECIPE and teacher.get(form) is not None)
+    return next(stored, RECIPE)
+
+
+def is_recipe(teacher: dict[str, Any]) -> bool:
+    """Whether a checked teacher is trained by us, and not read from files."""
+    return form_of(teacher) == RECIPE
 
 
 def _check_names(
@@ -196,16 +214,15 @@ def teachers_of(teacher: Any) -> list[dict[str, Any]]:
 
 
 def recipe_of(teacher: Any) -> Optional[dict[str, Any]]:
-    """The recipe of a single teacher; None: a checkpoint, or a team, which is taken as it is."""
-    single = isinstance(teacher, dict) and teacher.get(CHECKPOINT) is None
-    return teacher if single else None
+    """The recipe of a single teacher; None: read from files, or a team, which is taken as it is."""
+    return teacher if isinstance(teacher, dict) and is_recipe(teacher) else None
 
 
 def teacher_label(teacher: Any) -> str:
     """A checked ``teacher`` in a few words: models, checkpoints, ``panel``."""
     members = teacher if isinstance(teacher, list) else [teacher]
     return " + ".join(
-        str(member.get(RECIPE) or member[CHECKPOINT]) if isinstance(member, dict) else str(member)
+        str(member[form_of(member)]) if isinstance(member, dict) else str(member)
         for member in members
     )
 

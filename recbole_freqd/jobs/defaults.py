@@ -76,12 +76,12 @@ def _defaults_of_this_job(
     """The main job's settings, less those that would be wrong beside what the user gave."""
     from recbole_freqd.config.complete import trainer_names
     from recbole_freqd.config.names import TEACHER
-    from recbole_freqd.config.teacher import CHECKPOINT, RECIPE
+    from recbole_freqd.config.teacher import FORMS
     from recbole_freqd.core.schema import method_keys
     from recbole_freqd.losses import LOSSES
 
     teacher = given.get(TEACHER)
-    if isinstance(teacher, dict) and not {CHECKPOINT, RECIPE} & set(teacher):
+    if isinstance(teacher, dict) and not set(FORMS) & set(teacher):
         defaults[TEACHER] = {**defaults[TEACHER], **teacher}
     elif teacher is not None:
         del defaults[TEACHER]

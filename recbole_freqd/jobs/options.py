@@ -5,7 +5,7 @@ A command is a module with ``NAME``, ``TAKES`` (those of :data:`SHARED` that it 
 """
 
 import argparse
-from typing import Any
+from typing import Any, Optional
 
 from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.trainer.launch import Launch
@@ -106,6 +106,22 @@ def check_taken(parser: argparse.ArgumentParser, options: argparse.Namespace, ta
     for name, default in DEFAULTS.items():
         if getattr(options, name) != default and name not in takes:
             parser.error(f"{options.command} takes no --{name}: leave it out")
+
+
+def read_data_path(command: str, keys: list[str]) -> Optional[str]:
+    """The one key of a command that reads a checkpoint's own config: where the data is now.
+
+    Raises:
+        ConfigError: Another key.
+    """
+    given = dict(key[2:].split("=") for key in keys)
+    data_path = given.pop("data_path", None)
+    if given:
+        raise ConfigError(
+            f"{command} reads the checkpoint's own config: --{next(iter(given))} would change "
+            "nothing. Allowed beside its own options: --data_path=..., where the data has moved."
+        )
+    return data_path
 
 
 def split_names(text: str) -> list[str]:

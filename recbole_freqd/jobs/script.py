@@ -24,6 +24,7 @@ from recbole_freqd.jobs.options import (
     read_launch,
 )
 from recbole_freqd.jobs.progress import print_line
+from recbole_freqd.jobs.recommend import command as recommend_command
 from recbole_freqd.jobs.sweep import command as sweep_command
 from recbole_freqd.jobs.tuning import command as tuning_command
 
@@ -35,6 +36,7 @@ COMMANDS: dict[str, ModuleType] = {
         sweep_command,
         analysis_command,
         export_command,
+        recommend_command,
     )
 }
 """By name; each with ``NAME``, ``TAKES``, ``add_parser`` and ``run``: see :mod:`.options`."""

@@ -76,9 +76,14 @@ def _selected(table: torch.Tensor, rows: np.ndarray, mapped: bool) -> torch.Tens
 
 def align(teacher: Any, student: Any) -> Alignment:
     """Finds the users and items of one RecBole dataset in another, by token."""
+    return align_tokens(tokens(teacher), student)
+
+
+def align_tokens(theirs: tuple[np.ndarray, np.ndarray], student: Any) -> Alignment:
+    """The same of tokens by id, (m_users,) and (m_items,) str; 0 is the padding."""
     import pandas as pd
 
-    theirs, ours = tokens(teacher), tokens(student)
+    ours = tokens(student)
     user, item = (  # get_indexer says -1 where there is none; id 0 is the padding, not a token
         np.concatenate([[0], pd.Index(there[1:]).get_indexer(pd.Index(here[1:])) + 1])
         for there, here in zip(theirs, ours)

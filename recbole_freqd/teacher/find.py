@@ -5,7 +5,16 @@ from typing import Any, Optional
 
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.teacher import CHECKPOINT, PANEL, RECIPE, teachers_of
+from recbole_freqd.config.teacher import (
+    CHECKPOINT,
+    LISTS,
+    PANEL,
+    RECIPE,
+    VECTORS,
+    form_of,
+    is_recipe,
+    teachers_of,
+)
 from recbole_freqd.config.values import check_data
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rng import rng_untouched
@@ -14,6 +23,7 @@ from recbole_freqd.losses import LOSSES
 from recbole_freqd.teacher.base import Teacher
 from recbole_freqd.teacher.checkpoint import from_checkpoint
 from recbole_freqd.teacher.checks import check_features
+from recbole_freqd.teacher.files import from_lists, from_vectors
 from recbole_freqd.teacher.kept import Chooser
 from recbole_freqd.teacher.panel import choose_panel, panel_models
 from recbole_freqd.teacher.recipe import from_recipe
@@ -21,11 +31,24 @@ from recbole_freqd.teacher.teach import teach
 
 logger = logging.getLogger(__name__)
 
-_OF_A_CHECKPOINT: tuple[str, ...] = (
-    *("allow_leakage", "min_overlap"),
-    *("trust_checkpoint", "trust_data"),
-)
-_OF_A_RECIPE: tuple[str, ...] = ("keep_every",)
+_FIND = {
+    RECIPE: from_recipe,
+    CHECKPOINT: from_checkpoint,
+    VECTORS: from_vectors,
+    LISTS: from_lists,
+}
+_OF_SOME_FORMS = {  # keys, and the forms of teacher that they are of
+    "trust_checkpoint": (CHECKPOINT,),
+    "trust_data": (CHECKPOINT,),
+    "allow_leakage": (CHECKPOINT, VECTORS, LISTS),
+    "min_overlap": (CHECKPOINT, VECTORS, LISTS),
+    "lists_user": (LISTS,),
+    "lists_item": (LISTS,),
+    "lists_score": (LISTS,),
+    "lists_rank": (LISTS,),
+    "keep_every": (RECIPE,),
+}
+_IN_WORDS = {RECIPE: "a recipe", CHECKPOINT: "a checkpoint", VECTORS: "vectors", LISTS: "lists"}
 
 
 def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Teacher:
@@ -55,8 +78,7 @@ def _find_one(
 ) -> Teacher:
     """One teacher as it is, with every check."""
     _say_idle(spec)
-    find = from_recipe if spec.get(CHECKPOINT) is None else from_checkpoint
-    teacher = find(config, spec, train_data, valid_data)
+    teacher = _FIND[form_of(spec)](config, spec, train_data, valid_data)
     check_features(teacher.features, teacher.known, train_data._dataset, teacher.checkpoint)
     return teacher
 
@@ -98,28 +120,30 @@ def _panel(config: Any, chooser: Chooser) -> list[dict[str, Any]]:
 
 
 def _say_idle(spec: dict[str, Any]) -> None:
-    """Warns of keys that are of the other form of teacher."""
-    form, others = "a checkpoint", _OF_A_RECIPE
-    if spec.get(CHECKPOINT) is None:
-        form, others = "a recipe", _OF_A_CHECKPOINT
-    idle = [f"{TEACHER}.{key}" for key in others if spec.get(key)]
+    """Warns of keys that are of other forms of teacher."""
+    form = form_of(spec)
+    idle = [
+        f"{TEACHER}.{key}"
+        for key, forms in _OF_SOME_FORMS.items()
+        if form not in forms and spec.get(key)
+    ]
     if idle:
-        logger.warning("%s: no effect, since the teacher is %s.", ", ".join(idle), form)
+        words = ", ".join(idle)
+        logger.warning("%s: no effect, since the teacher is %s.", words, _IN_WORDS[form])
 
 
 def check_trajectory(methods: list[str], teacher: Any) -> None:
     """Raises ConfigError where a loss reads the teacher's earlier selves and none are kept."""
     readers = [method for method in methods if LOSSES.get(method).reads_trajectory]
     members = teachers_of(teacher)
-    if not readers or any(
-        member.get("keep_every") and member.get(CHECKPOINT) is None for member in members
-    ):
+    if not readers or any(member.get("keep_every") and is_recipe(member) for member in members):
         return
     given = "recipes without teacher.keep_every"
     if len(members) == 1:
         given = "a recipe without teacher.keep_every"
-        if members[0].get(CHECKPOINT) is not None:
-            given = f"a teacher.checkpoint ({members[0][CHECKPOINT]})"
+        if not is_recipe(members[0]):
+            form = form_of(members[0])
+            given = f"a teacher.{form} ({members[0][form]})"
     raise ConfigError(
         f"{', '.join(readers)} follows the teacher's training and needs checkpoints from on the "
         f"way; got {given}. Allowed: a recipe that keeps them, e.g. `teacher: {{model: BPR, "

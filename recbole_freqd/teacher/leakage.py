@@ -4,10 +4,11 @@ import logging
 from typing import Any, Optional
 
 import numpy as np
+import scipy.sparse as sp
 
 from recbole_freqd.config.identity import splitting
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.config.teacher import is_recipe
 from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.features.data import pairs
 from recbole_freqd.teacher.alignment import Alignment
@@ -65,7 +66,7 @@ def check_lessons(stored: Any, *, allow: bool, path: str) -> None:
         TeacherError: It is.
     """
     own_teacher = stored[TEACHER] if stored["trainer"] else None
-    if not isinstance(own_teacher, dict) or own_teacher.get(CHECKPOINT) is None:
+    if not isinstance(own_teacher, dict) or is_recipe(own_teacher):
         return
     if not own_teacher.get("allow_leakage"):  # of a recipe it has no effect
         return
@@ -76,6 +77,43 @@ def check_lessons(stored: Any, *, allow: bool, path: str) -> None:
     if not allow:
         raise TeacherError(f"{words}. Use another teacher, or set it here, too.")
     logger.warning("%s. teacher.allow_leakage: metrics are too good by that.", words)
+
+
+def warn_of_lists(
+    lists: sp.csr_array,
+    train_data: Any,
+    valid_data: Optional[Any],
+    *,
+    left_out: Optional[str],
+    path: str,
+) -> None:
+    """Warns of lists without any of the student's held-out pairs: these are then taught as wrong.
+
+    Args:
+        lists: (n_users, n_items) sparse, an entry for each pair in a list.
+        train_data, valid_data: The student's loaders.
+        left_out: What the metadata of the file says of the pairs that are not in it; None: nothing.
+        path: The file.
+    """
+    n_items = lists.shape[1]
+    entries = lists.tocoo()
+    listed_codes = entries.row.astype(np.int64) * n_items + entries.col
+    held = _held_out(train_data, valid_data, n_items)
+    codes = np.concatenate(
+        [np.empty(0, np.int64), *(own for own in held.values() if own is not None)]
+    )
+    codes = codes[(np.diff(lists.indptr) > 0)[codes // n_items]]  # of users who have a list
+    hit = int(np.isin(codes, listed_codes).sum())
+    if left_out == "all" or (len(codes) and not hit):
+        logger.warning(
+            "Teacher %s: its lists contain %d of the %d validation and test pairs of the student's "
+            "users%s. Lists that leave held-out pairs out teach that each of these is wrong: make "
+            "them without the training pairs only (recommend --leave_out train).",
+            path,
+            hit,
+            len(codes),
+            "; they were made with --leave_out all" if left_out == "all" else "",
+        )
 
 
 def shared_training(teacher: Any, alignment: Alignment, train_data: Any) -> float:

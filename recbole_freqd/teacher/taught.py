@@ -116,9 +116,9 @@ class RankedBy(nn.Module):
         return self.scores.at(users, items[:, None])[:, 0]
 
 
-def team_config(config: Any) -> Any:
+def team_config(config: Any, name: str = "Team") -> Any:
     """A Config that a team is evaluated with: the student's world, and no model of RecBole's."""
     made = copy.copy(as_in_one_process(config))
-    changed = {"model": "Team", "trainer": None, "log_wandb": False}
+    changed = {"model": name, "trainer": None, "log_wandb": False}
     made.final_config_dict = {**made.final_config_dict, **changed}
     return made

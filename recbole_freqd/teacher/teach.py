@@ -22,6 +22,7 @@ from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.teacher.base import MemberTeacher, Teacher, make_features_once, own_model
 from recbole_freqd.teacher.choose import choose_filter, choose_weights
+from recbole_freqd.teacher.files import FilesTeacher
 from recbole_freqd.teacher.filter import filter_features, filter_mixture, filtered_ranker
 from recbole_freqd.teacher.kept import Chooser
 from recbole_freqd.teacher.member import StandardisedRanker, TeamMember
@@ -63,7 +64,12 @@ def _is_filtered(config: Any) -> bool:
 def _is_scaled(config: Any, teacher: Teacher) -> bool:
     """Whether a single teacher's scores are given a spread."""
     wanted = any(LOSSES.get(name).scales_teacher for name in trainer_names(config["trainer"]))
-    return (wanted or config[WARM_START] == "teacher") and is_closed_form(teacher.config)
+    return (wanted or config[WARM_START] == "teacher") and not _is_by_gradient(teacher)
+
+
+def _is_by_gradient(teacher: Teacher) -> bool:
+    """Whether its scores have the scale of a trained model; that of files is anybody's guess."""
+    return not isinstance(teacher, FilesTeacher) and not is_closed_form(teacher.config)
 
 
 @dataclass(frozen=True)
@@ -314,7 +320,7 @@ def team_member(name: str, teacher: Teacher, dataset: Any) -> TeamMember:
         teacher: The teacher.
         dataset: The student's training data.
     """
-    trained, other = not is_closed_form(teacher.config), teacher.other_data
+    trained, other = _is_by_gradient(teacher), teacher.other_data
     if other is not None:
         model = own_model(teacher.model(dataset))
         if are_exact(model, adapter_of(model)):

@@ -13,11 +13,12 @@ import torch
 
 import recbole_freqd
 from recbole_freqd.core.errors import CheckpointError, ConfigError
+from recbole_freqd.core.vector_files import read_export
 from recbole_freqd.features.data import tokens
 from recbole_freqd.features.scores import score_users
 from recbole_freqd.jobs import run as runs
 from recbole_freqd.jobs.export import export as exporting
-from recbole_freqd.jobs.export.files import open_table
+from recbole_freqd.jobs.export.files import Form, open_table
 from recbole_freqd.jobs.script import main
 
 
@@ -159,6 +160,80 @@ def test_float16_is_close_and_half_as_large(student):
     assert manifest["dtype"] == "float16"
 
 
+@pytest.mark.parametrize("model", ["BPR", "FISM"])
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+def test_int8_has_a_scale_for_each_row_and_biases_as_they_are(student, model, kind):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    run = student(model)
+    exported(run, "exact")
+    manifest = exported(run, "small", formats=kind, precision="int8")
+    biases = {"BPR": 0, "FISM": 2}[model]
+    found = read_export(Path("small"), "--align")
+    assert manifest["dtype"] == "int8" and not manifest["biases"]["folded_in"]
+    assert found.n_biases == biases
+    for side, vectors in zip(("users", "items"), found.vectors):
+        exact = load("exact", side)[1]
+        cut = exact.shape[1] - biases
+        scale = np.abs(exact[:, :cut]).max(axis=1, keepdims=True) / 127
+        assert (np.abs(vectors[:, :cut] - exact[:, :cut]) <= 0.501 * scale).all()
+        np.testing.assert_array_equal(vectors[:, cut:], exact[:, cut:])
+
+
+def test_int8_takes_a_byte_a_number_and_numpy_alone_reads_it(student):
+    exported(student("FISM", embedding_size=16), precision="int8")
+    with np.load("out/items.npz", allow_pickle=False) as file:
+        assert {name: (file[name].dtype.name, file[name].shape) for name in file.files[1:]} == {
+            "vectors": ("int8", (40, 16)),
+            "scales": ("float32", (40,)),
+            "biases": ("float32", (40, 2)),
+        }
+
+
+# --- aligned with an older export -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["BPR", "FISM"])
+def test_aligned_vectors_score_as_before_and_lie_nearer_to_the_old_ones(student, model):
+    old, new = student(model), student(model, seed=7, epochs=4)
+    exported(old, "old")
+    exported(new, "plain")
+    manifest = exported(new, "turned", align="old")
+    plain, turned = ([load(f, side)[1] for side in ("users", "items")] for f in ("plain", "turned"))
+    np.testing.assert_allclose(turned[0] @ turned[1].T, plain[0] @ plain[1].T, atol=1e-6)
+    facts = manifest["aligned"]
+    assert 0 < facts["drift_after"] < facts["drift_before"]
+    assert facts["shared"] == {"users": 30, "items": 40}
+    assert facts["onto"] == json.loads(Path("old/manifest.json").read_text())["checkpoint"]
+    cut = plain[0].shape[1] - {"BPR": 0, "FISM": 2}[model]
+    for one, other in zip(plain, turned):
+        np.testing.assert_array_equal(one[:, cut:], other[:, cut:])
+
+
+def test_an_export_aligned_with_itself_stays_where_it_is(student):
+    run = student()
+    exported(run)
+    before = load("out", "items")[1]
+    facts = exported(run, align="out", overwrite=True)["aligned"]
+    assert facts["drift_after"] < 1e-6
+    np.testing.assert_allclose(load("out", "items")[1], before, atol=1e-6)
+
+
+def test_only_shared_tokens_are_compared_and_other_widths_are_refused(student, tiny_data, tmp_path):
+    exported(student(), "old")
+    exported(student(embedding_size=6), "wide")
+    shutil.copytree(tiny_data, tmp_path / "more")
+    file = tmp_path / "more" / "tiny" / "tiny.inter"
+    file.write_text(file.read_text().replace("u7\t", "new\t").replace("\ti9", "\tnew"))
+    run = student(data_path=str(tmp_path / "more"))
+    assert exported(run, align="old")["aligned"]["shared"] == {"users": 29, "items": 39}
+    with pytest.raises(ConfigError, match="--align: wide has vectors of 6 numbers.* of 4"):
+        exported(run, "none", align="wide")
+    with pytest.raises(ConfigError, match="--align: nowhere .* holds nothing"):
+        exported(run, "none", align="nowhere")
+    assert not Path("none").exists()
+
+
 def test_parquet_holds_the_same(student):
     pq = pytest.importorskip("pyarrow.parquet")
     run = student("FISM")
@@ -181,8 +256,9 @@ def test_without_pyarrow_parquet_is_an_error_that_gives_the_command(monkeypatch)
 def test_blocks_of_any_size_give_the_same_file(tmp_path):
     names = np.array(["a", "Ünï", "中文 token", "", "d,e\n"])
     vectors = np.arange(15, dtype=np.float32).reshape(5, 3)
+    form = Form(3, vectors.dtype)
     for size in (1, 2, 5):
-        with open_table(tmp_path / f"{size}.npz", "npz", names, 3, vectors.dtype) as write:
+        with open_table(tmp_path / f"{size}.npz", "npz", names, form) as write:
             for start in range(0, 5, size):
                 write(vectors[start : start + size])
     files = [(tmp_path / f"{size}.npz").read_bytes() for size in (1, 2, 5)]
@@ -317,11 +393,20 @@ def test_the_script_exports_and_says_what_it_wrote(student, capsys):
     assert "--embedding_size would change nothing" in capsys.readouterr().err
 
 
+def test_the_script_aligns_and_prints_the_drift(student, capsys):
+    run = student()
+    exported(run, "old")
+    call = ["export", run.trainer.saved_model_file, "--align", "old", "--precision", "int8"]
+    assert main(call) == 0
+    printed = capsys.readouterr().out
+    assert "Turned onto old by 30 users and 40 items" in printed and "int8" in printed
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"formats": "csv"}, "--format: got 'csv'; allowed: npz, parquet"),
-        ({"precision": "int8"}, "--precision: got 'int8'; allowed: float32 or float16"),
+        ({"precision": "int4"}, "--precision: got 'int4'; allowed: float32, float16, int8"),
     ],
 )
 def test_an_option_that_is_not_allowed_is_named(options, message):

@@ -8,7 +8,7 @@ from typing import Any, Optional
 from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.config.teacher import CHECKPOINT, form_of, is_recipe
 from recbole_freqd.core.errors import ConfigError, TeacherError, join_names
 from recbole_freqd.core.files import file_hash
 from recbole_freqd.core.schema import read_keys
@@ -37,7 +37,9 @@ def find_own_teacher(students: Sequence[str], *, trust: bool = False) -> str:
             "them by. Name one: --teacher TEACHER.pth."
         )
     named = _spec(taught).get(CHECKPOINT)
-    found = [Path(named)] if named else _trained_by_recipe(taught)
+    found = [Path(named)] if named else []
+    if is_recipe(_spec(taught)):
+        found = _trained_by_recipe(taught)
     found = [path for path in found if path.is_file()]
     if len(found) != 1:
         there = f"these fit: {join_names(found)}" if found else "it is not where it was"
@@ -75,6 +77,8 @@ def describe_own_teacher(config: Any) -> str:
     spec = _spec(config)
     if spec.get(CHECKPOINT) is not None:
         return f"the checkpoint {spec[CHECKPOINT]}"
+    if not is_recipe(spec):
+        return f"{form_of(spec)} in {spec[form_of(spec)]}"
     keys = ", ".join(f"{key}={value}" for key, value in _recipe(spec).items() if key != "model")
     return f"a {spec.get('model')} trained by its recipe ({keys}) in {config['checkpoint_dir']}"
 
@@ -94,7 +98,7 @@ def _is_own(path: str, config: Any, taught: Any) -> bool:
     spec = _spec(taught)
     named = spec.get(CHECKPOINT)
     if named is None:
-        return _fits_recipe(config, taught)
+        return is_recipe(_spec(taught)) and _fits_recipe(config, taught)
     if Path(named).is_file():
         return file_hash(Path(named)) == file_hash(Path(path))
     return Path(named).name == Path(path).name  # it has been moved

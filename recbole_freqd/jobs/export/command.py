@@ -3,8 +3,7 @@
 import argparse
 from typing import Any
 
-from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.jobs.options import add_shared
+from recbole_freqd.jobs.options import add_shared, read_data_path
 from recbole_freqd.jobs.progress import print_line
 
 NAME = "export"
@@ -24,10 +23,13 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("checkpoint", metavar="FILE.pth", help="whose vectors are exported")
     parser.add_argument("--out", default="embeddings", help="to this folder (default: embeddings)")
     parser.add_argument("--format", default="npz", help="npz, parquet or npz,parquet")
-    parser.add_argument("--precision", default="float32", help="float32 or float16")
+    parser.add_argument("--precision", default="float32", help="float32, float16 or int8")
     parser.add_argument("--histories", action="store_true", help="also who has what already")
     parser.add_argument(
         "--spectral", type=int, metavar="RANK", help="approximate scores that are no products"
+    )
+    parser.add_argument(
+        "--align", metavar="OLD_EXPORT", help="turn the vectors onto those of an older export"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     parser.add_argument(
@@ -46,13 +48,6 @@ def export_arguments(options: argparse.Namespace, keys: list[str]) -> dict[str, 
     Raises:
         ConfigError: A config key that an export has no use for.
     """
-    given = dict(key[2:].split("=") for key in keys)
-    data_path = given.pop("data_path", None)
-    if given:
-        raise ConfigError(
-            f"export reads the checkpoint's own config: --{next(iter(given))} would change "
-            "nothing. Allowed beside its own options: --data_path=..., where the data has moved."
-        )
     return {
         "checkpoint": options.checkpoint,
         "out": options.out,
@@ -60,8 +55,9 @@ def export_arguments(options: argparse.Namespace, keys: list[str]) -> dict[str, 
         "precision": options.precision,
         "histories": options.histories,
         "spectral": options.spectral,
+        "align": options.align,
         "overwrite": options.overwrite,
-        "data_path": data_path,
+        "data_path": read_data_path(NAME, keys),
         "trust": options.trust_checkpoint,
         "trust_data": options.trust_data,
         "progress": True,
@@ -83,3 +79,14 @@ def run(options: argparse.Namespace, keys: list[str]) -> None:
     if manifest["approximation"]:
         kept = 100 * manifest["approximation"]["top10_overlap"]
         print_line(f"They are an approximation: {kept:.1f} % of the model's top 10 are in theirs.")
+    if manifest["aligned"]:
+        print_line(_drift(manifest["aligned"], options.align))
+
+
+def _drift(aligned: dict[str, Any], old: str) -> str:
+    shared = " and ".join(f"{count:,} {side}" for side, count in aligned["shared"].items())
+    before, after = (100 * aligned[f"drift_{when}"] for when in ("before", "after"))
+    return (
+        f"Turned onto {old} by {shared}: a vector is {after:.1f} % of a vector's length away from "
+        f"its old one, and was {before:.1f} % before. No score has changed."
+    )

@@ -1,6 +1,5 @@
 """A checkpoint's user and item vectors under their own names, for whatever serves them."""
 
-import platform
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -9,31 +8,23 @@ from typing import Any, Optional, Union
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 from tqdm import tqdm
 
-from recbole_freqd import __version__, compat
 from recbole_freqd.config.identity import data_fingerprint
 from recbole_freqd.core.errors import CheckpointError, ConfigError
 from recbole_freqd.core.files import sha256, write_json
 from recbole_freqd.core.rankers import user_blocks
+from recbole_freqd.core.vector_files import MANIFEST, SIDES
 from recbole_freqd.features.data import pairs, tokens
-from recbole_freqd.jobs.export.files import FORMATS, check_formats, open_table, write_csr
+from recbole_freqd.jobs.export.files import FORMATS, Form, check_formats, open_table, write_csr
+from recbole_freqd.jobs.export.turn import turn_vectors
 from recbole_freqd.jobs.export.vectors import Vectors, vectors_of
-from recbole_freqd.teacher.reader import Reader
-from recbole_freqd.teacher.restore import Environment, Restored, restore
+from recbole_freqd.jobs.stored import pair_matrix, restore_for_job, shape_of, versions
+from recbole_freqd.teacher.restore import Restored
 
-SIDES = ("users", "items")
-MANIFEST, HISTORIES = "manifest.json", "histories.npz"
+HISTORIES = "histories.npz"
 _NAMES = (*(f"{side}.{kind}" for side in SIDES for kind in FORMATS), HISTORIES, MANIFEST)
-PRECISIONS = ("float32", "float16")
-_FOR_EXPORT = Reader(
-    "Checkpoint",
-    CheckpointError,
-    "Put the data back, or say where it is: --data_path=...",
-    trust="give --trust_checkpoint",
-    trust_data="give --trust_data",
-)
+PRECISIONS = ("float32", "float16", "int8")
 
 
 def export(
@@ -44,6 +35,7 @@ def export(
     precision: str = "float32",
     histories: bool = False,
     spectral: Optional[int] = None,
+    align: Union[str, Path, None] = None,
     overwrite: bool = False,
     data_path: Optional[str] = None,
     trust: bool = False,
@@ -61,12 +53,16 @@ def export(
         checkpoint: A ``.pth`` file of RecBole or of this package: student or teacher.
         out: The folder, made where it does not exist.
         formats: ``npz``, ``parquet`` (needs pyarrow), or both.
-        precision: ``float32`` or ``float16``.
+        precision: ``float32``, ``float16``, or ``int8`` with a scale for each row; there, columns
+            of biases stay float32.
         histories: Also write ``histories.npz``, a sparse matrix with a row for each row of users
             and a column for each row of items: 1 for a training interaction, 2 for one of
             validation, 3 for any other. ``scipy.sparse.load_npz`` reads it.
         spectral: Dimensions, for a model whose scores are no inner products: a truncated SVD of
             its scores, and the manifest says how well that ranks.
+        align: The folder of an older export: the vectors are turned onto its, before anything is
+            rounded. No score changes; the manifest says how far the vectors of shared tokens have
+            moved, before the turn and after it.
         overwrite: Whether files of an earlier export may be replaced; without it they stay.
         data_path: Where the datasets are now, as RecBole's key, if they have moved.
         trust: Load a checkpoint with classes of your own, which can run code.
@@ -77,8 +73,9 @@ def export(
         The manifest.
 
     Raises:
-        ConfigError: An option is not allowed, files are there already, pyarrow is missing, or the
-            model's scores are no inner products and ``spectral`` is not given.
+        ConfigError: An option is not allowed, files are there already, pyarrow is missing, the
+            model's scores are no inner products and ``spectral`` is not given, or the export to
+            align with has another width, or shares no token.
         CheckpointError: The checkpoint or its data cannot be read, do not fit, or hold what is no
             number; a file cannot be written.
 
@@ -87,19 +84,21 @@ def export(
     """
     kinds, folder, path = check_formats(formats), Path(out), Path(checkpoint)
     if precision not in PRECISIONS:
-        raise ConfigError(f"--precision: got {precision!r}; allowed: {' or '.join(PRECISIONS)}.")
+        raise ConfigError(f"--precision: got {precision!r}; allowed: {', '.join(PRECISIONS)}.")
     if not overwrite:
         _refuse_to_replace(folder)
-    compat.install_shims()
-    source = restore(
-        str(path), _environment(data_path), _FOR_EXPORT, trust=trust, trust_data=trust_data
-    )
-    with vectors_of(source.model(), spectral, _seen(source), progress=progress) as vectors:
+    source = restore_for_job(path, data_path, trust=trust, trust_data=trust_data)
+    seen = pair_matrix(source.train, shape_of(source))
+    with vectors_of(source.model(), spectral, seen, progress=progress) as vectors:
+        aligned = None
+        if align is not None:
+            vectors, aligned = turn_vectors(vectors, tokens(source.train), Path(align))
         (folder / MANIFEST).unlink(missing_ok=True)  # while files change, it is not finished
         written = _write(source, vectors, folder, kinds, precision, progress)
     if histories:
         write_csr(folder / HISTORIES, _histories(source))
     manifest = _manifest(source, vectors, written, folder, precision, histories)
+    manifest["aligned"] = aligned
     for name in set(_NAMES) - set(manifest["sha256"]):
         (folder / name).unlink(missing_ok=True)  # of an earlier export, in another format
     write_json(folder / MANIFEST, manifest)
@@ -114,27 +113,6 @@ def _refuse_to_replace(folder: Path) -> None:
             f"{folder} already holds {', '.join(there)}. Give another --out, or --overwrite "
             "(overwrite=True) to replace the export there."
         )
-
-
-def _environment(data_path: Optional[str]) -> Environment:
-    """On the CPU, with the data where it was, or where it is now."""
-    import recbole
-
-    examples = Path(recbole.__file__).parent / "dataset_example"  # ml-100k is among them
-    datasets = examples if data_path is None else Path(data_path)
-    keys = {
-        "device": torch.device("cpu"),
-        "gpu_id": "",
-        "use_gpu": False,
-        "show_progress": False,
-        "worker": 0,
-    }
-    return Environment(keys, lambda name: str(datasets / name))
-
-
-def _shape(source: Restored) -> tuple[int, int]:
-    """(n_users, n_items), padding included."""
-    return source.train.user_num, source.train.item_num
 
 
 @dataclass(frozen=True)
@@ -160,20 +138,21 @@ def _write(
     progress: bool,
 ) -> _Written:
     """Writes both sides, a block at a time."""
-    done, dtype, widest = _Written({}, {}, True), np.dtype(precision), max(_shape(source))
+    done, widest = _Written({}, {}, True), max(shape_of(source))
+    form = Form(vectors.width, np.dtype(precision), vectors.exact_columns)
     for side, of, names in zip(SIDES, (vectors.user, vectors.item), tokens(source.train)):
         names = names[1:].astype(str)
         done.counts[side] = len(names)
         done.files[side] = [f"{side}.{kind}" for kind in kinds]
         with ExitStack() as stack:
             writers = [
-                stack.enter_context(open_table(folder / file, kind, names, vectors.width, dtype))
+                stack.enter_context(open_table(folder / file, kind, names, form))
                 for file, kind in zip(done.files[side], kinds)
             ]
             blocks = list(user_blocks(len(names), widest, "cpu"))
             for ids in tqdm(blocks, desc=f"Writing {side}", ncols=100, disable=not progress):
                 block = of(ids + 1).detach().numpy()
-                rounded = _rounded(block, dtype, f"{side} of {source.path}")
+                rounded = _rounded(block, form.dtype, f"{side} of {source.path}")
                 done = replace(done, normalised=done.normalised and _is_normalised(block))
                 for write in writers:
                     write(rounded)
@@ -186,7 +165,7 @@ def _is_normalised(block: np.ndarray) -> bool:
 
 
 def _rounded(block: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
-    """The same numbers at the precision asked for.
+    """The same numbers at the precision asked for; in int8 the file rounds them itself.
 
     Raises:
         CheckpointError: NaN or infinite numbers.
@@ -197,6 +176,8 @@ def _rounded(block: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
             f"Vectors of {what} hold NaN or infinite numbers: it cannot be exported. Train again, "
             "with a smaller learning rate."
         )
+    if dtype == np.int8:
+        return block
     with np.errstate(over="ignore"):
         rounded = block.astype(dtype)
     if not np.isfinite(rounded).all():
@@ -207,15 +188,9 @@ def _rounded(block: np.ndarray, dtype: np.dtype, what: str) -> np.ndarray:
     return rounded
 
 
-def _seen(source: Restored) -> sp.csr_array:
-    """(n_users, n_items) sparse, non-zero for training interactions, padding included."""
-    ids = tuple(pairs(source.train).T)
-    return sp.csr_array((np.ones(len(ids[0]), dtype=bool), ids), shape=_shape(source))
-
-
 def _histories(source: Restored) -> sp.csr_array:
     """(n_users - 1, n_items - 1) uint8 CSR: 1 for training, 2 for validation, 3 for other pairs."""
-    shape = tuple(size - 1 for size in _shape(source))
+    shape = tuple(size - 1 for size in shape_of(source))
     keys = [
         (pairs(part) - 1) @ [shape[1], 1] for part in (source.train, source.valid, source.whole)
     ]
@@ -248,22 +223,14 @@ def _manifest(
         "metric": "cosine" if written.normalised and not vectors.biases else "dot",
         "dimensions": vectors.width,
         "dtype": precision,
-        "biases": {"folded_in": bool(vectors.biases), "of": list(vectors.biases)},
+        "biases": {
+            "folded_in": bool(vectors.biases) and precision != "int8",
+            "of": list(vectors.biases),
+        },
         "score_transform": vectors.transform,
         "approximation": vectors.approximation,
         **sides,
         "histories": HISTORIES if histories else None,
         "sha256": {file: sha256(folder / file) for file in files},
-        "versions": _versions(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    import recbole
-
-    modules = {"recbole": recbole, "torch": torch, "numpy": np}
-    return {
-        "recbole_freqd": __version__,
-        **{name: str(module.__version__) for name, module in modules.items()},
-        "python": platform.python_version(),
+        "versions": versions(),
     }

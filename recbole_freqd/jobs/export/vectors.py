@@ -41,6 +41,11 @@ class Vectors:
     transform: str
     approximation: Optional[dict[str, Any]] = None
 
+    @property
+    def exact_columns(self) -> int:
+        """The last columns, which are biases or the ones beside them."""
+        return len(self.biases)
+
 
 @contextmanager
 def vectors_of(

@@ -1,0 +1,157 @@
+"""The top lists of a checkpoint, for all users, some, or new ones, in a file."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import numpy as np
+import scipy.sparse as sp
+
+from recbole_freqd.config.identity import data_fingerprint
+from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.files import sha256
+from recbole_freqd.core.pair_files import Columns
+from recbole_freqd.core.rankers import FeatureRanker, Ranker
+from recbole_freqd.features import adapter_of, extract_features
+from recbole_freqd.features.check import are_exact
+from recbole_freqd.features.data import tokens
+from recbole_freqd.jobs.recommend.lists import check_suffix, open_lists
+from recbole_freqd.jobs.recommend.people import NewUsers, places_of, read_new_users, read_users
+from recbole_freqd.jobs.recommend.top import Block, top_lists
+from recbole_freqd.jobs.stored import pair_matrix, restore_for_job, shape_of, versions
+from recbole_freqd.teacher.restore import Restored
+
+LEAVE_OUT = ("train", "all", "none")
+
+
+def recommend(
+    checkpoint: Union[str, Path],
+    out: Union[str, Path],
+    *,
+    top: int = 20,
+    users: Union[str, Path, Sequence[str], None] = None,
+    leave_out: str = "train",
+    histories: Union[str, Path, None] = None,
+    data_path: Optional[str] = None,
+    trust: bool = False,
+    trust_data: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Writes the exact top lists of a checkpoint, block by block, whole or not at all.
+
+    The file has the columns ``user_id, item_id, rank, score`` (the checkpoint's own names of users
+    and items), a line for each user and item, best first; of equal scores the item that RecBole
+    numbers first. A file that is there already is replaced.
+
+    Args:
+        checkpoint: A ``.pth`` file of RecBole or of this package.
+        out: A name that ends in ``.csv``, or in ``.parquet`` (needs pyarrow).
+        top: ≥ 1, items for each user.
+        users: Tokens, or a file with a token in each line; None: all users. What the checkpoint
+            does not know is counted, and left out.
+        leave_out: Pairs that are not recommended: ``train``, those that it was trained on, for
+            lists that are to teach; ``all``, those of validation and test too, for serving;
+            ``none``.
+        histories: A file of users who came after training, CSV or Parquet with a column of users
+            and one of items: their vectors are made by :func:`recbole_freqd.fold_in`, and they get
+            lists without what they have (unless ``leave_out`` is ``none``). Instead of ``users``.
+        data_path: Where the datasets are now, as RecBole's key, if they have moved.
+        trust: Load a checkpoint with classes of your own, which can run code.
+        trust_data: Take data that nothing shows to be what the checkpoint was trained on.
+        progress: Whether to show a bar.
+
+    Returns:
+        What is kept as the file's metadata too: the checkpoint, its data, and what was left out.
+
+    Raises:
+        ConfigError: An option is not allowed, pyarrow is missing, no user is known, or the model
+            has no item vectors to make a new user of.
+        CheckpointError: The checkpoint, its data or a file cannot be read or written.
+
+    Example:
+        >>> recbole_freqd.recommend("saved/BPR-FreqD-....pth", "lists.csv")  # doctest: +SKIP
+    """
+    path = Path(out)
+    check_suffix(path)
+    _check(top, users, leave_out, histories)
+    source = restore_for_job(Path(checkpoint), data_path, trust=trust, trust_data=trust_data)
+    columns = Columns(source.stored["USER_ID_FIELD"], source.stored["ITEM_ID_FIELD"])
+    item_names = tokens(source.train)[1].astype(np.str_)
+    if histories is None:
+        names, lists = _of_known(source, top, users, leave_out, progress)
+    else:
+        new = read_new_users(Path(histories), columns, item_names)
+        names, lists = _of_new(source, new, top, leave_out, progress)
+    metadata = _metadata(source, top, leave_out, users, histories, len(names))
+    with open_lists(path, columns, metadata) as write:
+        for places, items, scores in lists:
+            write(names[places], item_names[items], scores)
+    return metadata
+
+
+def _check(top: Any, users: Any, leave_out: Any, histories: Any) -> None:
+    if not isinstance(top, int) or top < 1:
+        raise ConfigError(f"--top: got {top!r}; allowed: a whole number of at least 1.")
+    if leave_out not in LEAVE_OUT:
+        raise ConfigError(f"--leave_out: got {leave_out!r}; allowed: {', '.join(LEAVE_OUT)}.")
+    if users is not None and histories is not None:
+        raise ConfigError(
+            "--users and --histories: the first names users of the training, the second brings new "
+            "ones. Give one of them."
+        )
+
+
+def _of_known(
+    source: Restored, top: int, users: Any, leave_out: str, progress: bool
+) -> tuple[np.ndarray, Iterator[Block]]:
+    """Names by id, and the lists of users by id."""
+    names = tokens(source.train)[0].astype(np.str_)
+    ids = np.arange(1, len(names))
+    if users is not None:
+        ids = places_of(read_users(users), names, "--users")
+    ranker = _ranker_of(source.model())
+    lists = top_lists(ranker, ids, top, leave_out=_left_out(source, leave_out), progress=progress)
+    return names, lists
+
+
+def _of_new(
+    source: Restored, new: NewUsers, top: int, leave_out: str, progress: bool
+) -> tuple[np.ndarray, Iterator[Block]]:
+    """The same of users who are folded in; 0 stands for nobody."""
+    ranker = FeatureRanker(*new.fold_into(source.model()))
+    left_out = None if leave_out == "none" else new.chosen
+    ids = np.arange(1, len(new.names))
+    return new.names, top_lists(ranker, ids, top, leave_out=left_out, progress=progress)
+
+
+def _ranker_of(model: Any) -> Ranker:
+    adapter = adapter_of(model)
+    if are_exact(model, adapter):
+        return FeatureRanker(*extract_features(model, with_bias=True))
+    return adapter.ranker(model)
+
+
+def _left_out(source: Restored, leave_out: str) -> Optional[sp.csr_array]:
+    """(n_users, n_items), non-zero for the pairs that are not recommended."""
+    if leave_out == "none":
+        return None
+    dataset = source.train if leave_out == "train" else source.whole
+    return pair_matrix(dataset, shape_of(source))
+
+
+def _metadata(
+    source: Restored, top: int, leave_out: str, users: Any, histories: Any, n_names: int
+) -> dict[str, Any]:
+    whom = "all" if users is None else "some"
+    return {
+        "format": 1,
+        "model": source.stored["model"],
+        "trainer": source.stored["trainer"],
+        "checkpoint": {"file": Path(source.path).name, "sha256": sha256(source.path)},
+        "dataset": source.stored["dataset"],
+        "data": data_fingerprint(source.train),
+        "users": whom if histories is None else f"{n_names - 1} new",
+        "top": top,
+        "left_out": leave_out,
+        "versions": versions(),
+    }
