@@ -31,10 +31,10 @@ bench:  ## every benchmarks/bench_*.py, one after the other
 	[ -n "$$found" ] || echo "no benchmarks/bench_*.py here: nothing to run"
 
 docs:  ## docs/config.md, README's results, and the table of docs/models.md from the tests of all models
-	PYTHONPATH=. $(PYTHON) docs/make_config.py
-	$(PYTHON) docs/make_results.py
+	PYTHONPATH=. $(PYTHON) scripts/make_config.py
+	$(PYTHON) scripts/make_results.py
 	$(PYTHON) -m pytest tests/laws/test_models.py -o junit_family=xunit1 --junitxml=build/models.xml
-	PYTHONPATH=. $(PYTHON) docs/make_models.py build/models.xml
+	PYTHONPATH=. $(PYTHON) scripts/make_models.py build/models.xml
 
 docs-check:  ## every command, block of code, link and table of README.md and docs/
 	$(PYTHON) -m pytest tests/end_to_end/test_docs.py

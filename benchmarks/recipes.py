@@ -87,7 +87,7 @@ def write_recipes(file: Path, output: Path, note: str = "") -> list[Path]:
         rows = {row["what"]: row for row in results["table"]}
         methods = [method for method in results["methods"] if not rows[method].get("failed")]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file} holds no results of --compare: {error!r}.") from error
+        raise ConfigError(f"{file} holds no results of compare: {error!r}.") from error
     if not methods:
         raise ConfigError(f"{file}: all methods failed; there is nothing to write.")
     written = []
@@ -137,7 +137,7 @@ def _order(key: str) -> tuple[bool, str]:
 def main() -> None:
     """The script."""
     parser = argparse.ArgumentParser(description="Recipes from the results of comparisons.")
-    parser.add_argument("results", nargs="+", type=Path, help="results-<hash>.json of --compare")
+    parser.add_argument("results", nargs="+", type=Path, help="results-<hash>.json of compare")
     parser.add_argument("--output_dir", type=Path, default=properties_folder() / "recipe")
     parser.add_argument("--note", default="", help='how they were chosen besides: "after test"')
     options = parser.parse_args()

@@ -107,8 +107,10 @@ def refuse_keys_that_are_no_text(external: dict[Any, Any], where: str = "") -> N
                 f"The key {where}{short_repr(key)} of the config is a {type(key).__name__}; "
                 f"allowed: text.{hint} Put the key in quotes where you set it, or remove it."
             )
-    if not where and isinstance(external.get(TEACHER), dict):
-        refuse_keys_that_are_no_text(external[TEACHER], f"{TEACHER}.")
+    teacher = None if where else external.get(TEACHER)
+    for member in teacher if isinstance(teacher, list) else [teacher]:
+        if isinstance(member, dict):
+            refuse_keys_that_are_no_text(member, f"{TEACHER}.")
 
 
 def mention_unknown(external: dict[str, Any], hosts: set[str]) -> None:

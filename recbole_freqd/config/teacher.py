@@ -43,8 +43,8 @@ def has_a_form(teacher: Any) -> bool:
 
 
 def plain_keys(teacher: Any) -> Any:
-    """What is merged, as a plain dict where it is one: a checkpoint keeps it."""
-    return dict(teacher) if isinstance(teacher, dict) else teacher
+    """Dotted keys that have nothing below them, as the plain dict that a checkpoint can keep."""
+    return dict(teacher) if isinstance(teacher, DottedKeys) else teacher
 
 
 def merge_teachers(low: Any, high: Any) -> Any:
@@ -98,6 +98,21 @@ def check_teacher_is_nested(teacher: Any, name: str = TEACHER) -> None:
 
 def _is_panel(teacher: Any) -> bool:
     return isinstance(teacher, str) and teacher.lower() == PANEL
+
+
+def has_a_form(teacher: Any) -> bool:
+    """Whether it is, or a list of it holds, a teacher in one of our forms.
+
+    Example:
+        >>> has_a_form({"model": "BPR"}), has_a_form(["panel"]), has_a_form({"name": "bert"})
+        (True, True, False)
+    """
+    members = teacher if isinstance(teacher, (list, tuple)) else [teacher]
+    return any(
+        _is_panel(member)
+        or (isinstance(member, dict) and any(member.get(form) is not None for form in FORMS))
+        for member in members
+    )
 
 
 def check_teachers(teacher: Any, categories: dict[str, list[str]]) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 
 from recbole_freqd.core.errors import ConfigError
 
+MOST_BANDS = 2000  # each costs a pass over all features
 _AT_AN_EDGE = 1e-9  # eigenvalues as near to an edge as this are on it
 
 
@@ -36,8 +37,10 @@ class Bands:
             >>> Bands.equal(4).edges
             (0.0, 0.5, 1.0, 1.5, 2.0)
         """
-        if int(count) != count or count < 1:
-            raise ConfigError(f"bands: got {count!r}; allowed: a whole number from 1.")
+        if int(count) != count or not 1 <= count <= MOST_BANDS:
+            raise ConfigError(
+                f"bands: got {count!r}; allowed: a whole number from 1 to {MOST_BANDS}."
+            )
         return cls(tuple(np.linspace(0.0, 2.0, int(count) + 1).tolist()))
 
     def __len__(self) -> int:

@@ -26,8 +26,15 @@ def config_files(options: argparse.Namespace) -> list[str]:
     return files
 
 
-def fill_in(options: argparse.Namespace, files: list[str]) -> tuple[str, str, None, Any]:
+def fill_in(
+    options: argparse.Namespace, files: list[str], *, for_one_method: bool = True
+) -> tuple[str, str, None, Any]:
     """What the user gave, read once, with the script's own defaults below it.
+
+    Args:
+        options: Of the script: ``model`` and ``dataset``.
+        files: Its config files.
+        for_one_method: Whether one trainer is run, and not several that are compared.
 
     Returns:
         Model, dataset, no files any more, and all keys
@@ -40,7 +47,7 @@ def fill_in(options: argparse.Namespace, files: list[str]) -> tuple[str, str, No
 
     text = (properties_folder() / "quick_start.yaml").read_text(encoding="utf-8")
     given = read_given(files)
-    defaults = _defaults_of_this_job(options, yaml.safe_load(text), given)
+    defaults = _defaults_of_this_job(yaml.safe_load(text), given, for_one_method)
     named = {key: given.get(key) for key in ("model", "dataset")}
     model, dataset = (
         next(
@@ -54,7 +61,7 @@ def fill_in(options: argparse.Namespace, files: list[str]) -> tuple[str, str, No
 
 
 def _defaults_of_this_job(
-    options: argparse.Namespace, defaults: dict[str, Any], given: dict[str, Any]
+    defaults: dict[str, Any], given: dict[str, Any], for_one_method: bool
 ) -> dict[str, Any]:
     """The main job's settings, less those that would be wrong beside what the user gave."""
     from recbole_freqd.config.complete import trainer_names
@@ -68,7 +75,7 @@ def _defaults_of_this_job(
         defaults[TEACHER] = {**defaults[TEACHER], **teacher}
     elif teacher is not None:
         del defaults[TEACHER]
-    if options.compare is not None:  # what FreqD was tuned with would be nobody else's choice
+    if not for_one_method:  # what FreqD was tuned with would be nobody else's choice
         names = []
         del defaults["trainer"]
         defaults.update(state="WARNING", show_progress=False)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recbole_freqd.config import make
+from recbole_freqd.config.identity import WHERE_IT_RUNS
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.teacher import merge_teachers
 from recbole_freqd.core.errors import ConfigError
@@ -22,6 +23,36 @@ EQUAL_FOR_ALL = frozenset(
     | {"train_batch_size"}
 )
 OF_THE_TEACHER = frozenset({"embedding_size", "train_batch_size"})  # which are its own affair
+NOT_SEARCHED = EQUAL_FOR_ALL | WHERE_IT_RUNS  # beside each other, by one budget
+# Scores of other data, metrics or models say nothing about each other, and where or how a run is
+# made changes none: neither is tried in several values by a search or a sweep.
+_SAME_FOR_ALL = WHERE_IT_RUNS | {
+    *("model", "dataset", "trainer", "teacher", "seed", "eval_args", "load_col"),
+    *("benchmark_filename", "metrics", "topk", "valid_metric", "reproducibility"),
+}
+_BELONGS = {
+    "model": "Give one with -m",
+    "dataset": "Give one with -d",
+    "trainer": "Several trainers are run by `compare FreqD,FD`",
+    "seed": "Seeds are given with --seeds",
+    "resume": "What was cut off goes on by itself",
+}
+
+
+def check_varied(job: str, key: str, seeds: str = "") -> None:
+    """Raises ConfigError where a key is the same for all runs of a search or a sweep.
+
+    Args:
+        job: As the message begins.
+        key: What is to be tried in several values.
+        seeds: What else to do about ``seed``.
+    """
+    if key in _SAME_FOR_ALL:
+        where = seeds if key == "seed" and seeds else _BELONGS.get(key, "Set it in the config")
+        raise ConfigError(
+            f"{job}: {key} cannot be searched: it is the same for all trials, or their scores "
+            f"could not be compared. {where}."
+        )
 
 
 def config_of(

@@ -1,19 +1,51 @@
-"""The script's options for what is done with many runs, or with the result of one."""
+"""Options that several commands of the script share, and how a command line is split.
+
+A command is a module with ``NAME``, ``TAKES`` (those of :data:`SHARED` that it takes),
+``add_parser(commands)`` and ``run(options, keys)``; see :data:`recbole_freqd.jobs.script.COMMANDS`.
+"""
 
 import argparse
+from typing import Any
 
-from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.trainer.launch import Launch
 
-_JOBS = ("compare", "hyper", "analyze", "sweep", "export")
-_IN_ONE_PROCESS = (*_JOBS, "resume")
-_ONLY_WITH = {  # options of one job that the others, and a training, have no use for
-    "hyper": ("algo", "tool", "max_evals", "keep_checkpoints"),
-    "export": (
-        *("out", "format", "precision", "histories"),
-        *("spectral", "overwrite", "trust_checkpoint", "trust_data"),
+PROGRAM = "run_recbole_freqd"
+KEYS = (
+    "Any --key=value is a config key, as in RecBole, e.g. --embedding_size=16 "
+    "--teacher.embedding_size=128 --freqd_alpha=0.3. All keys: docs/config.md."
+)
+SHARED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "model": (("-m", "--model"), {"help": "the student's model (default: BPR)"}),
+    "dataset": (("-d", "--dataset"), {"help": "name of the dataset (default: ml-100k)"}),
+    "config_files": (("--config_files",), {"help": "YAML files, separated by spaces"}),
+    "output_dir": (("--output_dir",), {"help": "where results are saved (default: freqd_runs)"}),
+    "resume": (
+        ("--resume",),
+        {"action": "store_true", "help": "go on where the same command was cut off"},
     ),
+    "debug": (("--debug",), {"action": "store_true", "help": "show the traceback of an error"}),
 }
+"""Flags and details of each shared option, by its name."""
+DEFAULTS = {
+    **dict.fromkeys(("model", "dataset", "config_files")),
+    **{"output_dir": "freqd_runs", "resume": False, "debug": False},
+}
+_FORMER = {  # a flag of earlier versions, and the command that does its work now
+    "compare": "compare FreqD,FD",
+    "hyper": "tune SPACE",
+    "sweep": "sweep KEY=VALUES",
+    "analyze": "analyze STUDENT.pth,... --teacher TEACHER.pth",
+    "student": "analyze STUDENT.pth,... --teacher TEACHER.pth",
+    "export": "export STUDENT.pth --out DIR",
+}
+
+
+def add_shared(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Adds shared options without a default: what stood before the command's name is kept."""
+    for name in names:
+        flags, details = SHARED[name]
+        parser.add_argument(*flags, **details, default=argparse.SUPPRESS)
 
 
 def add_launch(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +60,7 @@ def add_launch(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def launch_of(options: argparse.Namespace) -> Launch:
+def read_launch(options: argparse.Namespace) -> Launch:
     """The processes that the options ask for.
 
     Raises:
@@ -38,28 +70,67 @@ def launch_of(options: argparse.Namespace) -> Launch:
         options.nproc, options.world_size, options.ip, options.port, options.group_offset
     )
     launch.check()
-    given = next((name for name in _IN_ONE_PROCESS if getattr(options, name)), None)
-    if launch.is_many and given:
+    alone = options.command or ("--resume" if options.resume else None)
+    if launch.is_many and alone:
         raise ConfigError(
-            f"--{given} works in one process; got --nproc {launch.nproc}. Leave out one of them: "
+            f"{alone} works in one process; got --nproc {launch.nproc}. Leave out one of them: "
             "what several processes do together is one training, from its start to its end."
         )
     return launch
 
 
-def check_jobs(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Ends the program where two things are to be done, or an option is of none of them."""
+def check_keys(
+    parser: argparse.ArgumentParser, words: list[str], owners: dict[str, list[str]]
+) -> None:
+    """Ends the program unless all words are ``--key=value``, and no key is a command's option.
 
-    def is_given(name: str) -> bool:
-        return bool(getattr(options, name) != parser.get_default(name))
+    Args:
+        parser: Whose error it would be.
+        words: What no option has taken.
+        owners: The commands of each option that others do not have, by the option's name.
+    """
+    for word in words:
+        name = word.partition("=")[0].removeprefix("--")
+        if word.startswith("--") and name in _FORMER:
+            parser.error(f"--{name} is a command now: {PROGRAM} {_FORMER[name]}")
+        if word.startswith("--") and name in owners:
+            parser.error(f"--{name} goes with {' or '.join(owners[name])}: see --help there")
+        if not word.startswith("--") or word.count("=") != 1 or word.startswith("--="):
+            parser.error(f"{word!r} is not of the form --key=value (RecBole would ignore it)")
+        if word.encode("utf-8", "ignore").decode() != word:  # bytes that are no text
+            parser.error(f"{word!r} is no text in UTF-8")
 
-    for name in _JOBS:
-        if getattr(options, name) == "":
-            parser.error(f"--{name}: got nothing")
-    jobs = [f"--{name}" for name in _JOBS if is_given(name)]
-    if len(jobs) > 1:
-        parser.error(f"{' and '.join(jobs)} are different things to do: give one of them")
-    for job, names in _ONLY_WITH.items():
-        idle = next((name for name in names if is_given(name)), None)
-        if idle and not is_given(job):
-            parser.error(f"--{idle} goes with --{job}")
+
+def check_taken(parser: argparse.ArgumentParser, options: argparse.Namespace, takes: Any) -> None:
+    """Ends the program where a shared option stands before a command that has no use for it."""
+    for name, default in DEFAULTS.items():
+        if getattr(options, name) != default and name not in takes:
+            parser.error(f"{options.command} takes no --{name}: leave it out")
+
+
+def split_names(text: str) -> list[str]:
+    """``a,b`` as its names, e.g. of methods or files.
+
+    Raises:
+        ArgumentTypeError: There is none, or one is empty.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"got {short_repr(text)}; allowed: names between commas")
+    return names
+
+
+def read_seeds(text: str) -> list[int]:
+    """``2020,2022`` or ``2020-2024``.
+
+    Raises:
+        ArgumentTypeError: It is neither.
+    """
+    first, dash, last = text.partition("-")
+    try:
+        seeds = list(range(int(first), int(last) + 1) if dash else map(int, text.split(",")))
+    except ValueError:
+        seeds = []
+    if not seeds:  # 2024-2020 has none, too
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: 2020,2021 or 2020-2024")
+    return seeds

@@ -162,11 +162,13 @@ def test_every_page_is_in_the_index():
 
 
 def test_every_option_that_a_page_names_is_the_scripts(capsys):
-    from recbole_freqd.jobs.script import main
+    from recbole_freqd.jobs.script import COMMANDS, main
 
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    known = set(re.findall(r"--\w+", capsys.readouterr().out)) | {"--no-deps"}
+    known = {"--no-deps"}
+    for words in ([], *([name] for name in COMMANDS)):
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        known |= set(re.findall(r"--\w+", capsys.readouterr().out))
     for name, text in TEXT.items():
         inline = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
         unknown = set(re.findall(r"`(--[\w-]+)[ `]", inline)) - known
@@ -203,10 +205,10 @@ def test_every_test_that_a_page_names_is_there():
     ("script", "page"), [("make_config", "docs/config.md"), ("make_results", "README.md")]
 )
 def test_what_a_script_makes_of_a_page_is_what_it_makes_now(script, page):
-    spec = importlib.util.spec_from_file_location(script, ROOT / "docs" / f"{script}.py")
+    spec = importlib.util.spec_from_file_location(script, ROOT / "scripts" / f"{script}.py")
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
-    assert TEXT[page] == made.page(), f"stale: run `python docs/{script}.py`"
+    assert TEXT[page] == made.page(), f"stale: run `python scripts/{script}.py`"
 
 
 def test_every_key_of_properties_is_in_the_reference_of_keys():

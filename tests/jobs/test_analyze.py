@@ -1,4 +1,4 @@
-"""--analyze: the numbers, what is refused, and what is written."""
+"""analyze: the numbers, what is refused, and what is written."""
 
 import csv
 import json
@@ -15,6 +15,7 @@ from recbole_freqd.graph.cooccurrence import cooccurrence_graph
 from recbole_freqd.graph.spectrum import least_squares
 from recbole_freqd.jobs.analysis import analyze
 from recbole_freqd.jobs.analysis import report as spectrum_report
+from recbole_freqd.jobs.analysis.own_teacher import find_own_teacher
 from recbole_freqd.jobs.script import main
 from tests.support.oracles import dense_laplacian
 
@@ -124,7 +125,7 @@ def test_the_script_writes_figures_numbers_and_one_report_that_needs_no_other(
 ):
     pytest.importorskip("matplotlib")
     teacher, alone, distilled = checkpoints()
-    arguments = ["--analyze", "--teacher", teacher, "--student", alone, "--student", distilled]
+    arguments = ["analyze", f"{alone},{distilled}", "--teacher", teacher]
     assert main([*arguments, "--bands", "5", "--output_dir", "out", "--state=ERROR"]) == 0
     (home,) = (tmp_path / "out").glob("analysis-tiny-*")
     names = {path.name for path in home.iterdir()}
@@ -154,8 +155,54 @@ def test_the_report_says_of_every_model_how_it_ranks_what_it_lacks_and_by_which_
 
 
 def test_without_students_or_without_matplotlib_it_says_what_to_do(monkeypatch, capsys, trained):
-    assert main(["--analyze", "--teacher", "t.pth"]) == 2
-    assert "--analyze needs --teacher" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["analyze", "--teacher", "t.pth"])
+    assert "arguments are required: STUDENT.pth,..." in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ConfigError, match='pip install "recbole_freqd\\[plot\\]"'):
         analyze.analyze("t.pth", ["s.pth"], None, None)
+
+
+def test_the_teacher_of_a_student_is_found_and_another_one_is_named_as_such(
+    tiny_config, checkpoints, caplog
+):
+    """Its own by checkpoint; others: of another width, of the same width, of another model."""
+    from recbole_freqd.jobs import run as runs
+
+    teacher, alone, distilled = checkpoints()
+    assert find_own_teacher([alone, distilled]) == teacher
+    student = analyze.loaded(distilled, tiny_config())
+    for keys in ({"embedding_size": 6}, {"embedding_size": 8}, {"model": "LightGCN"}):
+        other = runs.run(tiny_config(epochs=1, **keys), test=False).trainer.saved_model_file
+        found = analyze.loaded(other, tiny_config())
+        with pytest.raises(TeacherError, match=f"was taught by the checkpoint {teacher}, not by"):
+            analyze.results(found, [student], bands=2)
+        many = [student, analyze.loaded(alone, tiny_config())]
+        assert "least squares" in analyze.results(found, many, bands=2)["projection"]
+        assert f"was taught by the checkpoint {teacher}, not by {other}" in caplog.text
+    with pytest.raises(ConfigError, match="no teacher has taught them.*--teacher TEACHER.pth"):
+        find_own_teacher([alone])
+
+
+def test_a_teacher_by_recipe_is_told_by_its_keys(tiny_config, teacher_recipe):
+    from recbole_freqd.jobs import run as runs
+
+    def taught(**keys):
+        config = tiny_config(trainer="FD", teacher={**teacher_recipe, **keys}, epochs=1)
+        trainer = runs.run(config, test=False).trainer
+        return trainer.saved_model_file, trainer.teacher.checkpoint
+
+    student, own = taught()
+    _, wider = taught(embedding_size=9)
+    assert find_own_teacher([student]) == own
+    loaded = {path: analyze.loaded(path, tiny_config()) for path in (student, own, wider)}
+    analyze.results(loaded[own], [loaded[student]], bands=2)
+    with pytest.raises(TeacherError, match=r"taught by a BPR trained by its recipe \(embedding_si"):
+        analyze.results(loaded[wider], [loaded[student]], bands=2)
+
+
+@pytest.mark.parametrize("bands", [0, -1, 100_000])
+def test_numbers_of_bands_that_nobody_could_draw_are_refused(bands, monkeypatch):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ConfigError, match=f"bands: got {bands}; allowed: a whole number from 1 to"):
+        analyze.analyze("t.pth", ["s.pth"], None, None, bands)

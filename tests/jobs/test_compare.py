@@ -23,7 +23,7 @@ from recbole_freqd.jobs.comparison.report import in_words, markdown, summarise, 
 from recbole_freqd.jobs.comparison.significance import holm, paired_test, user_differences
 from recbole_freqd.jobs.comparison.store import CellStore, check_shared_teacher
 from recbole_freqd.jobs.fairness import check_seeds
-from recbole_freqd.jobs.script import _parse, main
+from recbole_freqd.jobs.script import main, parse
 
 TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 2, "train_batch_size": 64}
 
@@ -413,7 +413,7 @@ def test_the_script_ends_with_an_error_where_a_run_failed(tiny_data, tmp_path, h
         "teacher: {model: BPR, embedding_size: 8, epochs: 2, keep_every: 50}\n"
     )
     arguments = ["-m", "BPR", "-d", "tiny", "--config_files", str(file), "--state=ERROR"]
-    assert main([*arguments, "--compare", "HetComp,FD", "--seeds", "5"]) == 2
+    assert main([*arguments, "compare", "HetComp,FD", "--seeds", "5"]) == 2
     said = capsys.readouterr()
     assert "Failed: HetComp, seed 5. All else is finished and kept" in said.err
     assert "HetComp, seed 5, failed: HetComp follows the teacher's training" in said.out
@@ -523,7 +523,7 @@ def test_the_script_compares(tiny_data, tmp_path, host, capsys):
         "teacher: {model: BPR, embedding_size: 8, epochs: 2}\n"
     )
     arguments = ["-m", "BPR", "-d", "tiny", "--config_files", str(file), "--state=ERROR"]
-    assert main([*arguments, "--compare", "FreqD,FD", "--seeds", "5", "--fd_beta=0.5"]) == 0
+    assert main([*arguments, "compare", "FreqD,FD", "--seeds", "5", "--fd_beta=0.5"]) == 0
     (results,) = tmp_path.glob("freqd_runs/compare-tiny-BPR/results-*.json")
     configs = json.loads(results.read_text())["configs"]
     assert configs["FD"]["fd_beta"] == 0.5
@@ -531,30 +531,30 @@ def test_the_script_compares(tiny_data, tmp_path, host, capsys):
     assert configs["FreqD"]["freqd_projector"] == "mlp" and configs["FreqD"]["freqd_beta"] == 1.0
     said = capsys.readouterr().out
     assert "student alone" in said and "Not used of the config: trainer: FD. The methods" in said
-    assert main([*arguments, "--compare", "FreqX"]) == 2
+    assert main([*arguments, "compare", "FreqX"]) == 2
     assert "Unknown trainer 'FreqX'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--tune", "3"], "--tune goes with --compare"),
-        (["--seeds", "1,2"], "--seeds goes with --compare"),
-        (["--compare", "FD", "--trainer=FD"], "--trainer is left to --compare"),
-        (["--compare", "FD", "--seed=3"], "--seed is left to --compare"),
-        (["--compare", "FD", "--seeds", "a"], "got 'a'; allowed: 2020,2021 or 2020-2024"),
-        (["--compare", "FD", "--seeds", "2024-2020"], "got '2024-2020'; allowed: 2020,2021 or"),
-        (["--sweep", "freqd_k=5,10", "--seeds", "2-1"], "got '2-1'; allowed: 2020,2021 or"),
-        (["--tune", "0"], "--tune goes with --compare"),
-        (["--compare", "FD", "--hyper", "FD"], "--compare and --hyper are different things to do"),
-        (["--analyze", "--export", "a.pth"], "--analyze and --export are different things to do"),
-        (["--sweep", "freqd_k=5,10", "--compare", "FD"], "--compare and --sweep are different"),
-        (["--hyper", ""], "--hyper: got nothing"),
-        (["--max_evals", "3"], "--max_evals goes with --hyper"),
-        (["--compare", "FD", "--tune", "3", "--algo", "random"], "--algo goes with --hyper"),
-        (["--sweep", "freqd_k=5,10", "--tool", "ray"], "--tool goes with --hyper"),
-        (["--keep_checkpoints"], "--keep_checkpoints goes with --hyper"),
-        (["--hyper", "FD", "--overwrite"], "--overwrite goes with --export"),
+        (["--tune", "3"], "--tune goes with compare"),
+        (["--tune=3"], "--tune goes with compare"),
+        (["--seeds", "1,2"], "--seeds goes with compare or sweep"),
+        (["compare", "FD", "--seeds", "a"], "got 'a'; allowed: 2020,2021 or 2020-2024"),
+        (["compare", "FD", "--seeds", "2024-2020"], "got '2024-2020'; allowed: 2020,2021 or"),
+        (["compare", "FD,,DE"], "got 'FD,,DE'; allowed: names between commas"),
+        (["sweep", "freqd_k=5,10", "--seeds", "2-1"], "got '2-1'; allowed: 2020,2021 or"),
+        (["compare", "FD", "tune", "FD"], "'tune' is not of the form --key=value"),
+        (["tune"], "arguments are required: SPACE"),
+        (["--max_evals", "3"], "--max_evals goes with tune"),
+        (["compare", "FD", "--tune", "3", "--algo=random"], "--algo goes with tune"),
+        (["sweep", "freqd_k=5,10", "--tool", "ray"], "--tool goes with tune"),
+        (["--keep_checkpoints"], "--keep_checkpoints goes with tune"),
+        (["tune", "FD", "--overwrite"], "--overwrite goes with export"),
+        (["-m", "BPR", "export", "a.pth"], "export takes no --model"),
+        (["--resume", "sweep", "freqd_k=5,10"], "sweep takes no --resume"),
+        (["analyze", "a.pth", "--nproc=2"], "--nproc goes with a call without a command"),
     ],
 )
 def test_options_that_do_not_go_together_end_in_one_line(arguments, message, capsys):
@@ -563,17 +563,72 @@ def test_options_that_do_not_go_together_end_in_one_line(arguments, message, cap
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flag", "form"),
+    [
+        ("compare", "compare FreqD,FD"),
+        ("hyper", "tune SPACE"),
+        ("sweep", "sweep KEY=VALUES"),
+        ("analyze", "analyze STUDENT.pth,... --teacher"),
+        ("export", "export STUDENT.pth --out DIR"),
+    ],
+)
+def test_a_flag_of_earlier_versions_names_the_command_of_today(flag, form, capsys):
+    for words in ([f"--{flag}", "a"], [f"--{flag}=a"], ["-m", "BPR", f"--{flag}"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"--{flag} is a command now: run_recbole_freqd {form}" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "own", "others"),
+    [
+        ("compare", {"--seeds", "--tune", "--frozen", "--model", "--resume"}, {"--algo", "--out"}),
+        ("tune", {"--algo", "--tool", "--max_evals", "--dataset"}, {"--seeds", "--resume"}),
+        ("sweep", {"--seeds", "--config_files"}, {"--tune", "--out", "--nproc"}),
+        ("analyze", {"--teacher", "--bands", "--output_dir"}, {"--model", "--seeds"}),
+        ("export", {"--out", "--histories"}, {"--model", "--output_dir", "--nproc"}),
+    ],
+)
+def test_a_commands_help_lists_what_it_takes_and_nothing_else(command, own, others, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    options = set(re.findall(r"^  (?:-\w \w+, |-\w, )?(--\w+)", capsys.readouterr().out, re.M))
+    assert own <= options and not others & options and "--help" in options
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "NeuMF", "--output_dir", "tune", "compare", "FD", "--embedding_size=3"],
+        ["--embedding_size=3", "compare", "FD", "--output_dir", "tune", "-m", "NeuMF"],
+        ["compare", "--output_dir=tune", "-mNeuMF", "--embedding_size=3", "FD"],
+        ["--embedding_size= 3", "compare", "FD", "-m", "NeuMF", "--output_dir", "tune"],
+        ["--embedding_size= 3", "-m", "NeuMF", "compare", "FD", "--output_dir=tune"],
+        ["compare", "--embedding_size= 3", "FD", "-m", "NeuMF", "--output_dir", "tune"],
+    ],
+)
+def test_what_a_command_takes_may_stand_before_or_after_its_name(words):
+    options, keys = parse(words)
+    assert (options.command, options.methods, options.model) == ("compare", ["FD"], "NeuMF")
+    assert options.output_dir == "tune"
+    assert [key.replace(" ", "") for key in keys] == ["--embedding_size=3"]
+
+
 @pytest.mark.parametrize("tune", [None, 2])
-def test_failed_trials_are_an_error_of_the_search_not_of_who_takes_its_file(monkeypatch, tune):
+def test_failed_trials_are_an_error_of_the_search_not_of_who_takes_its_file(
+    host, monkeypatch, tune
+):
     failed = {"FD": {"runs": 1, "error": "none left"}}
     monkeypatch.setattr(comparing, "compare", lambda *given, **options: some_results(failed=failed))
-    arguments = ["--compare", "FD", *(["--tune", "2"] if tune else ["--frozen", "frozen.yaml"])]
-    options, _ = _parse(arguments)
+    arguments = ["compare", "FD", *(["--tune", "2"] if tune else ["--frozen", "frozen.yaml"])]
+    options, keys = parse(arguments)
     if tune is None:
-        comparing.run_script(options, ())
+        comparing.run(options, keys)
     else:
         with pytest.raises(TrainingError, match="Failed: 1 trial runs of FD. All else is"):
-            comparing.run_script(options, ())
+            comparing.run(options, keys)
 
 
 # --- table, words, plot ----------------------------------------------------------------------

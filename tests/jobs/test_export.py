@@ -300,7 +300,7 @@ def test_data_that_has_moved_is_found_and_data_that_has_changed_is_refused(
 def test_the_script_exports_and_says_what_it_wrote(student, capsys):
     run = student()
     arguments = [
-        "--export",
+        "export",
         run.trainer.saved_model_file,
         "--out",
         "vectors",

@@ -315,14 +315,14 @@ def test_a_key_of_the_teacher_on_the_command_line_is_not_searched(
     config, tmp_path, monkeypatch, given
 ):
     monkeypatch.setattr(sys, "argv", ["x", given])
-    with pytest.raises(ConfigError, match="--teacher.embedding_size=... fixes what --hyper"):
+    with pytest.raises(ConfigError, match="--teacher.embedding_size=... fixes what tune"):
         wanted = space(tmp_path, "teacher.embedding_size choice [4, 8]")
         hyper.search(config(), wanted, Path("runs"), objective=score_of)
 
 
 def test_a_key_that_is_fixed_on_the_command_line_is_not_searched(config, grid, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["x", "--freqd_alpha=0.2"])
-    with pytest.raises(ConfigError, match="--freqd_alpha=... fixes what --hyper searches"):
+    with pytest.raises(ConfigError, match="--freqd_alpha=... fixes what tune searches"):
         hyper.search(config(), grid, Path("runs"), objective=score_of)
 
 
@@ -367,7 +367,7 @@ def test_every_shipped_grid_and_range_can_be_searched_by_its_name(config):
 
 def test_the_script_searches(config, grid, tiny_keys, capsys):
     arguments = [f"--{key}={value}" for key, value in tiny_keys.items() if key != "checkpoint_dir"]
-    common = ["-d", "tiny", *arguments, "--teacher.epochs=1", "--hyper", *grid]
+    common = ["-d", "tiny", *arguments, "--teacher.epochs=1", "tune", *grid]
     assert main([*common, "--max_evals", "2", "--keep_checkpoints"]) == 0
     assert "Trial 2 of 2" in capsys.readouterr().out
     (home,) = Path("freqd_runs").iterdir()

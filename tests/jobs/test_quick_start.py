@@ -79,9 +79,9 @@ def test_the_script_trains_three_models_prints_one_table_and_saves_it(tiny_file,
 
 def test_a_dotted_key_changes_the_default_teacher_and_another_model_replaces_it(tiny_file, capsys):
     from recbole_freqd.jobs.defaults import fill_in
-    from recbole_freqd.jobs.script import _parse
+    from recbole_freqd.jobs.script import parse
 
-    options, _ = _parse([])
+    options, _ = parse([])
     sys.argv = ["x", "--teacher.embedding_size=128"]
     model, dataset, _, low = fill_in(options, [])
     assert (model, dataset, low["trainer"]) == ("BPR", "ml-100k", "FreqD")
@@ -104,23 +104,26 @@ def test_a_dotted_key_changes_the_default_teacher_and_another_model_replaces_it(
 )
 def test_what_the_main_job_sets_for_freqd_never_meets_another_job(host, argument, gone):
     from recbole_freqd.jobs.defaults import fill_in
-    from recbole_freqd.jobs.script import _parse
+    from recbole_freqd.jobs.script import parse
 
-    options, _ = _parse([])
+    options, _ = parse([])
     sys.argv = ["x"]
     usual = {key for key in fill_in(options, [])[3] if key.startswith("freqd_")}
     sys.argv = ["x", argument]
-    low = {key for key in fill_in(options, [])[3] if key.startswith("freqd_")}
+    filled = fill_in(options, [])[3]
+    key, _, value = argument[2:].partition("=")
+    assert str(filled[key]).replace(" ", "") == value  # what was given stays above the defaults
+    low = {name for name in filled if name.startswith("freqd_")} - {key}
     assert gone <= usual and low == usual - gone
 
 
 def test_a_comparison_takes_nothing_that_freqd_alone_was_tuned_with(host):
     from recbole_freqd.jobs.defaults import fill_in
-    from recbole_freqd.jobs.script import _parse
+    from recbole_freqd.jobs.script import parse
 
-    options, _ = _parse(["--compare", "FreqD,FD"])
+    options, _ = parse(["compare", "FreqD,FD"])
     sys.argv = ["x"]
-    low = fill_in(options, [])[3]
+    low = fill_in(options, [], for_one_method=False)[3]
     tuned = {"learning_rate", "weight_decay"}
     assert not tuned & set(low) and not tuned & set(low["teacher"])
     assert not [key for key in low if key.startswith("freqd_")]
@@ -206,6 +209,16 @@ def test_a_missing_teacher_checkpoint_is_one_message_too(tiny_file, tmp_path, ca
     assert script("--config_files", tiny_file) == 2
     assert "Checkpoint saved/none.pth does not exist" in capsys.readouterr().err
     assert not list(tmp_path.glob("freqd_runs/*"))
+
+
+def test_a_key_may_hold_spaces():
+    from recbole_freqd.jobs.script import parse
+
+    words = ["--teacher={'model': 'BPR'}", "--topk=[5, 10]", "--embedding_size=3"]
+    assert sorted(parse(words)[1]) == sorted(words)
+    options, keys = parse(["tune", "FD", "--topk=[5, 10]"])
+    assert (options.space, keys) == (["FD"], ["--topk=[5, 10]"])
+    assert parse(["analyze", "s.pth", "--teacher=my teacher.pth"])[0].teacher == "my teacher.pth"
 
 
 def test_debug_shows_the_traceback(tiny_file):

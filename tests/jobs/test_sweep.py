@@ -1,4 +1,4 @@
-"""--sweep: which values, what is run once only, and what is plotted."""
+"""sweep: which values, what is run once only, and what is plotted."""
 
 import json
 from contextlib import ExitStack
@@ -11,8 +11,8 @@ from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.locks import working_on
 from recbole_freqd.jobs import run as runs
 from recbole_freqd.jobs.analysis import figures as spectrum_plots
-from recbole_freqd.jobs.analysis import sweep
 from recbole_freqd.jobs.script import main
+from recbole_freqd.jobs.sweep import sweep
 from tests.jobs.test_quick_start import tiny_file  # noqa: F401
 
 
@@ -35,7 +35,7 @@ def test_values_are_listed_or_go_on_in_equal_steps(text, values):
      "a=0,0.3,...,1", "a=0,1,...,-5", "a=x,y,...,z", "a=0,1e-9,...,1"],
 )  # fmt: skip
 def test_what_is_no_list_of_values_is_refused(text):
-    with pytest.raises(ConfigError, match="--sweep: got"):
+    with pytest.raises(ConfigError, match="sweep: got"):
         sweep.read_sweep(text)
 
 
@@ -54,7 +54,7 @@ def test_the_script_sweeps_on_validation_and_never_runs_a_cell_twice(
     monkeypatch.setattr(runs, "run", counted)
     arguments = ["-m", "BPR", "-d", "tiny", "--config_files", tiny_file, "--output_dir", "out"]
     arguments += ["--freqd_projector=linear", "--epochs=1"]
-    assert main([*arguments, "--sweep", "freqd_alpha=0,1", "--seeds", "1,2"]) == 0
+    assert main([*arguments, "sweep", "freqd_alpha=0,1", "--seeds", "1,2"]) == 0
     assert {each[:3] for each in asked} == {
         (0.0, 1, "FreqD"), (0.0, 2, "FreqD"), (1.0, 1, "FreqD"), (1.0, 2, "FreqD"),
         (None, 1, None), (None, 2, None),
@@ -69,7 +69,7 @@ def test_the_script_sweeps_on_validation_and_never_runs_a_cell_twice(
     assert len((home / "sweep.csv").read_text().splitlines()) == 5
     assert len(list((home / "cells").glob("*.json"))) == 6
     before = len(asked)
-    assert main([*arguments, "--sweep", "freqd_alpha=0,0.5,1", "--seeds", "1"]) == 0
+    assert main([*arguments, "sweep", "freqd_alpha=0,0.5,1", "--seeds", "1"]) == 0
     assert [each[:2] for each in asked[before:]] == [(0.5, 1)]
 
 
@@ -94,8 +94,8 @@ def test_a_value_whose_run_fails_stops_no_other_and_is_left_out_and_tried_again(
         spectrum_plots, "sweep_figure", lambda f: drawn.append(figure(f)) or drawn[0]
     )
     arguments = ["-m", "BPR", "-d", "tiny", "--config_files", tiny_file, "--output_dir", "out"]
-    arguments += ["--freqd_projector=linear", "--epochs=1", "--seeds", "1,2"]
-    failed = main([*arguments, "--sweep", "freqd_beta=1,10,2"])
+    arguments += ["--freqd_projector=linear", "--epochs=1"]
+    failed = main([*arguments, "sweep", "freqd_beta=1,10,2", "--seeds", "1,2"])
     said = capsys.readouterr().err
     assert (
         failed == 2
@@ -110,12 +110,12 @@ def test_a_value_whose_run_fails_stops_no_other_and_is_left_out_and_tried_again(
     assert list(axis.lines[0].get_xdata()) == [1, 2] and "failed: 10.0" in axis.get_title("left")
     (traceback,) = (home / "cells").glob("*.failed")
     assert "in broken" in traceback.read_text()
-    assert main([*arguments, "--sweep", "freqd_beta=0.1"]) == 2
+    assert main([*arguments, "sweep", "freqd_beta=0.1", "--seeds", "1,2"]) == 2
     assert "No value of freqd_beta could be run on all seeds" in capsys.readouterr().err
 
     failing.clear()
     before = len(asked)
-    assert main([*arguments, "--sweep", "freqd_beta=1,10,2"]) == 0
+    assert main([*arguments, "sweep", "freqd_beta=1,10,2", "--seeds", "1,2"]) == 0
     assert asked[before:] == [(10.0, 2)] and not traceback.exists()
 
 
@@ -128,7 +128,7 @@ def test_what_another_process_is_at_is_left_for_the_end_and_taken_from_it(
     pytest.importorskip("matplotlib")
     ran, other = [], ExitStack()
     arguments = ["-m", "BPR", "-d", "tiny", "--config_files", tiny_file, "--output_dir", "out"]
-    arguments += ["--seeds", "1", "--sweep", "freqd_beta=1,10,2"]
+    arguments += ["sweep", "freqd_beta=1,10,2", "--seeds", "1"]
     home = Path(tmp_path, "out", "sweep-tiny-freqd_beta")
 
     def run(config):
@@ -164,7 +164,7 @@ def test_lines_of_teacher_and_student_alone_are_drawn_only_where_the_key_leaves_
         ("embedding_size=3,4", {"teacher"}),
         ("teacher.embedding_size=5,8", {"alone"}),
     ):
-        assert main([*arguments, "--sweep", key]) == 0
+        assert main([*arguments, "sweep", key]) == 0
         file = Path(tmp_path, "out", f"sweep-tiny-{key.partition('=')[0]}", "sweep.json")
         found = json.loads(file.read_text())
         assert {name for name in ("teacher", "alone") if found[name]} == lines
@@ -175,5 +175,5 @@ def test_a_value_that_is_not_allowed_ends_it_before_the_work(tiny_file, monkeypa
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(runs, "run", None)
     arguments = ["-m", "BPR", "-d", "tiny", "--config_files", tiny_file]
-    assert main([*arguments, "--sweep", "freqd_alpha=0.5,3"]) == 2
+    assert main([*arguments, "sweep", "freqd_alpha=0.5,3"]) == 2
     assert "freqd_alpha: got 3" in capsys.readouterr().err

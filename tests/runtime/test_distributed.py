@@ -253,10 +253,11 @@ def test_processes_of_loaders_are_refused_beside_others(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--nproc", "2", "--compare", "FreqD"], "--compare works in one process; got --nproc 2"),
-        (["--nproc", "2", "--hyper", "FreqD"], "--hyper works in one process"),
-        (["--nproc", "2", "--export", "a.pth"], "--export works in one process"),
-        (["--nproc", "2", "--analyze"], "--analyze works in one process"),
+        (["--nproc", "2", "compare", "FreqD"], "compare works in one process; got --nproc 2"),
+        (["--nproc", "2", "tune", "FreqD"], "tune works in one process"),
+        (["--nproc", "2", "export", "a.pth"], "export works in one process"),
+        (["--nproc", "2", "analyze", "a.pth"], "analyze works in one process"),
+        (["--nproc", "2", "sweep", "freqd_k=1,2"], "sweep works in one process"),
         (["--nproc", "2", "--world_size", "4"], "--world_size: got 4 with --nproc 2 and --ip"),
         (["--nproc", "2", "--world_size", "1"], "ranks of this machine"),
         (["--nproc", "2", "--group_offset", "1"], "ranks of this machine"),

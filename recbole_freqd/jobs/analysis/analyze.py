@@ -1,4 +1,4 @@
-"""``--analyze``: which knowledge of a teacher its students have, by band of frequencies."""
+"""``analyze``: which knowledge of a teacher its students have, by band of frequencies."""
 
 import logging
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ from recbole_freqd.graph.bands import Bands
 from recbole_freqd.graph.cooccurrence import SIDES, cooccurrence_graph
 from recbole_freqd.graph.spectrum import GraphSpectrum, band_losses
 from recbole_freqd.graph.watch import projected_rows
+from recbole_freqd.jobs.analysis.own_teacher import check_own_teacher, find_own_teacher
 from recbole_freqd.jobs.measure import parameter_count
 from recbole_freqd.jobs.run import name_of
 from recbole_freqd.losses import LOSSES
@@ -65,7 +66,7 @@ class Loaded:
 
 
 def analyze(
-    teacher: str,
+    teacher: Optional[str],
     students: Sequence[str],
     environment: Any,
     folder: Path,
@@ -77,7 +78,8 @@ def analyze(
     """Computes and writes it all: figures, numbers, report.
 
     Args:
-        teacher: Its checkpoint. students: Theirs, one or more.
+        teacher: Its checkpoint; None: the one that has taught the students.
+        students: Their checkpoints, one or more.
         environment: A Config that says on which device, and where data lies now.
         folder: The report gets a folder of its own in it.
         bands: Number of bands of one width.
@@ -93,9 +95,10 @@ def analyze(
     """
     from recbole_freqd.jobs.analysis import report as spectrum_report
 
-    require("matplotlib", "plot", "--analyze")  # before the work, not after it
+    require("matplotlib", "plot", "analyze")  # before the work, not after it
+    Bands.equal(bands)  # refuses what is no number of bands
     read = partial(loaded, environment=environment, trust=trust, trust_data=trust_data)
-    taught, learnt = read(teacher), []
+    taught, learnt = read(teacher or find_own_teacher(students, trust=trust)), []
     for path in students:
         learnt.append(read(path))
         check_same_data(taught, learnt[-1])
@@ -146,6 +149,10 @@ def results(teacher: Loaded, students: Sequence[Loaded], bands: int = 8) -> dict
     """All numbers of the report, as they are saved in ``analysis.json``."""
     graph, many = graph_options(students), len(students) > 1
     maps = [None if many else _projection_of(student) for student in students]
+    for student, projection in zip(students, maps):
+        check_own_teacher(
+            teacher.path, teacher.config, student.path, student.config, needed=bool(projection)
+        )
     R, sides = training_matrix(teacher.home.train), {}
     by_student: list[dict[str, Any]] = [{} for _ in students]
     for place, side in enumerate(SIDES):

@@ -1,85 +1,70 @@
-"""The script's ``--analyze`` and ``--sweep``. Heavy imports wait until they run."""
+"""``analyze``: what students know of a teacher, by frequency. Heavy imports wait until it runs."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from recbole_freqd.core.errors import ConfigError, TrainingError
+from recbole_freqd.jobs.defaults import config_files
+from recbole_freqd.jobs.options import add_shared, split_names
+
+NAME = "analyze"
+TAKES = ("config_files", "output_dir", "debug")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of figures."""
-    group = parser.add_argument_group("figures (extra [plot]: see docs/install.md)")
-    group.add_argument(
-        "--analyze", action="store_true", help="what students know of a teacher, by frequency"
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """The command's parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        NAME,
+        help="what students know of a teacher, by band of frequencies",
+        description="Say what students know of a teacher, by band of frequencies: figures, numbers "
+        "and one HTML file (docs/analysis.md; extra [plot]).",
+        epilog="Any --key=value is a config key: of use are those that say where the data is and "
+        "which device is taken.",
+        allow_abbrev=False,
     )
-    group.add_argument("--teacher", help="its checkpoint, with --analyze")
-    group.add_argument("--student", action="append", help="a checkpoint; repeat for several")
-    group.add_argument("--bands", type=int, help="bands of frequencies (default: 8)")
-    group.add_argument("--sweep", help="a key and values to run: freqd_alpha=0,0.1,...,1")
+    parser.add_argument(
+        "students", metavar="STUDENT.pth,...", type=split_names, help="their checkpoints"
+    )
+    parser.add_argument(
+        "--teacher", metavar="TEACHER.pth", help="its checkpoint (default: the students' own)"
+    )
+    parser.add_argument("--bands", type=int, default=8, help="bands of frequencies (default: 8)")
+    parser.add_argument(
+        "--trust_checkpoint", action="store_true", help="load own classes, which can run code"
+    )
+    parser.add_argument(
+        "--trust_data", action="store_true", help="take data that nothing shows to be unchanged"
+    )
+    add_shared(parser, *TAKES)
+    return parser
 
 
-def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
-    """Ends the program where options do not go together.
-
-    Returns:
-        Arguments that were keys of RecBole after all: ``--teacher={...}`` is one.
-    """
-    if options.analyze:
-        return []
-    for name in ("student", "bands"):
-        if getattr(options, name) is not None:
-            parser.error(f"--{name} goes with --analyze")
-    return [] if options.teacher is None else [f"--teacher={options.teacher}"]
-
-
-def run_script(options: argparse.Namespace, keys: list[str]) -> None:
-    """What the script does with ``--analyze`` or ``--sweep``.
-
-    Args:
-        options: Of :func:`add_options`.
-        keys: The config keys of the command line.
+def run(options: argparse.Namespace, keys: list[str]) -> None:
+    """Analyses checkpoints, and says where the report is.
 
     Raises:
-        FreqDError: Checkpoints, keys or values are not as they should be.
-        TrainingError: Some runs of a sweep failed; the rest is done.
+        FreqDError: Checkpoints or keys are not as they should be.
     """
-    from recbole_freqd.config.make import make_config
-    from recbole_freqd.jobs.defaults import config_files, fill_in
+    files = config_files(options)
     from recbole_freqd.trainer.register import register
 
-    files = config_files(options)
-    if options.analyze and not (options.teacher and options.student):
-        raise ConfigError("--analyze needs --teacher t.pth and at least one --student s.pth.")
     register()
     from recbole_freqd.checkpoint.loading import load_checkpoint
-    from recbole_freqd.jobs.analysis import analyze, sweep
-    from recbole_freqd.jobs.fairness import check_seeds
+    from recbole_freqd.config.make import make_config
+    from recbole_freqd.jobs.analysis.analyze import analyze
 
+    trust = options.trust_checkpoint
+    first = load_checkpoint(options.students[0], trust=trust, trust_by="give --trust_checkpoint")
+    dataset = first["config"]["dataset"]
+    environment = make_config("BPR", dataset, files, {})  # a device, and where data lies now
     folder = Path(options.output_dir)
-    if options.analyze:
-        dataset = load_checkpoint(options.teacher)["config"]["dataset"]
-        where = make_config("BPR", dataset, files, {})  # a device, and where data lies now
-        report = analyze.analyze(
-            options.teacher, options.student, where, folder, options.bands or 8
-        )
-        print(f"Report: {report}\nFigures and numbers are beside it.")
-        return
-
-    def config_with(values: dict[str, str]) -> Any:
-        sys.argv = [sys.argv[0], *keys, *(f"--{key}={value}" for key, value in values.items())]
-        return make_config(*fill_in(options, files))
-
-    key, values = sweep.read_sweep(options.sweep)
-    seeds = check_seeds([2020] if options.seeds is None else options.seeds, "--seeds")
-    figure, failed = sweep.sweep(key, values, seeds, config_with, folder)
-    print(f"Figure: {figure}\nNumbers are beside it.")
-    if failed:
-        errors = "; ".join(
-            f"{each['what']}, seed {each['seed']}: {each['error']}" for each in failed
-        )
-        raise TrainingError(
-            f"Failed, and left out of the figure: {errors} All else is finished and kept, "
-            f"tracebacks are in {figure.parent / 'cells'}; the same command tries these again."
-        )
+    report = analyze(
+        options.teacher,
+        options.students,
+        environment,
+        folder,
+        options.bands,
+        trust=trust,
+        trust_data=options.trust_data,
+    )
+    print(f"Report: {report}\nFigures and numbers are beside it.")

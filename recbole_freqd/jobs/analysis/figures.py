@@ -1,4 +1,4 @@
-"""The figures of ``--analyze`` and ``--sweep``. They draw what they are given and compute nothing.
+"""The figures of ``analyze`` and ``sweep``. They draw what they are given and compute nothing.
 
 Colours are those of Okabe and Ito, and cividis: told apart with any colour vision, and in grey.
 """

@@ -1,4 +1,4 @@
-"""``--analyze`` on paper: figures, CSV, JSON, and one HTML file that needs no other."""
+"""``analyze`` on paper: figures, CSV, JSON, and one HTML file that needs no other."""
 
 import base64
 import csv

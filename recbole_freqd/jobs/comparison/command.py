@@ -1,64 +1,80 @@
-"""``recbole_freqd.compare`` and the script's ``--compare``. Heavy imports wait until they run."""
+"""``compare``: methods beside the student alone. Heavy imports wait until it runs."""
 
 import argparse
 from typing import Any
 
+from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.jobs.comparison.compare import SEEDS, compare
+from recbole_freqd.jobs.defaults import config_files, fill_in
+from recbole_freqd.jobs.options import KEYS, add_shared, read_seeds, split_names
 
-_NEEDS = ("seeds", "tune", "tune_seeds", "tune_only", "keep_teacher", "search", "frozen")
+NAME = "compare"
+TAKES = ("model", "dataset", "config_files", "output_dir", "resume", "debug")
+_ARGUMENTS = ("seeds", "tune", "tune_seeds", "tune_only", "keep_teacher", "search", "frozen")
+_LEFT_TO = {"trainer": "its methods", "seed": "--seeds"}
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of a comparison."""
-    group = parser.add_argument_group("comparing methods")
-    group.add_argument("--compare", metavar="FreqD,FD,...", help="trainers to run side by side")
-    group.add_argument(
-        "--seeds", type=_seeds, help="2020,2021 or 2020-2024 (the default; with --sweep: 2020)"
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """The command's parser, with the options of :func:`recbole_freqd.compare`."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        NAME,
+        help="methods and the student alone under equal conditions",
+        description="Compare methods and the student alone on the same teachers and splits "
+        "(docs/comparing.md).",
+        epilog=KEYS,
+        allow_abbrev=False,
     )
-    group.add_argument("--tune", type=int, metavar="N", help="trials for everything compared")
-    group.add_argument("--tune_seeds", type=_seeds, help="default: the first two of --seeds")
-    group.add_argument("--tune_only", action="store_true", help="stop when configs are frozen")
-    group.add_argument("--keep_teacher", action="store_true", help="do not tune the teacher")
-    group.add_argument("--search", metavar="FILE", help="YAML file of your own search spaces")
-    group.add_argument("--frozen", metavar="FILE", help="YAML file of chosen configs")
+    parser.add_argument(
+        "methods", metavar="FreqD,FD,...", type=split_names, help="trainers; FreqD+FD adds both"
+    )
+    parser.add_argument(
+        "--seeds", type=read_seeds, default=SEEDS, help="2020,2021 or 2020-2024 (the default)"
+    )
+    parser.add_argument(
+        "--tune", type=int, metavar="N", default=0, help="trials for everything compared"
+    )
+    parser.add_argument("--tune_seeds", type=read_seeds, help="default: the first two of --seeds")
+    parser.add_argument("--tune_only", action="store_true", help="stop when configs are frozen")
+    parser.add_argument("--keep_teacher", action="store_true", help="do not tune the teacher")
+    parser.add_argument("--search", metavar="FILE", help="YAML file of your own search spaces")
+    parser.add_argument("--frozen", metavar="FILE", help="YAML file of chosen configs")
+    add_shared(parser, *TAKES)
+    return parser
 
 
-def check_options(
-    parser: argparse.ArgumentParser, options: argparse.Namespace, keys: list[str]
-) -> None:
-    """Ends the program where options do not go together."""
-    if options.compare is None:
-        for name in _NEEDS:
-            given = getattr(options, name) != parser.get_default(name)
-            if given and not (name == "seeds" and options.sweep):
-                parser.error(f"--{name} goes with --compare, e.g. --compare FreqD,FD")
-        return
-    for key in keys:
-        name = key[2:].partition("=")[0]
-        if name in ("trainer", "seed"):
-            parser.error(f"--{name} is left to --compare and --seeds: leave it out")
-
-
-def run_script(options: argparse.Namespace, given: tuple[Any, ...]) -> None:
-    """What the script does with ``--compare``.
-
-    Args:
-        options: Of :func:`add_options`.
-        given: Model, dataset, files and keys.
+def run(options: argparse.Namespace, keys: list[str]) -> None:
+    """Compares.
 
     Raises:
+        ConfigError: A key that the comparison sets itself.
         TrainingError: Some of it failed; the rest is done.
     """
+    for key in keys:
+        name = key[2:].partition("=")[0]
+        if name in _LEFT_TO:
+            raise ConfigError(
+                f"--{name}=... is left to {_LEFT_TO[name]} in a comparison: leave it out."
+            )
+    files = config_files(options)
+    from recbole_freqd.trainer.register import register
+
+    register()
+    given = fill_in(options, files, for_one_method=False)
+    report_failures(
+        compare(
+            options.methods,
+            *given,
+            output_dir=options.output_dir,
+            **{name: getattr(options, name) for name in _ARGUMENTS},
+        ),
+        options,
+    )
+
+
+def report_failures(results: dict[str, Any], options: argparse.Namespace) -> None:
+    """Raises TrainingError where something of a comparison, or of its search just now, failed."""
     from recbole_freqd.core.errors import TrainingError
 
-    results = compare(
-        options.compare.split(","),
-        *given,
-        seeds=SEEDS if options.seeds is None else options.seeds,
-        tune=options.tune or 0,
-        output_dir=options.output_dir,
-        **{name: getattr(options, name) for name in _NEEDS if name not in ("seeds", "tune")},
-    )
     tuning: dict[str, Any] = {}  # a search that was not made now is not tried again either
     if options.tune:
         tuning = results["tuned"] if options.tune_only else results["tuning"]
@@ -74,16 +90,3 @@ def run_script(options: argparse.Namespace, given: tuple[Any, ...]) -> None:
             f"Failed: {'; '.join(failed)}. All else is finished and kept; the same command tries "
             f"these again{f', if {options.frozen} has keys for them' if options.frozen else ''}."
         )
-
-
-def _seeds(text: str) -> list[int]:
-    """``2020,2022`` or ``2020-2024``."""
-    first, dash, last = text.partition("-")
-    try:
-        seeds = range(int(first), int(last) + 1) if dash else map(int, text.split(","))
-        found = list(seeds)
-    except ValueError:
-        found = []
-    if not found:  # 2024-2020 has none, too
-        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: 2020,2021 or 2020-2024")
-    return found

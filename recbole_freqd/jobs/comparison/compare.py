@@ -77,6 +77,7 @@ def compare(
     from recbole_freqd.jobs.fairness import check_seeds
     from recbole_freqd.jobs.tuning import budget, space
     from recbole_freqd.jobs.tuning.frozen import read_frozen
+    from recbole_freqd.jobs.validation import check_test
     from recbole_freqd.teacher.find import check_trajectory
 
     named = plan.read_methods(methods)
@@ -88,7 +89,9 @@ def compare(
     given = read_given(config_file_list, config_dict)
     _say_what_is_not_used(given, say)
     base = make_config(model, dataset, None, Given({**given, "trainer": losses}))
-    plan.metric_of(base)
+    metric = plan.metric_of(base)
+    if not tune_only:
+        check_test(base, "compare", metric)
     chosen = frozen and read_frozen(frozen, named, base, say)
     check_trajectory(losses, base["teacher"])  # before hours of other runs
     folder = Path(output_dir) / f"compare-{base['dataset']}-{base['model']}"
@@ -135,5 +138,5 @@ def _say_what_is_not_used(given: dict[str, Any], say: Callable[[str], None]) -> 
     if idle:
         say(
             f"Not used of the config: {', '.join(idle)}. The methods and seeds of a comparison are "
-            "those of --compare and --seeds."
+            "its own and those of --seeds."
         )

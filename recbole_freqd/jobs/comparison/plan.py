@@ -104,14 +104,14 @@ def read_methods(names: Iterable[str]) -> dict[str, list[str]]:
         losses = trainer_names([part.strip() for part in name.split("+")])
         if not losses:
             raise ConfigError(
-                f"--compare: got {name!r}; allowed: names of trainers between commas, e.g. "
+                f"compare: got {name!r}; allowed: names of trainers between commas, e.g. "
                 "FreqD,FD,FreqD+FD. The student alone is always there."
             )
         if set(losses) in map(set, found.values()):
-            raise ConfigError(f"--compare: {'+'.join(losses)} is named twice. Allowed: once each.")
+            raise ConfigError(f"compare: {'+'.join(losses)} is named twice. Allowed: once each.")
         found["+".join(losses)] = losses
     if not found:
-        raise ConfigError("--compare: no method is named; allowed: e.g. FreqD,FD.")
+        raise ConfigError("compare: no method is named; allowed: e.g. FreqD,FD.")
     return found
 
 
@@ -129,7 +129,7 @@ def metric_of(base: Any) -> str:
     kind = metrics_dict.get(metric.partition("@")[0])
     if kind is None or not issubclass(kind, TopkMetric) or "topk_result" in vars(kind):
         raise ConfigError(
-            f"--compare tests by NDCG@10, or else by valid_metric, user by user; got {metric}, "
+            f"compare tests by NDCG@10, or else by valid_metric, user by user; got {metric}, "
             f"which has no value for a single user, and metrics and topk compute only "
             f"{', '.join(computed)}. Add NDCG to metrics and 10 to topk."
         )

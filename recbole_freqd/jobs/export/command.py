@@ -1,29 +1,42 @@
-"""The options of an export, and the export that they ask for."""
+"""``export``: a checkpoint's vectors for a serving system. Heavy imports wait until it runs."""
 
 import argparse
 from typing import Any
 
 from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.jobs.options import add_shared
+
+NAME = "export"
+TAKES = ("debug",)
 
 
-def add_export(parser: argparse.ArgumentParser) -> None:
-    """The options of :func:`recbole_freqd.export`."""
-    group = parser.add_argument_group("vectors for a serving system (docs/serving.md)")
-    group.add_argument("--export", metavar="FILE.pth", help="export this checkpoint's vectors")
-    group.add_argument("--out", default="embeddings", help="to this folder (default: embeddings)")
-    group.add_argument("--format", default="npz", help="npz, parquet or npz,parquet")
-    group.add_argument("--precision", default="float32", help="float32 or float16")
-    group.add_argument("--histories", action="store_true", help="also who has what already")
-    group.add_argument(
+def add_parser(commands: Any) -> argparse.ArgumentParser:
+    """The command's parser, with the options of :func:`recbole_freqd.export`."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        NAME,
+        help="vectors of a student or teacher for a serving system",
+        description="Write a checkpoint's user and item vectors under their tokens "
+        "(docs/serving.md).",
+        epilog="--data_path=DIR: where the data is now, if it has moved.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("checkpoint", metavar="FILE.pth", help="whose vectors are exported")
+    parser.add_argument("--out", default="embeddings", help="to this folder (default: embeddings)")
+    parser.add_argument("--format", default="npz", help="npz, parquet or npz,parquet")
+    parser.add_argument("--precision", default="float32", help="float32 or float16")
+    parser.add_argument("--histories", action="store_true", help="also who has what already")
+    parser.add_argument(
         "--spectral", type=int, metavar="RANK", help="approximate scores that are no products"
     )
-    group.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-    group.add_argument(
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    parser.add_argument(
         "--trust_checkpoint", action="store_true", help="load own classes, which can run code"
     )
-    group.add_argument(
+    parser.add_argument(
         "--trust_data", action="store_true", help="take data that nothing shows to be unchanged"
     )
+    add_shared(parser, *TAKES)
+    return parser
 
 
 def export_arguments(options: argparse.Namespace, keys: list[str]) -> dict[str, Any]:
@@ -36,11 +49,11 @@ def export_arguments(options: argparse.Namespace, keys: list[str]) -> dict[str, 
     data_path = given.pop("data_path", None)
     if given:
         raise ConfigError(
-            f"--export reads the checkpoint's own config: --{next(iter(given))} would change "
+            f"export reads the checkpoint's own config: --{next(iter(given))} would change "
             "nothing. Allowed beside its own options: --data_path=..., where the data has moved."
         )
     return {
-        "checkpoint": options.export,
+        "checkpoint": options.checkpoint,
         "out": options.out,
         "formats": options.format,
         "precision": options.precision,
@@ -54,7 +67,7 @@ def export_arguments(options: argparse.Namespace, keys: list[str]) -> dict[str, 
     }
 
 
-def run_export(options: argparse.Namespace, keys: list[str]) -> None:
+def run(options: argparse.Namespace, keys: list[str]) -> None:
     """Exports a checkpoint's vectors, and says what is in the folder now."""
     arguments = export_arguments(options, keys)
     from recbole_freqd.jobs.export.export import export

@@ -28,6 +28,7 @@ from recbole_freqd.jobs.tuning.space import (
     teacher_space,
 )
 from recbole_freqd.jobs.tuning.trials import TrialLog
+from recbole_freqd.jobs.validation import check_validation, validation_score
 from recbole_freqd.teacher.recipe import is_closed_form, recipe_config
 
 _FAILED = "trials"  # the folder of the tracebacks
@@ -72,6 +73,7 @@ def tune(
     """
     spaces = _spaces(base, methods, own or {}, keep_teacher)
     _check_draws(base, methods, spaces, trials)
+    check_validation(base, "--tune")
     kinds = [what for what in spaces for _ in range(trials * len(seeds))]
     frozen: dict[str, Any] = {
         "tuned": {
@@ -315,10 +317,11 @@ def _run(config: Any) -> dict[str, Any]:
     """
     try:
         run = runs.run(config, saved=False, test=False)
+        score = validation_score(run)
     except TrainingError as error:
         return {"score": None, "error": str(error)}
     return {
-        "score": run.best_valid_score,
+        "score": score,
         "valid": run.best_valid_result,
         "epochs": len(run.trainer.train_loss_dict),
         "seconds_per_epoch": run.seconds_per_epoch,
@@ -328,6 +331,6 @@ def _run(config: Any) -> dict[str, Any]:
 def _freeze(frozen: dict[str, Any], folder: Path, say: Callable[[str], None]) -> None:
     """Writes the chosen keys to a file of their own."""
     path = folder / f"frozen-{fingerprint(frozen)[:8]}.yaml"
-    taken_by = "`--compare ... --frozen` with this file takes the configs."
+    taken_by = "`compare ... --frozen` with this file takes the configs."
     write_yaml(path, f"Chosen on validation data; {taken_by}", frozen, default_flow_style=None)
     say(f"The chosen configs are frozen in {path}")

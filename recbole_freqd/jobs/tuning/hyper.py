@@ -18,6 +18,7 @@ from recbole_freqd.core.files import fingerprint, write_json
 from recbole_freqd.jobs.tuning.hyper_space import Space, plain
 from recbole_freqd.jobs.tuning.session import _MARK, Objective, Search, _train
 from recbole_freqd.jobs.tuning.trials import Record
+from recbole_freqd.jobs.validation import check_validation
 
 ALGORITHMS = ("exhaustive", "random", "bayes")
 TOOLS = ("hyperopt", "ray")
@@ -57,7 +58,7 @@ def search(
             process is at it, or the data has changed since the search began.
         TrainingError: No trial has come to an end.
     """
-    require("hyperopt", "tune", "--hyper")
+    require("hyperopt", "tune", "tune")
     if tool not in TOOLS:
         raise ConfigError(f"--tool: got {tool!r}; allowed: {', '.join(TOOLS)}.")
     run_trials = Search.one_by_one
@@ -71,6 +72,7 @@ def search(
         raise ConfigError(f"--max_evals: got {max_evals}; allowed: a whole number from 1.")
     space = Space(files, algo)
     space.check(config)
+    check_validation(config, "tune")
     told = _identity(config, space, algo)
     if tool != "hyperopt":
         told["tool"] = tool

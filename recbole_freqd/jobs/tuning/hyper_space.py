@@ -23,6 +23,7 @@ from recbole_freqd.config.teacher import recipe_of
 from recbole_freqd.core.errors import ConfigError, did_you_mean
 from recbole_freqd.core.files import parse_yaml
 from recbole_freqd.core.schema import method_keys, properties_folder
+from recbole_freqd.jobs.fairness import check_varied
 from recbole_freqd.jobs.tuning.frozen import refuse_fixed
 from recbole_freqd.jobs.tuning.space import is_whole, read_rule
 from recbole_freqd.teacher.recipe import recipe_config
@@ -30,11 +31,6 @@ from recbole_freqd.teacher.recipe import recipe_config
 _TEACHERS = f"{TEACHER}."  # begins the keys of its recipe
 _SAMPLES = 32  # of a range that are looked at
 _SHIPPED = (("search", ".yaml"), ("hyper", ".hyper"))
-# Scores of other data, metrics or models say nothing about each other.
-_SAME_FOR_ALL = frozenset(
-    {"model", "dataset", "data_path", "eval_args", "seed", "teacher"}
-    | {"metrics", "topk", "valid_metric", "load_col", "benchmark_filename"}
-)
 
 
 class Space:
@@ -74,7 +70,7 @@ class Space:
             self.text += content
             self.nodes.update(nodes)
         if not self.nodes:
-            raise ConfigError(f"--hyper: {', '.join(files)} names no key to search.")
+            raise ConfigError(f"tune: {', '.join(files)} names no key to search.")
 
     @property
     def choices(self) -> dict[str, int]:
@@ -101,15 +97,11 @@ class Space:
         known = keys_known_to(config)
         known.update(*(method_keys(name) for name in trainer_names(config["trainer"])))
         for key in self.nodes:
-            if key in _SAME_FOR_ALL:
-                raise ConfigError(
-                    f"--hyper: {key} cannot be searched: it is the same for all trials, or their "
-                    "scores could not be compared. Set it in the config."
-                )
+            check_varied("tune", key, "Set one in the config")
             whose = TEACHER if key.startswith(_TEACHERS) else "student"
-            refuse_fixed(config, whose, [key.removeprefix(_TEACHERS)], "--hyper searches")
+            refuse_fixed(config, whose, [key.removeprefix(_TEACHERS)], "tune searches")
             if key not in known and not key.startswith(_TEACHERS):
-                raise ConfigError(f"--hyper: unknown key {key!r}. {did_you_mean(key, known)}")
+                raise ConfigError(f"tune: unknown key {key!r}. {did_you_mean(key, known)}")
         ranges = sorted(set(self.nodes) - set(self.choices))
         if self.algo == "exhaustive" and ranges:
             raise ConfigError(
@@ -129,7 +121,7 @@ class Space:
         name = key.removeprefix(_TEACHERS)
         if fraction is not None and is_whole(name, self._defaults(key, config)):
             raise ConfigError(
-                f"--hyper: {key}: its range has fractions, e.g. {fraction:.3g}, but it is a whole "
+                f"tune: {key}: its range has fractions, e.g. {fraction:.3g}, but it is a whole "
                 "number. Allowed: `quniform` in whole steps, or `choice`."
             )
 
@@ -197,7 +189,7 @@ def _find(name: str, algo: str) -> Path:
     if name in shipped:
         return shipped[name]
     raise ConfigError(
-        f"--hyper: {name} is no file (from {Path.cwd()}) and no space that is shipped. "
+        f"tune: {name} is no file (from {Path.cwd()}) and no space that is shipped. "
         f"{did_you_mean(name, shipped)}"
     )
 

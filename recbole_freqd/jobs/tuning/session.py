@@ -14,6 +14,7 @@ from recbole_freqd.core.files import fingerprint, write_yaml
 from recbole_freqd.features.data import pairs
 from recbole_freqd.jobs.tuning.hyper_space import Space, plain
 from recbole_freqd.jobs.tuning.trials import Record, Trials, in_words
+from recbole_freqd.jobs.validation import validation_score
 
 Objective = Callable[[Any], Record]
 _MARK = "hyper_search"  # in a trial's config: its checkpoints are no other run's
@@ -182,7 +183,7 @@ def _train(keep: bool, config: Any) -> Record:
     train, valid = (loader._dataset for loader in run.data[:2])
     made = data_fingerprint(train)
     return {
-        "score": run.best_valid_score,
+        "score": validation_score(run),
         "valid": run.best_valid_result,
         "teacher": teacher and teacher.checkpoint,
         "checkpoint": run.trainer.saved_model_file if keep else None,

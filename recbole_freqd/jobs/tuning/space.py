@@ -16,7 +16,7 @@ from typing import Any, Optional
 from recbole_freqd.core.errors import ConfigError, did_you_mean
 from recbole_freqd.core.files import parse_yaml, read_yaml
 from recbole_freqd.core.schema import is_number, method_keys, properties_folder
-from recbole_freqd.jobs.fairness import EQUAL_FOR_ALL, OF_THE_TEACHER
+from recbole_freqd.jobs.fairness import NOT_SEARCHED, OF_THE_TEACHER
 from recbole_freqd.losses import LOSSES
 
 STUDENT, TEACHER, ALONE = "student", "teacher", "alone"
@@ -238,7 +238,7 @@ def _read(lines: dict[str, Any], section: str, file: str) -> Space:
 
 
 def _check_key(key: str, section: str, file: str) -> None:
-    if key in EQUAL_FOR_ALL - (OF_THE_TEACHER if section == TEACHER else set()):
+    if key in NOT_SEARCHED - (OF_THE_TEACHER if section == TEACHER else set()):
         raise ConfigError(
             f"{file}: {key} cannot be searched: it is the same for everything that is compared. "
             "Set it in the config."

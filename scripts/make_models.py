@@ -1,7 +1,7 @@
 """Writes the table of docs/models.md from what tests/laws/test_models.py found.
 
 python -m pytest tests/laws/test_models.py --junitxml=build/models.xml
-python docs/make_models.py build/models.xml        # both: make docs
+python scripts/make_models.py build/models.xml        # both: make docs
 """
 
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recbole_freqd.config.models import general_models
 
-PAGE = Path(__file__).resolve().parent / "models.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 HEAD = (
     "model",
     "as teacher",

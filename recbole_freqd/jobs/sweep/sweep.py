@@ -1,4 +1,4 @@
-"""``--sweep``: one key over several values and seeds, on validation only, and its figure."""
+"""``sweep``: one key over several values and seeds, on validation only, and its figure."""
 
 import csv
 import io
@@ -15,7 +15,9 @@ from recbole_freqd.config.identity import planned_identity
 from recbole_freqd.core.errors import ConfigError, TrainingError, require
 from recbole_freqd.core.files import fingerprint, read_json, write_json, write_text
 from recbole_freqd.core.locks import outcomes_when_free, working_on
+from recbole_freqd.jobs.fairness import check_varied
 from recbole_freqd.jobs.provenance import note_failure
+from recbole_freqd.jobs.validation import check_validation, validation_score
 
 _SYMBOLS = {"alpha": "α", "beta": "β"}
 _MOST_VALUES = 1000
@@ -57,9 +59,23 @@ def read_sweep(text: str) -> tuple[str, list[str]]:
 
 def _unreadable(text: str) -> ConfigError:
     return ConfigError(
-        f"--sweep: got {text!r}; allowed: a key and different values, e.g. "
+        f"sweep: got {text!r}; allowed: a key and different values, e.g. "
         "freqd_alpha=0,0.1,...,1 (two values before the dots, one that the steps meet after them)."
     )
+
+
+def check_key(key: str, given: Sequence[str]) -> None:
+    """Raises ConfigError where a sweep, or another key of the command line, fixes a key.
+
+    Args:
+        key: That is swept.
+        given: ``--key=value`` of the command line.
+    """
+    check_varied("sweep", key)
+    for word in given:
+        name = word[2:].partition("=")[0]
+        if name == key or key.startswith(f"{name}.") or name.startswith(f"{key}."):
+            raise ConfigError(f"--{name}=... fixes what sweep runs: {key}. Remove one of them.")
 
 
 def sweep(
@@ -91,13 +107,15 @@ def sweep(
     """
     from recbole_freqd.jobs.analysis import figures as spectrum_plots
 
-    require("matplotlib", "plot", "--sweep")
+    require("matplotlib", "plot", "sweep")
     configs = {  # all of them first: a value that is not allowed ends it before the work
         (value, seed): make_config({key: value, "seed": str(seed)})
         for value in values
         for seed in seeds
     }
+    _check_different(key, configs)
     some = next(iter(configs.values()))
+    check_validation(some, "sweep")
     home = folder / f"sweep-{some['dataset']}-{key}"
     alone = []
     if trainer_names(some["trainer"]):
@@ -123,6 +141,19 @@ def sweep(
         )
     figure = spectrum_plots.save(spectrum_plots.sweep_figure(found), home, "sweep")[0]
     return figure, found["failed"]
+
+
+def _check_different(key: str, configs: dict[tuple[str, int], Any]) -> None:
+    """Raises ConfigError where two values are one and the same run: then nobody reads the key."""
+    seen: dict[str, str] = {}
+    for (value, seed), config in configs.items():
+        same = seen.setdefault(fingerprint(planned_identity(config)), value)
+        if same != value:
+            raise ConfigError(
+                f"sweep: {key}={same} and {key}={value} are one and the same run (seed {seed}): "
+                "the values are equal, or nothing in this run reads the key. Change the values or "
+                "the key."
+            )
 
 
 def _cell(what: str, config: Any, home: Path, wait: bool) -> Optional[dict[str, Any]]:
@@ -154,6 +185,7 @@ def _run(config: Any) -> dict[str, Any]:
     from recbole_freqd.jobs import run as runs
 
     run = runs.run(config, saved=False, test=False)
+    validation_score(run)
     teacher: dict[str, float] = {}
     if trainer_names(config["trainer"]):
         _, (teacher,) = runs.evaluate_teacher(run, 1)

@@ -1,6 +1,6 @@
 """Writes docs/config.md from the lines of properties/, which are its only source.
 
-python docs/make_config.py        # part of: make docs
+python scripts/make_config.py        # part of: make docs
 """
 
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ import yaml
 from recbole_freqd.core.schema import Key, properties_folder, read_keys, run_defaults
 from recbole_freqd.losses import LOSSES
 
-PAGE = Path(__file__).resolve().parent / "config.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "config.md"
 INTRO = """# Config keys
 
-<!-- Made by docs/make_config.py from properties/: change the lines there, then run `make docs`. -->
+<!-- Made by scripts/make_config.py from properties/: change the lines there, then `make docs`. -->
 
 Every key with its default, what it may be, and what it means. A key is set in a YAML file, in
 `config_dict`, or on the command line as `--key=value`; the command line wins over `config_dict`,
@@ -47,20 +47,20 @@ Each has a weight, `<prefix>_beta`; [methods.md](methods.md) says what they teac
 stands for is in the last column.
 """
 SPACES = """
-What `--tune` ([comparing.md](comparing.md)) and `--hyper` ([tuning.md](tuning.md)) draw from, one
+What `--tune` ([comparing.md](comparing.md)) and `tune` ([tuning.md](tuning.md)) draw from, one
 file each in [properties/search](../properties/search). `student` is for all students, `teacher`
 for a teacher that a recipe trains. In a `loguniform` range values are drawn evenly on a
 logarithmic scale.
 """
 GRIDS = """
-`--hyper NAME` with the default algorithm takes the grid of that name, where there is one, in
+`tune NAME` with the default algorithm takes the grid of that name, where there is one, in
 [properties/hyper](../properties/hyper):
 """
 QUICK_START = """
 What the script sets where you say nothing, in
 [properties/quick_start.yaml](../properties/quick_start.yaml). `register()`, `run_recbole_freqd()`
 and `FreqDTrainer` do not read it: there RecBole's defaults hold, and those above. With another
-trainer than FreqD its `freqd_` keys are left out; `--compare` leaves out its learning rates and
+trainer than FreqD its `freqd_` keys are left out; `compare` leaves out its learning rates and
 weight decays as well. A `teacher.model` or `teacher.checkpoint` of yours, be it BPR, takes the
 place of all its `teacher.` keys: what you do not say of that teacher is RecBole's default. Other
 `teacher.` keys of yours are merged with them. Coefficients as `freqd_filter` leave out its

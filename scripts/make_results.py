@@ -1,6 +1,6 @@
 """Writes the table of results in README.md from results/comparisons.
 
-python docs/make_results.py        # part of: make docs
+python scripts/make_results.py        # part of: make docs
 """
 
 import json
@@ -10,9 +10,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, FOLDER = ROOT / "README.md", ROOT / "results" / "comparisons"
 BEGIN = (
-    "<!-- Made by docs/make_results.py from results/comparisons: `make docs` makes it again. -->"
+    "<!-- Made by scripts/make_results.py from results/comparisons: `make docs` makes it again. -->"
 )
-END = "<!-- the end of what docs/make_results.py makes -->"
+END = "<!-- the end of what scripts/make_results.py makes -->"
 # The columns: a file of results, its section of the page beside it, and what else is to be said.
 COLUMNS = (
     ("citeulike/results.json", "citeulike", ""),
