@@ -33,15 +33,6 @@ class DottedKeys(dict[str, Any]):
     """
 
 
-def has_a_form(teacher: Any) -> bool:
-    """Whether it, or one of a list, is nested keys that name a model or a checkpoint."""
-    members = teacher if isinstance(teacher, list) else [teacher]
-    return any(
-        isinstance(member, dict) and any(member.get(form) is not None for form in FORMS)
-        for member in members
-    )
-
-
 def plain_keys(teacher: Any) -> Any:
     """Dotted keys that have nothing below them, as the plain dict that a checkpoint can keep."""
     return dict(teacher) if isinstance(teacher, DottedKeys) else teacher
