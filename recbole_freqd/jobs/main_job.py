@@ -21,11 +21,10 @@ def train_and_report(options: argparse.Namespace, launched: dict[str, Any]) -> N
 
     register()
     from recbole_freqd.config.make import alone_config, make_config
-    from recbole_freqd.config.reading import Given
     from recbole_freqd.jobs import run as runs
 
     model, dataset, _, given = fill_in(options, files)
-    config = make_config(model, dataset, None, Given({**given, **launched}))
+    config = make_config(model, dataset, None, given.with_keys(launched))
     distilled = runs.run(config, brief=True) if config["trainer"] else None
     alone = runs.run(alone_config(config), brief=True)
     folder = Path(options.output_dir)

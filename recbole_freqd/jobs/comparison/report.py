@@ -7,6 +7,7 @@ import numpy as np
 import yaml
 
 from recbole_freqd.config.identity import WHERE_IT_RUNS
+from recbole_freqd.config.names import teaching_keys
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.jobs.comparison.significance import PerUser, holm, paired_test, user_differences
 from recbole_freqd.jobs.fairness import EQUAL_FOR_ALL, other_caps
@@ -151,6 +152,14 @@ def apart(
         for key, value in students["alone"].items()
         if all(config.get(key, missing) == value for config in students.values())
     }
+    # What is taught is no difference between students where all that are taught have it.
+    taught = [config for what, config in students.items() if what != "alone"]
+    common.update(
+        (key, config[key])
+        for config in taught[:1]
+        for key in teaching_keys()
+        if all(other.get(key, missing) == config.get(key) for other in taught)
+    )
     unequal = sorted((equal - {"trainer", "teacher"}) & set(students["alone"]) - set(common))
     if unequal:
         raise ConfigError(f"{', '.join(unequal)}: not the same for all that is compared.")

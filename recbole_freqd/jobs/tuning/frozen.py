@@ -5,7 +5,6 @@ from typing import Any, Callable
 from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.make import keys_known_to
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.reading import fold_dotted
 from recbole_freqd.config.teacher import CHECKPOINT, recipe_of, teacher_label
 from recbole_freqd.core.errors import ConfigError, did_you_mean
 from recbole_freqd.core.files import read_yaml
@@ -62,7 +61,7 @@ def refuse_fixed(base: Any, what: str, keys: Any, chosen: str) -> None:
     Raises:
         ConfigError: One of them is on the command line.
     """
-    fixed = fold_dotted(base.cmd_config_dict)
+    fixed = base.cmd_config_dict
     fixed = (fixed.get(TEACHER) or {}) if what == TEACHER else fixed
     for key in keys:
         if key in fixed:
