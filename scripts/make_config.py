@@ -25,13 +25,15 @@ names the key. Except for `teacher`, every key is flat, so RecBole's `HyperTunin
 | key | | |
 | --- | --- | --- |
 | `trainer` | one of [these names](#trainers) or a list, in any case | what is taught, and how |
-| `teacher` | a dict | who teaches: a checkpoint or a recipe, see [The teacher](#the-teacher) |
+| `teacher` | a dict, a list of them, or `panel` | who teaches: a checkpoint or a recipe, see [The teacher](#the-teacher) |
 """
 TEACHER = """
 Below `teacher:`, or as `--teacher.key=value`. Either `checkpoint` is given, or a recipe: `model`
 and any of the training and model keys that RecBole has for it (`embedding_size`, `learning_rate`,
 `epochs`, ...). Environment, data, split and evaluation are always the student's. A `teacher` that
-is given in two places is merged key by key.
+is given in two places is merged key by key; a list, a team, is replaced by a higher one, and its
+entries are changed by `--teacher.0.key=value`. `panel` stands for teachers without training, see
+[teacher.md](teacher.md#a-team).
 """
 OWN_MODELS = """
 Two models are of this package, and need no training; RecBole finds them by these names where

@@ -51,7 +51,7 @@ class Storage(NamedTuple):
         return self.data.numel() // torch.empty(0, dtype=self.dtype).element_size()
 
 
-def _sound(condition: Any, what: str) -> None:
+def _refuse_unless(condition: Any, what: str) -> None:
     """Raises CheckpointError unless the condition holds."""
     if not condition:
         raise CheckpointError(f"the file holds {what}, which nothing that wrote it can have meant")
@@ -82,14 +82,16 @@ def tensor(
     Raises:
         CheckpointError: The tensor does not lie in its storage, or has hooks.
     """
-    _sound(type(storage) is Storage and not hooks and not metadata, "a tensor with code of its own")
-    _sound(
+    _refuse_unless(
+        type(storage) is Storage and not hooks and not metadata, "a tensor with code of its own"
+    )
+    _refuse_unless(
         _is_shape(size) and _is_shape(stride) and _is_shape((offset,)) and len(size) == len(stride),
         "a tensor without a shape",
     )
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride)) if count else 0
-    _sound(
+    _refuse_unless(
         count <= storage.length and (count == 0 or last < storage.length),
         f"a tensor of {count} numbers in a storage of {storage.length}",
     )
@@ -100,19 +102,21 @@ def tensor(
 
 def parameter(data: Any, requires_grad: Any = True, hooks: Any = None) -> torch.nn.Parameter:
     """``torch._utils._rebuild_parameter``."""
-    _sound(isinstance(data, torch.Tensor) and not hooks, "a parameter that is no tensor")
+    _refuse_unless(isinstance(data, torch.Tensor) and not hooks, "a parameter that is no tensor")
     return torch.nn.Parameter(data, requires_grad is True)
 
 
 def torch_size(*sizes: Any) -> torch.Size:
     """``torch.Size``."""
-    _sound(len(sizes) == 1 and _is_shape(sizes[0]), "a torch.Size of something else")
+    _refuse_unless(len(sizes) == 1 and _is_shape(sizes[0]), "a torch.Size of something else")
     return torch.Size(sizes[0])
 
 
 def torch_device(*parts: Any) -> torch.device:
     """``torch.device``."""
-    _sound(all(type(part) in (str, int) for part in parts), "a torch.device of something else")
+    _refuse_unless(
+        all(type(part) in (str, int) for part in parts), "a torch.device of something else"
+    )
     return torch.device(*parts)
 
 
@@ -122,7 +126,7 @@ def path_text(kind: str) -> Callable[..., str]:
     join = ntpath.join if "Windows" in kind else posixpath.join
 
     def text(*parts: Any) -> str:
-        _sound(all(type(part) is str for part in parts), f"a {kind} of something else")
+        _refuse_unless(all(type(part) is str for part in parts), f"a {kind} of something else")
         return join(*parts) if parts else "."
 
     return text
@@ -134,7 +138,7 @@ def date(kind: str) -> Callable[..., Any]:
 
     def made(*state: Any) -> Any:
         good = len(state) == 1 and type(state[0]) is bytes and len(state[0]) == size
-        _sound(good, f"a {kind} that is not made of its bytes")
+        _refuse_unless(good, f"a {kind} that is not made of its bytes")
         try:
             return getattr(datetime, kind)(*state)
         except (TypeError, ValueError):
@@ -146,7 +150,9 @@ def date(kind: str) -> Callable[..., Any]:
 # --- NumPy -----------------------------------------------------------------------------------
 def dtype(kind: Any, *_flags: Any) -> np.dtype:
     """``numpy.dtype`` of plain numbers, text, or objects; a copy, as in the pickles of NumPy."""
-    _sound(isinstance(kind, str) and _DTYPE.fullmatch(kind), f"a NumPy type {reprlib.repr(kind)}")
+    _refuse_unless(
+        isinstance(kind, str) and _DTYPE.fullmatch(kind), f"a NumPy type {reprlib.repr(kind)}"
+    )
     return np.dtype(kind)
 
 
@@ -156,7 +162,7 @@ def check_dtype_state(made: np.dtype, state: Any) -> None:
     Raises:
         CheckpointError: Anything but what a plain type of this machine's byte order has.
     """
-    _sound(
+    _refuse_unless(
         isinstance(state, tuple)
         and len(state) >= 8
         and state[1] in _NATIVE_ORDER
@@ -167,7 +173,7 @@ def check_dtype_state(made: np.dtype, state: Any) -> None:
 
 def scalar(kind: Any, data: Any = None) -> Any:
     """``numpy.core.multiarray.scalar`` of a number or text."""
-    _sound(
+    _refuse_unless(
         isinstance(kind, np.dtype)
         and kind.kind != "O"
         and isinstance(data, bytes)
@@ -181,7 +187,7 @@ def empty_array(array_class: type) -> Callable[..., np.ndarray]:
     """``numpy.core.multiarray._reconstruct`` for arrays of this class."""
 
     def reconstruct(shape: Any, _kind: Any) -> np.ndarray:
-        _sound(shape == (0,), "a NumPy array that is not empty before it is filled")
+        _refuse_unless(shape == (0,), "a NumPy array that is not empty before it is filled")
         return np.ndarray.__new__(array_class, (0,), "b")
 
     return reconstruct
@@ -193,16 +199,18 @@ def fill_array(made: np.ndarray, state: Any) -> None:
     Raises:
         CheckpointError: They do not.
     """
-    _sound(isinstance(state, tuple) and len(state) == 5, "a NumPy array without a state")
+    _refuse_unless(isinstance(state, tuple) and len(state) == 5, "a NumPy array without a state")
     _, shape, kind, fortran, data = state
-    _sound(_is_shape(shape) and isinstance(kind, np.dtype), "a NumPy array without a shape")
-    _sound(len(shape) == 2 or type(made) is np.ndarray, "a NumPy matrix that has not two sides")
+    _refuse_unless(_is_shape(shape) and isinstance(kind, np.dtype), "a NumPy array without a shape")
+    _refuse_unless(
+        len(shape) == 2 or type(made) is np.ndarray, "a NumPy matrix that has not two sides"
+    )
     count = math.prod(shape)
     if kind.kind == "O":
         fits = type(data) is list and len(data) == count
     else:
         fits = type(data) is bytes and len(data) == count * kind.itemsize
-    _sound(fits, f"a NumPy array of {count} values with another number of them")
+    _refuse_unless(fits, f"a NumPy array of {count} values with another number of them")
     made.__setstate__((1, shape, kind, bool(fortran), data))  # type: ignore[arg-type]
 
 
@@ -213,9 +221,11 @@ def fill_sparse(made: Any, state: Any) -> None:
     What SciPy has found out about the order of the indices is left out: it finds out again.
     """
     names = {"_shape", "data", "indices", "indptr", "rows", "dtype", "maxprint", "_maxprint"}
-    _sound(isinstance(state, dict), "a sparse matrix without a state")
+    _refuse_unless(isinstance(state, dict), "a sparse matrix without a state")
     kept = {name: value for name, value in state.items() if "has_" not in str(name)}
-    _sound(set(kept) <= names, f"a sparse matrix with {sorted(map(str, set(kept) - names))}")
+    _refuse_unless(
+        set(kept) <= names, f"a sparse matrix with {sorted(map(str, set(kept) - names))}"
+    )
     made.__dict__.update(kept)
 
 
@@ -226,14 +236,14 @@ def check_sparse(made: Any) -> None:
     """
     own = vars(made)
     shape = own.get("_shape")
-    _sound(
+    _refuse_unless(
         isinstance(shape, tuple)
         and len(shape) == 2
         and all(isinstance(side, _WHOLE) and side >= 0 for side in shape)
         and isinstance(own.get("maxprint", own.get("_maxprint", 50)), _WHOLE),
         "a sparse matrix without a shape",
     )
-    _sound(_lists_fit(own, shape) if "rows" in own else _arrays_fit(made, own, shape),
+    _refuse_unless(_lists_fit(own, shape) if "rows" in own else _arrays_fit(made, own, shape),
            "a sparse matrix whose indices do not lie within it")  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 
-from recbole_freqd.compat.logs import fresh_log_handlers
+from recbole_freqd.compat.logs import brief_console, fresh_log_handlers
 from recbole_freqd.compat.patches import Patches
 from recbole_freqd.compat.processes import one_of_many
 from recbole_freqd.compat.shims import SHIMS, Shim
@@ -19,6 +19,7 @@ __all__ = [
     "SHIMS",
     "Patches",
     "Shim",
+    "brief_console",
     "fresh_log_handlers",
     "install_shims",
     "one_of_many",

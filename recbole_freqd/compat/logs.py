@@ -75,3 +75,37 @@ def fresh_log_handlers() -> None:
         if _from_init_logger(handler, host):
             root.removeHandler(handler)
             handler.close()
+
+
+class _Brief(logging.Filter):
+    """Lets warnings through, what we say ourselves, and a line for each epoch that is validated.
+
+    Args:
+        kind: Which of RecBole's lines on an epoch is that: ``evaluating`` or ``training``.
+        silent: Loggers of ours that say what RecBole says at the start: config, data and model.
+    """
+
+    def __init__(self, kind: str, silent: tuple[str, ...]) -> None:
+        super().__init__()
+        self._line, self._silent = re.compile(rf"epoch \d+ {kind}"), silent
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            return True
+        if record.name.startswith("recbole_freqd."):
+            ours = record.name not in self._silent
+            return ours and not str(record.msg).startswith("epoch %d losses")
+        return self._line.search(str(record.msg)) is not None
+
+
+def brief_console(kind: str, silent: tuple[str, ...] = ()) -> None:
+    """Leaves a line per epoch of what RecBole's `init_logger` has on the console, not in its file.
+
+    Args:
+        kind: Which line that is: ``evaluating``, or ``training`` where nothing is validated.
+        silent: Loggers of this package that say nothing there either.
+    """
+    host = sys.modules["recbole.utils.logger"]
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler and _from_init_logger(handler, host):
+            handler.addFilter(_Brief(kind, silent))

@@ -1,9 +1,6 @@
 """What RecBole's Config does not know: nested teacher keys, our defaults, and the check of keys."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Optional, Union
 
 from recbole_freqd.config.models import keys_read_by
@@ -15,8 +12,8 @@ from recbole_freqd.config.names import (
     run_keys,
     teaching_keys,
 )
-from recbole_freqd.config.reading import fold_dotted, paths_as_text
-from recbole_freqd.config.teacher import FORMS, PANEL, check_teachers, plain_keys
+from recbole_freqd.config.reading import fold_dotted, is_everything_checked, paths_as_text
+from recbole_freqd.config.teacher import FORMS, check_teachers, has_a_form, plain_keys
 from recbole_freqd.config.teaching import check_untaught, complete_teaching
 from recbole_freqd.config.values import check_host_values
 from recbole_freqd.core.errors import ConfigError
@@ -25,7 +22,6 @@ from recbole_freqd.losses import LOSSES
 
 _OF_THE_MLP = ("experts", "hidden", "dropout")
 _NEAR_A_NAME = 0.7  # FreqDD is a misspelt FreqD, ddp is somebody else's trainer
-_check_all: ContextVar[bool] = ContextVar("check_all", default=False)
 logger = logging.getLogger(__name__)
 
 
@@ -82,7 +78,7 @@ def uses_us(external: dict[Any, Any]) -> bool:
     its forms, or gives one of our trainers to a key that is nearly ``trainer``.
 
     Args:
-        external: What the user gave, folded.
+        external: What the user gave, folded or with dotted keys.
 
     Example:
         >>> uses_us({"kd_weight": 2, "resume": "last.pth", "trainer": "ddp"})
@@ -90,36 +86,24 @@ def uses_us(external: dict[Any, Any]) -> bool:
         >>> uses_us({"trainr": "FreqD"}), uses_us({"teacher": {"model": "BPR"}})
         (True, True)
     """
-    if _is_near_ours(external.get("trainer")) or _has_form(external.get(TEACHER)):
+    if _is_near_ours(external.get("trainer")) or has_a_form(external.get(TEACHER)):
         return True
     return any(
-        isinstance(value, str) and value in LOSSES and nearest(str(key), ["trainer"]) is not None
+        (isinstance(value, str) and value in LOSSES and nearest(str(key), ["trainer"]) is not None)
+        or _is_dotted_form(key, value)
         for key, value in external.items()
     )
 
 
-def _has_form(teacher: Any) -> bool:
-    """Whether a value of ``teacher`` is in one of our forms: a recipe, a file, a team, a panel."""
-    if isinstance(teacher, list):
-        return any(map(_has_form, teacher))
-    if isinstance(teacher, dict):
-        return any(teacher.get(form) is not None for form in FORMS)
-    return isinstance(teacher, str) and teacher == PANEL
-
-
-@contextmanager
-def check_everything() -> Iterator[None]:
-    """While open, :func:`complete` checks every Config that is made, whatever it names."""
-    before = _check_all.set(True)
-    try:
-        yield
-    finally:
-        _check_all.reset(before)
+def _is_dotted_form(key: Any, value: Any) -> bool:
+    """Whether it is ``teacher.model``, ``teacher.0.checkpoint`` or the like."""
+    start, _, rest = str(key).partition(".")
+    return start == TEACHER and rest.rpartition(".")[2] in FORMS and value is not None
 
 
 def is_checked(external: dict[Any, Any]) -> bool:
-    """Whether a config with these keys is ours to check."""
-    return _check_all.get() or uses_us(external)
+    """Whether a config with these keys, folded or not, is ours to check."""
+    return is_everything_checked() or uses_us(external)
 
 
 def complete(
@@ -148,7 +132,7 @@ def complete(
         ConfigError: Misspelt or unknown keys of ours, values out of range, contradictions, no
             teacher or two forms of one.
     """
-    everything = _check_all.get()
+    everything = is_everything_checked()
     if not everything and not uses_us(external):
         _note_idle(external, model_class)
         return {}
@@ -251,8 +235,8 @@ def _note_idle(external: dict[str, Any], model_class: Optional[type]) -> None:
     """Without a trainer nothing changes, but what was meant for one is not passed over silently."""
     ours = {key for name in LOSSES.names() for key in method_keys(name)}
     ours = (ours | set(teaching_keys())) & set(external)
-    if _has_form(external.get(TEACHER)):
-        external[TEACHER] = plain_keys(external[TEACHER])
+    external.update({key: plain_keys(external[key]) for key in (TEACHER,) if key in external})
+    if has_a_form(external.get(TEACHER)):
         ours.add(TEACHER)
     if "trainer" in external and _is_none_at_all(external["trainer"]):
         external["trainer"] = None

@@ -11,6 +11,8 @@ from recbole_freqd.config.names import refuse_what_is_no_setting
 from recbole_freqd.config.reading import deep_merge, fold_dotted, read_config_file, recboles_error
 from recbole_freqd.core.errors import FreqDError
 
+_FILES = "files_as_written"
+
 
 def hook_config(patches: Patches) -> None:
     """Hooks RecBole's Config; ``patches.undo()`` takes it back."""
@@ -27,16 +29,18 @@ def _hook_reading(patches: Patches) -> None:
     load_internal = Config._load_internal_config_dict
 
     def _load_config_files(self: Any, file_list: Optional[list[str]]) -> dict[str, Any]:
-        merged: dict[str, Any] = {}
-        for file in file_list or []:
-            merged = deep_merge(merged, fold_dotted(read_config_file(file, self.yaml_loader)))
-        return merged
+        contents = [read_config_file(file, self.yaml_loader) for file in file_list or []]
+        self.__dict__[_FILES] = contents  # whose they are is known when all is read
+        return {key: value for content in contents for key, value in content.items()}
 
     def _merge_external_config_dict(self: Any) -> None:
+        files = self.__dict__.pop(_FILES, [])
         merge(self)
-        merged = fold_dotted(self.file_config_dict)
-        for higher in (self.variable_config_dict, self.cmd_config_dict):
-            merged = deep_merge(merged, fold_dotted(higher))
+        if not is_checked(self.external_config_dict):
+            return
+        merged: dict[str, Any] = {}
+        for given in (*files, self.variable_config_dict, self.cmd_config_dict):
+            merged = deep_merge(merged, fold_dotted(given))
         self.external_config_dict = merged
 
     def _load_internal_config_dict(self: Any, model: str, model_class: type, dataset: str) -> None:

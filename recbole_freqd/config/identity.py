@@ -123,7 +123,8 @@ def differences(stored: dict[str, Any], identity: dict[str, Any]) -> list[str]:
 def _values(config: Any, metrics: bool) -> dict[str, str]:
     """The keys that decide on the outcome of a run."""
     ignored = WHERE_IT_RUNS if metrics else WHERE_IT_RUNS | {"metrics", "topk"}
-    values = {key: config[key] for key in sorted(config.final_config_dict) if key not in ignored}
+    keys = sorted(config.final_config_dict, key=str)  # YAML's `on: 5` has the key True
+    values = {str(key): config[key] for key in keys if key not in ignored}
     if isinstance(values.get(TEACHER), (dict, list)):
         values[TEACHER] = teacher_of(values[TEACHER])
     values = _by_content(values)

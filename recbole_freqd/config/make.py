@@ -4,7 +4,6 @@ import copy
 from typing import Any, Optional
 
 from recbole_freqd.compat.literals import literals_only, strings_as_they_are
-from recbole_freqd.config.complete import check_everything
 from recbole_freqd.config.models import (
     check_model_name,
     check_own_model,
@@ -12,7 +11,12 @@ from recbole_freqd.config.models import (
     keys_read_by,
 )
 from recbole_freqd.config.names import TEACHER, teaching_keys
-from recbole_freqd.config.reading import asking_recbole, no_command_line, read_given
+from recbole_freqd.config.reading import (
+    asking_recbole,
+    check_everything,
+    no_command_line,
+    read_given,
+)
 from recbole_freqd.config.teacher import RECIPE, inherited_keys
 from recbole_freqd.config.values import check_config, check_training
 from recbole_freqd.core.errors import ConfigError, short_repr

@@ -98,17 +98,19 @@ def refuse_keys_that_are_no_text(external: dict[Any, Any], where: str = "") -> N
         external: What the user gave.
         where: Prefix of the keys in messages.
     """
+    read_from = {"True": "on, yes or true", "False": "off, no or false", "None": "null or ~"}
     for key in external:
         if not isinstance(key, str):
-            said = {True: "on, yes or true", False: "off, no or false", None: "null or ~"}
-            hint = f" YAML reads {said[key]} as that" if key in (True, False, None) else ""
+            said = read_from.get(repr(key))
+            hint = f" YAML reads {said} as that:" if said else ""
             raise ConfigError(
                 f"The key {where}{short_repr(key)} of the config is a {type(key).__name__}; "
-                f"allowed: text.{hint and hint + ':'} "
-                f"Put the key in quotes where you set it, or remove it."
+                f"allowed: text.{hint} Put the key in quotes where you set it, or remove it."
             )
-    if not where and isinstance(external.get(TEACHER), dict):
-        refuse_keys_that_are_no_text(external[TEACHER], f"{TEACHER}.")
+    teacher = None if where else external.get(TEACHER)
+    for member in teacher if isinstance(teacher, list) else [teacher]:
+        if isinstance(member, dict):
+            refuse_keys_that_are_no_text(member, f"{TEACHER}.")
 
 
 def mention_unknown(external: dict[str, Any], hosts: set[str]) -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path, PurePath
 from typing import Any, Optional
 
@@ -15,6 +16,7 @@ from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.teacher import DottedKeys, merge_teachers
 from recbole_freqd.core.errors import ConfigError, FreqDError, join_names, short_repr
 
+_check_all: ContextVar[bool] = ContextVar("check_all", default=False)
 logger = logging.getLogger(__name__)
 
 
@@ -98,7 +100,7 @@ def read_given(
 
     if isinstance(values, Given):
         return values
-    with asking_recbole(values), literals_only():
+    with asking_recbole(values), literals_only(), check_everything():
         config = Config.__new__(Config)
         config.yaml_loader = config._build_yaml_loader()
         config.file_config_dict = config._load_config_files(config_file_list)
@@ -118,11 +120,26 @@ def paths_as_text(value: Any) -> Any:
     """
     if isinstance(value, PurePath):
         return os.fspath(value)
-    if type(value) is dict:
-        return {key: paths_as_text(part) for key, part in value.items()}
+    if isinstance(value, dict):
+        return type(value)((key, paths_as_text(part)) for key, part in value.items())
     if type(value) in (list, tuple):
         return type(value)(map(paths_as_text, value))
     return value
+
+
+@contextmanager
+def check_everything() -> Iterator[None]:
+    """While open, every Config that is made is ours to check, whatever it names."""
+    before = _check_all.set(True)
+    try:
+        yield
+    finally:
+        _check_all.reset(before)
+
+
+def is_everything_checked() -> bool:
+    """Whether :func:`check_everything` is open."""
+    return _check_all.get()
 
 
 @contextmanager

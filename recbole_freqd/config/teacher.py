@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Optional
 
 from recbole_freqd.config.models import name_of_class
 from recbole_freqd.config.names import TEACHER
@@ -89,6 +89,21 @@ def check_teacher_is_nested(teacher: Any, name: str = TEACHER) -> None:
 
 def _is_panel(teacher: Any) -> bool:
     return isinstance(teacher, str) and teacher.lower() == PANEL
+
+
+def has_a_form(teacher: Any) -> bool:
+    """Whether it is, or a list of it holds, a teacher in one of our forms.
+
+    Example:
+        >>> has_a_form({"model": "BPR"}), has_a_form(["panel"]), has_a_form({"name": "bert"})
+        (True, True, False)
+    """
+    members = teacher if isinstance(teacher, (list, tuple)) else [teacher]
+    return any(
+        _is_panel(member)
+        or (isinstance(member, dict) and any(member.get(form) is not None for form in FORMS))
+        for member in members
+    )
 
 
 def check_teachers(teacher: Any, categories: dict[str, list[str]]) -> Any:
@@ -196,6 +211,20 @@ def teachers_of(teacher: Any) -> list[dict[str, Any]]:
     """The recipes and checkpoints of a checked ``teacher``, without a panel."""
     members = teacher if isinstance(teacher, list) else [teacher]
     return [member for member in members if isinstance(member, dict)]
+
+
+def recipe_of(teacher: Any) -> Optional[dict[str, Any]]:
+    """The recipe of a single teacher; None: read from files, or a team, which is taken as it is."""
+    return teacher if isinstance(teacher, dict) and is_recipe(teacher) else None
+
+
+def teacher_label(teacher: Any) -> str:
+    """A checked ``teacher`` in a few words: models, checkpoints, ``panel``."""
+    members = teacher if isinstance(teacher, list) else [teacher]
+    return " + ".join(
+        str(member[form_of(member)]) if isinstance(member, dict) else str(member)
+        for member in members
+    )
 
 
 def inherited_keys(categories: dict[str, list[str]]) -> set[str]:

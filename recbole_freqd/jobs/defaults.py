@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,11 @@ def config_files(options: argparse.Namespace) -> list[str]:
 
 
 def fill_in(
-    options: argparse.Namespace, files: list[str], *, for_one_method: bool = True
+    options: argparse.Namespace,
+    files: list[str],
+    *,
+    for_one_method: bool = True,
+    quiet: bool = False,
 ) -> tuple[str, str, None, Any]:
     """What the user gave, read once, with the script's own defaults below it.
 
@@ -35,6 +40,7 @@ def fill_in(
         options: Of the script: ``model`` and ``dataset``.
         files: Its config files.
         for_one_method: Whether one trainer is run, and not several that are compared.
+        quiet: Whether the job says itself how its runs went: then RecBole says little.
 
     Returns:
         Model, dataset, no files any more, and all keys
@@ -48,6 +54,10 @@ def fill_in(
     text = (properties_folder() / "quick_start.yaml").read_text(encoding="utf-8")
     given = read_given(files)
     defaults = _defaults_of_this_job(yaml.safe_load(text), given, for_one_method)
+    if quiet:
+        defaults.update(state="WARNING", show_progress=False)
+    else:  # bars that are redirected would be drawn line by line
+        defaults["show_progress"] = sys.stderr is not None and sys.stderr.isatty()
     named = {key: given.get(key) for key in ("model", "dataset")}
     model, dataset = (
         next(
@@ -78,7 +88,6 @@ def _defaults_of_this_job(
     if not for_one_method:  # what FreqD was tuned with would be nobody else's choice
         names = []
         del defaults["trainer"]
-        defaults.update(state="WARNING", show_progress=False)
         for section in (defaults, defaults.get(TEACHER, {})):
             for key in ("learning_rate", "weight_decay"):
                 section.pop(key, None)

@@ -6,6 +6,7 @@ from typing import Any
 from recbole_freqd.config import make
 from recbole_freqd.config.identity import WHERE_IT_RUNS
 from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.teacher import merge_teachers
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.features import registered_adapter
 
@@ -60,7 +61,7 @@ def config_of(
     """The Config of a student with the frozen teacher and keys of its own."""
     changes = {"seed": seed, **keys}
     if losses and frozen.get("teacher"):
-        changes[TEACHER] = {**base[TEACHER], **frozen["teacher"]}
+        changes[TEACHER] = merge_teachers(base[TEACHER], frozen["teacher"])
     return make.config_with(base, losses, **changes)
 
 

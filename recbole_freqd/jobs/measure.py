@@ -9,6 +9,7 @@ import torch
 
 from recbole_freqd.features import adapter_of
 from recbole_freqd.features.scores import score_users
+from recbole_freqd.teacher.taught import RankedBy
 
 _TOP = 20
 _REPEATS = 7
@@ -18,6 +19,8 @@ _SLOW_SECONDS = 1.0
 
 def parameter_count(model: torch.nn.Module) -> int:
     """Number of numbers that a model has learned: trained, or computed (EASE, ItemKNN, ...)."""
+    if isinstance(model, RankedBy):
+        return sum(map(parameter_count, model.models))
     learned = _learned(model)
     if learned:  # then its parameters are a dummy that RecBole's trainer needs
         return sum(int(values.nnz if sp.issparse(values) else values.size) for values in learned)
@@ -30,6 +33,8 @@ def size_mb(model: torch.nn.Module) -> float:
     That is its ``state_dict``, and what is learned outside of it; values and indices of a sparse
     matrix. The interactions that some models read at serving time are not counted.
     """
+    if isinstance(model, RankedBy):
+        return sum(map(size_mb, model.models))
     tensors = [value for value in model.state_dict().values() if isinstance(value, torch.Tensor)]
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     for values in _learned(model):

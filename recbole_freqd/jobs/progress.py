@@ -1,7 +1,32 @@
-"""One line for every run of many, with the time that is left."""
+"""What jobs say: lines that reach any console, and one for every run of many."""
 
+import sys
 from collections import Counter, defaultdict
-from typing import Callable, Optional
+from typing import Any, Callable, Optional, TextIO
+
+from recbole_freqd.core.errors import CheckpointError
+
+
+def print_line(text: str, file: Optional[TextIO] = None) -> None:
+    """Prints a line; nothing that was computed is lost to a console that cannot take it.
+
+    What the console's encoding lacks is written as ``\\u...``; one that is closed or full gets
+    nothing more.
+    """
+    file = file or sys.stdout
+    try:
+        encoding = getattr(file, "encoding", None) or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=file, flush=True)
+    except (OSError, ValueError):  # a pipe that nobody reads, a file that is closed
+        pass
+
+
+def save_or_say(save: Callable[[], Any], say: Callable[[str], None], content: str = "") -> None:
+    """Saves something; where that cannot be done, says so and what is in it, and goes on."""
+    try:
+        save()
+    except CheckpointError as error:
+        say(f"{error} {content}".rstrip())
 
 
 class Countdown:

@@ -31,10 +31,12 @@ def run_recbole_freqd(
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
-        ``test_result``, plus ``teacher_test_result`` (None where no trainer is named, or where the
-        teacher does not know all users that are tested), ``seconds_to_best`` and ``seconds_all_in``
-        (from data loading to the best validation, and to the end, a teacher's training left out),
-        and ``best_epoch`` (epochs trained at the best validation, 0 for a warm start).
+        ``test_result``; ``teacher_test_result``, of the unfiltered teacher or team (None where no
+        trainer is named, or where it does not know all users that are tested);
+        ``member_test_results``, a list of ``{name, model, weight, valid, test}``, one for each
+        teacher of a team; ``seconds_to_best`` and ``seconds_all_in`` (from data loading to the best
+        validation, and to the end, a teacher's training left out), and ``best_epoch`` (epochs
+        trained at the best validation, 0 for a warm start).
 
     Raises:
         FreqDError: Config, teacher or checkpoint are not as they should be.
@@ -67,17 +69,18 @@ def _train(
 
     config = make_config(model, dataset, config_file_list, {**(config_dict or {}), **launched})
     done = runs.run(config, saved=saved)
-    teacher_test_result = None
+    teacher_test_result, member_test_results = None, []
     if config["trainer"]:
-        (teacher_test_result,) = done.trainer.processes.from_first(
-            lambda: runs.evaluate_teacher(done, 2)[1]
+        teacher_test_result, member_test_results = done.trainer.processes.from_first(
+            lambda: runs.evaluate_members(done)
         )
     return {
         "best_valid_score": done.best_valid_score,
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": done.best_valid_result,
         "test_result": done.test_result,
-        "teacher_test_result": teacher_test_result or None,
+        "teacher_test_result": teacher_test_result,
+        "member_test_results": member_test_results,
         "seconds_to_best": done.seconds_to_best,
         "seconds_all_in": done.seconds_all_in,
         "best_epoch": done.best_epoch,

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from recbole_freqd.compat import fresh_log_handlers
+from recbole_freqd.compat import brief_console, fresh_log_handlers
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.config.values import check_data
@@ -48,7 +48,7 @@ class Run:
     best_epoch: Optional[int]
 
 
-def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
+def run(config: Any, *, saved: bool = True, test: bool = True, brief: bool = False) -> Run:
     """Trains what a Config asks for, with or without distillation; alone or as one of several.
 
     Random seeds are set where RecBole's ``run_recbole`` sets them, so initial weights and batches
@@ -58,6 +58,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
         config: A Config made while RecBole is registered.
         saved: Whether the best model is written to, and read back from, a checkpoint.
         test: Whether the test split is evaluated; tuning must not.
+        brief: Whether the console gets a line per epoch at most, unless ``state`` is ``DEBUG``.
 
     Raises:
         FreqDError: The teacher or the student is not as it should be.
@@ -65,7 +66,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
     from recbole.utils import get_trainer, init_seed
 
     begun = student_clock()
-    train_data, valid_data, test_data = read_data(config)
+    train_data, valid_data, test_data = read_data(config, brief=brief)
     # RecBole adds local_rank, which is 0 once on every machine: batches would be drawn alike.
     init_seed(config["seed"] + Processes.of(config).rank, config["reproducibility"])
     with asking_recbole(config):
@@ -96,8 +97,13 @@ def run(config: Any, *, saved: bool = True, test: bool = True) -> Run:
     )  # fmt: skip
 
 
-def read_data(config: Any) -> tuple[Any, Any, Any]:
-    """RecBole's train, valid and test loaders of a Config, drawn from its seed."""
+def read_data(config: Any, *, brief: bool = False) -> tuple[Any, Any, Any]:
+    """RecBole's train, valid and test loaders of a Config, drawn from its seed.
+
+    Args:
+        config: A Config made while RecBole is registered.
+        brief: See :func:`run`.
+    """
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import init_logger, init_seed
 
@@ -106,6 +112,8 @@ def read_data(config: Any) -> tuple[Any, Any, Any]:
     with asking_recbole(config):
         if config["local_rank"] == 0:
             init_logger(config)  # makes log/ in the working directory
+            if brief and str(config["state"]).upper() != "DEBUG":
+                brief_console("evaluating" if config["eval_step"] > 0 else "training", (__name__,))
         else:
             logging.getLogger().setLevel(logging.ERROR)
         logger.info(config)
@@ -147,6 +155,26 @@ def evaluate_on(
     ]
     trainer.tensorboard.close()
     return own_model(model), results
+
+
+def evaluate_members(run: Run) -> tuple[Optional[dict[str, float]], list[dict[str, Any]]]:
+    """The test metrics of what taught a run, unfiltered, and the results of each of its teachers.
+
+    Returns:
+        Metrics, None where it does not know all users; and of each member ``name``, ``model``,
+        ``weight``, ``valid`` and ``test``, these two None likewise.
+    """
+    teacher, results = run.trainer.teacher, []
+    for member in teacher.members:
+        _, found = evaluate_on(run.data, member.teacher, 1, 2)
+        valid, test = (metrics or None for metrics in found)
+        of_it = {"name": member.name, "model": member.model, "weight": member.weight}
+        results.append({**of_it, "valid": valid, "test": test})
+    weighed = [result for result in results if result["weight"] > 0]
+    if len(weighed) == 1:
+        return weighed[0]["test"], results
+    (whole_team,) = evaluate_teacher(run, 2)[1]
+    return whole_team or None, results
 
 
 def rows_of(distilled: Optional[Run], alone: Run) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from recbole_freqd.jobs.options import (
     check_taken,
     read_launch,
 )
+from recbole_freqd.jobs.progress import print_line
 from recbole_freqd.jobs.recommend import command as recommend_command
 from recbole_freqd.jobs.sweep import command as sweep_command
 from recbole_freqd.jobs.tuning import command as tuning_command
@@ -67,14 +68,14 @@ def main(arguments: Optional[list[str]] = None) -> int:
     except FreqDError as error:
         if options.debug:
             raise
-        print(f"\n{PROGRAM}: {error}", file=sys.stderr)
+        print_line(f"\n{PROGRAM}: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         if options.debug:
             raise
         many = max(options.nproc, options.world_size) > 1
         way = "" if many else " The same command with --resume goes on."
-        print(f"\nStopped.{way}", file=sys.stderr)
+        print_line(f"\nStopped.{way}", sys.stderr)
         return 130
     finally:
         sys.argv = argv

@@ -64,12 +64,11 @@ class FreeItems(nn.Module):
         gaps, taken = (np.concatenate(part) for part in zip(*parts))
         for name, values in (
             ("_pool", np.append(pool, 0)),
-            ("_gaps", np.append(gaps, np.int32(0))),
+            ("_gaps", gaps),
             ("_starts", np.append(0, taken.cumsum())),
             ("counts", len(pool) - taken),
         ):
             self.register_buffer(name, torch.from_numpy(values).to(device), persistent=False)
-        self._steps = int(taken.max(initial=0)).bit_length()
 
     def draw(self, user_ids: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
         """(b, count) int64, independent free items of users (b,); 0 where there is none."""
@@ -84,15 +83,18 @@ class FreeItems(nn.Module):
 
     def items(self, user_ids: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
         """(b, k) int64, the free items of users (b,) of ranks (b, k); 0 for a rank without one."""
-        # Of the items taken, those with at most `rank` free ones before them come first.
-        start = self._starts[user_ids][:, None].expand_as(ranks)
-        low, high = start, self._starts[user_ids + 1][:, None].expand_as(ranks)
-        for _ in range(self._steps):
-            middle = (low + high) // 2
-            before = (low < high) & (self._gaps[middle] <= ranks)
-            low, high = torch.where(before, middle + 1, low), torch.where(before, high, middle)
+        # Of the items taken, those with at most `rank` free ones before them come first. All users'
+        # are looked up at once, in one ascending list of row * width + free ones before.
+        start, width = self._starts[user_ids], len(self._pool)
+        lengths = self._starts[user_ids + 1] - start
+        first, owner = lengths.cumsum(0) - lengths, torch.repeat_interleave(lengths)
+        entry = torch.arange(len(owner), device=owner.device) + (start - first)[owner]
+        keys = self._gaps[entry] + owner * width
         none = (ranks < 0) | (ranks >= self.counts[user_ids, None])
-        return self._pool[(ranks + low - start).masked_fill(none, -1)]
+        ranks = ranks.masked_fill(none, 0)
+        rows = torch.arange(len(user_ids), device=owner.device)[:, None]
+        taken = torch.searchsorted(keys, ranks + rows * width, right=True) - first[:, None]
+        return self._pool[(ranks + taken).masked_fill(none, -1)]
 
 
 def uniform(limits: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_leakage(
-    home: Any,
+    teacher: Any,
     alignment: Alignment,
     train_data: Any,
     valid_data: Optional[Any],
@@ -31,7 +31,7 @@ def check_leakage(
     twice and one of the two is tested.
 
     Args:
-        home: The teacher, a :class:`recbole_freqd.teacher.restore.Restored`.
+        teacher: The teacher, a :class:`recbole_freqd.teacher.restore.Restored`.
         alignment: Its users and items among the student's.
         train_data, valid_data: The student's loaders.
         allow: ``teacher.allow_leakage``: a warning instead of an error.
@@ -40,7 +40,7 @@ def check_leakage(
     Raises:
         TeacherError: It has seen some, with the figures.
     """
-    found = _leaks(home.train, alignment, train_data, valid_data)
+    found = _leaks(teacher.train, alignment, train_data, valid_data)
     if not found:
         return
     figures = f"Teacher {path} was trained on {' and '.join(found)}"
@@ -49,8 +49,9 @@ def check_leakage(
         return
     raise TeacherError(
         f"{figures}: what it teaches is what the student is judged by. "
-        f"{_other_split(home.config, train_data._dataset.config)}Use a teacher of the same split "
-        "(a recipe: teacher.model), or set teacher.allow_leakage: true if you know what you do."
+        f"{_other_split(teacher.config, train_data._dataset.config)}Use a teacher of the same "
+        "split (a recipe: teacher.model), or set teacher.allow_leakage: true if you know what "
+        "you do."
     )
 
 
@@ -115,11 +116,11 @@ def warn_of_lists(
         )
 
 
-def shared_training(home: Any, alignment: Alignment, train_data: Any) -> float:
+def shared_training(teacher: Any, alignment: Alignment, train_data: Any) -> float:
     """The share of a student's training pairs, of users and items the teacher knows, that it has.
 
     Args:
-        home, alignment, train_data: As of :func:`check_leakage`.
+        teacher, alignment, train_data: As of :func:`check_leakage`.
 
     Returns:
         In [0, 1].
@@ -129,7 +130,9 @@ def shared_training(home: Any, alignment: Alignment, train_data: Any) -> float:
     known = np.logical_and(*(alignment.known[side][own[:, side]] for side in (0, 1)))
     codes = own[known] @ np.array([n_items, 1])
     return (
-        float(np.isin(codes, _seen(home.train, alignment, n_items)).mean()) if len(codes) else 0.0
+        float(np.isin(codes, _seen(teacher.train, alignment, n_items)).mean())
+        if len(codes)
+        else 0.0
     )
 
 

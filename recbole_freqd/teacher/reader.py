@@ -31,15 +31,15 @@ class Reader:
     allow_leakage: Optional[str] = None
     named_by: Optional[str] = None
 
-    def refuse(self, words: str, *ways: Optional[str]) -> FreqDError:
+    def make_error(self, words: str, *ways: Optional[str]) -> FreqDError:
         """The error to raise: what is wrong, and what can be done."""
         others = "".join(f" Or {way} if you are sure of it." for way in ways if way)
         return self.error(f"{words}. {self.remedy}{others}")
 
-    def refuse_or_warn(self, words: str, accepted: bool, way: Optional[str]) -> None:
+    def raise_or_warn(self, words: str, accepted: bool, way: Optional[str]) -> None:
         """Raises, naming the way to accept it, or says it in the log where it was accepted."""
         if not accepted:
-            raise self.refuse(words, way)
+            raise self.make_error(words, way)
         logger.warning("%s.", words)
 
 

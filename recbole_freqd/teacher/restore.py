@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional
 import torch
 
 from recbole_freqd.checkpoint.loading import load_checkpoint
+from recbole_freqd.config.complete import names_ours
 from recbole_freqd.config.identity import data_fingerprint, read_fingerprint, same_data
 from recbole_freqd.config.make import adopt_world
 from recbole_freqd.config.models import check_dataset_kind, check_model_name, find_model
@@ -133,6 +134,8 @@ def restore(
     stored = payload["config"]
     check_stored_model(stored, path)
     bring_up_to_date(stored)
+    if not names_ours(stored["trainer"]):
+        stored["trainer"] = None  # of somebody else's, whatever it means there
     record = read_fingerprint(path)
     if own is not None and record is not None and same_data(record, data_fingerprint(own)):
         config, data, moved = adopted(stored, environment.student), (own, None, None), False
@@ -185,7 +188,7 @@ def _read_again(
             whole = Dataset(config)
             train, valid, _ = whole.build()
     except Exception as error:  # whatever RecBole stumbles over
-        raise reader.refuse(
+        raise reader.make_error(
             f"The data of {reader.noun.lower()} {path} cannot be read again from "
             f"{config['data_path']}: {type(error).__name__}: {error}"
         ) from error
@@ -203,7 +206,7 @@ def _folder(stored: Any, environment: Environment, path: str, reader: Reader) ->
     for folder in filter(None, (was, environment.folder(name))):
         if all((Path(folder) / file).is_file() for file in files):
             return folder
-    raise reader.refuse(
+    raise reader.make_error(
         f"{reader.noun} {path} was trained on the dataset {name} in {was}, and {', '.join(files)} "
         f"is not there (seen from {Path.cwd()}). Without it nobody can tell which row of it is "
         "which user or item"
@@ -248,7 +251,7 @@ def load_model(
     ]
     missing = sorted(set(own) ^ set(stored))
     if wrong or missing:
-        raise reader.refuse(
+        raise reader.make_error(
             f"{reader.noun} {path} does not fit its data of {dataset.user_num} users and "
             f"{dataset.item_num} items (padding included): "
             f"{'; '.join(wrong) or f'tensors in one of the two only: {missing}'}. "

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
@@ -13,7 +14,7 @@ from recbole_freqd.core.files import fingerprint
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.features.data import Known
 from recbole_freqd.runtime.processes import as_in_one_process
-from recbole_freqd.teacher.base import MemberTeacher, Teacher
+from recbole_freqd.teacher.base import MemberTeacher, Teacher, own_model
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ class Taught(Teacher):
         present = self.teaching
         if len(present) == 1:
             return present[0].teacher.model(dataset)
-        return RankedBy(self.plain, self.config)
+        models = [own_model(member.teacher.model(dataset)) for member in present]
+        return RankedBy(self.plain, self.config, models)
 
     def weights(self) -> str:
         """A hash of what is taught: the teachers' weights, in both senses, and the filter."""
@@ -88,14 +90,21 @@ class RankedBy(nn.Module):
     Args:
         ranker: The scores.
         config: A RecBole Config, for the names of fields.
+        models: What the scores are made of; no part of this module.
     """
 
-    def __init__(self, ranker: Ranker, config: Any) -> None:
+    def __init__(self, ranker: Ranker, config: Any, models: Sequence[nn.Module] = ()) -> None:
         super().__init__()
+        self._models = tuple(models)
         self.scores, self.device = ranker, ranker.device
         self.n_users, self.n_items = ranker.shape
         self.USER_ID, self.ITEM_ID = config["USER_ID_FIELD"], config["ITEM_ID_FIELD"]
         self.dummy_param = nn.Parameter(torch.zeros(1))  # an optimizer needs one
+
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        """What the scores are made of."""
+        return self._models
 
     def full_sort_predict(self, interaction: Any) -> torch.Tensor:
         """(b * n_items,), the scores of users (b,) for all items."""

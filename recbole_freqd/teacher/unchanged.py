@@ -26,12 +26,12 @@ def compare_with_record(
     now, place = data_fingerprint(train), config["data_path"]
     its = f"The data of {reader.noun.lower()} {path} in {place}"
     if now["tokens"] != record["tokens"]:
-        raise reader.refuse(
+        raise reader.make_error(
             f"{its} has changed since it was trained: users or items are others, or in another "
             "order, so its rows cannot be told apart any more"
         )
     if now["train"] != record["train"]:
-        reader.refuse_or_warn(
+        reader.raise_or_warn(
             f"{its} has the same users and items, but other training interactions than it was "
             "trained on: what it has seen of the student's test pairs is unknown",
             allow,
@@ -64,7 +64,7 @@ def compare_with_score(restored: Any, model: torch.nn.Module) -> None:
     # Devices round differently; but never so that a low score allows any other.
     elif abs(now - then) > min(0.002, unit + 0.03 * abs(then)) + 0.02 * abs(then):
         if not _draws_scores(model):
-            raise reader.refuse(
+            raise reader.make_error(
                 f"{reader.noun} {restored.path} had a validation {metric} of {then:.4f} when it "
                 f"was saved, and has {now:.4f} on what its config reads from {config['data_path']} "
                 "today: files or split have changed, so its rows may be those of other users and "
@@ -78,7 +78,7 @@ def compare_with_score(restored: Any, model: torch.nn.Module) -> None:
             "%s %s has its validation %s again: %.4f", reader.noun, restored.path, metric, now
         )
         return
-    reader.refuse_or_warn(words, restored.trust_data, reader.trust_data)
+    reader.raise_or_warn(words, restored.trust_data, reader.trust_data)
 
 
 def _draws_scores(model: Any) -> bool:

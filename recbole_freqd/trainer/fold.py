@@ -88,7 +88,7 @@ class Distillation(Part):
         return self.teacher.ranker(dataset)  # type: ignore[union-attr]
 
     def depends_on(self) -> tuple[np.ndarray, ...]:
-        """What the teacher is."""
+        """What is taught."""
         return self.teacher.depends_on()  # type: ignore[union-attr]
 
     @contextmanager

@@ -1,5 +1,6 @@
 """The part that begins from a warm start, and keeps it as the first best checkpoint."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Optional
 import numpy as np
 import torch
 
+from recbole_freqd.config.teaching import NONE, WARM_START, is_written
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.files import file_hash
 from recbole_freqd.core.rankers import Ranker
@@ -21,7 +23,8 @@ from recbole_freqd.trainer.fold import Distillation
 from recbole_freqd.trainer.older_student import warm_start_from
 from recbole_freqd.trainer.warm_start import check_warm, feature_width, warm_start
 
-NONE, TEACHER = "none", "teacher"
+TEACHER = "teacher"
+logger = logging.getLogger(__name__)
 
 
 class StartWarm(Part):
@@ -41,7 +44,7 @@ class StartWarm(Part):
 
     @property
     def _way(self) -> str:
-        return str(self.trainer.config["warm_start"] or NONE)
+        return str(self.trainer.config[WARM_START] or NONE)
 
     @contextmanager
     def starting(self) -> Iterator[None]:
@@ -59,7 +62,13 @@ class StartWarm(Part):
                 "e.g. `trainer: FreqRank` with `freqrank_beta: 0` for the warm start alone, or "
                 "warm_start to the checkpoint of an older student."
             )
-        check_warm(self.trainer.model, self._adapter)
+        try:
+            check_warm(self.trainer.model, self._adapter)
+        except ConfigError as error:
+            if is_written(self.trainer.config, WARM_START):
+                raise
+            logger.warning("%s It starts cold.", error)
+            self.trainer.config[WARM_START] = NONE
 
     @property
     def _adapter(self) -> FeatureAdapter:

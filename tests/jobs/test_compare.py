@@ -300,12 +300,13 @@ def test_what_another_process_is_at_is_left_for_the_end_and_with_a_teacher_all_i
         cell = make(base, what, methods, seed, frozen)
         if (what, seed) == ("teacher", 1):
             held.append(cell)
-            assert other.enter_context(store.working_on(cell, wait=False))
+            assert other.enter_context(store.working_on(cell.name, wait=False))
         return cell
 
     def run_cell(cell, *rest):
         if (cell.what, cell.seed) == ("FD", 2):
-            store.keep(held[0], *run(held[0], *rest))
+            record = store.record_of(held[0], *run(held[0], *rest))
+            store.keep(held[0].name, record, "cpu")
             del untrained[-1]
             other.close()
         return run(cell, *rest)

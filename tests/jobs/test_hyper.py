@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from recbole_freqd.core.errors import CheckpointError, ConfigError, TrainingError
+from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.schema import properties_folder
 from recbole_freqd.jobs import run as runs
 from recbole_freqd.jobs.script import main
 from recbole_freqd.jobs.tuning import hyper, session
 from recbole_freqd.jobs.tuning import hyper_space as spaces
-from recbole_freqd.jobs.tuning.trials import TrialLog
 
 GRID = "freqd_alpha choice [0.1,0.3,0.5]\nfreqd_beta choice [0.3,1.0]\n"
 
@@ -47,8 +46,12 @@ def score_of(config):
 
 
 def records(folder="runs"):
-    (file,) = Path(folder).glob("hyper-*/trials.jsonl")
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    (home,) = Path(folder).glob("hyper-*/trials")
+    return [json.loads(file.read_text()) for file in sorted(home.iterdir(), key=_number)]
+
+
+def _number(file):
+    return int(file.stem)
 
 
 def stopped_after(n, objective):
@@ -238,18 +241,14 @@ def test_trials_whose_lines_are_damaged_are_run_again_and_are_the_same(config, g
     options = {"algo": algo, "max_evals": 6, "objective": score_of}
     hyper.search(config(), grid, Path("runs"), **options)
     whole = {record["trial"]: record["drawn"] for record in records()}
-    (file,) = Path("runs").glob("*/trials.jsonl")
-    lines = file.read_text().splitlines()
-    lines[1], lines[3] = lines[1][:9], "[4]"
-    file.write_text("\n".join(lines)[:-20])  # and the last one is cut off
+    (home,) = Path("runs").glob("*/trials")
+    for number, text in ((2, '{"trial"'), (4, "[4]"), (6, "")):
+        (home / f"{number}.json").write_text(text)
     hyper.search(config(), grid, Path("runs"), **options)
-    again = TrialLog(file, "trial")
-    assert {number: again.get(number)["drawn"] for number in whole} == whole
-    assert caplog.text.count("a trial that cannot be read is run again") == 6
-    file.unlink()
-    file.mkdir()
-    with pytest.raises(CheckpointError, match="trials.jsonl cannot be read"):
-        hyper.search(config(), grid, Path("runs"), **options)
+    assert {record["trial"]: record["drawn"] for record in records()} == whole
+    assert caplog.text.count("It is run again") == 3
+    lines = home.with_name("trials.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == records()
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,9 @@ def test_a_dotted_key_changes_the_default_teacher_and_another_model_replaces_it(
     assert (model, dataset, low["trainer"]) == ("BPR", "ml-100k", "FreqD")
     assert low["teacher"]["embedding_size"] == 128 and low["teacher"]["model"] == "BPR"
     sys.argv = ["x", "--teacher.model=LightGCN"]
-    assert "teacher" not in fill_in(options, [])[3]
-    assert "teacher" not in fill_in(options, [tiny_file])[3]
+    assert fill_in(options, [])[3]["teacher"] == {"model": "LightGCN"}
+    given = {"model": "LightGCN", "embedding_size": 8, "epochs": 2}
+    assert fill_in(options, [tiny_file])[3]["teacher"] == given
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,10 @@ def test_what_the_main_job_sets_for_freqd_never_meets_another_job(host, argument
     sys.argv = ["x"]
     usual = {key for key in fill_in(options, [])[3] if key.startswith("freqd_")}
     sys.argv = ["x", argument]
-    low = {key for key in fill_in(options, [])[3] if key.startswith("freqd_")}
+    filled = fill_in(options, [])[3]
+    key, _, value = argument[2:].partition("=")
+    assert str(filled[key]).replace(" ", "") == value  # what was given stays above the defaults
+    low = {name for name in filled if name.startswith("freqd_")} - {key}
     assert gone <= usual and low == usual - gone
 
 
@@ -243,7 +247,8 @@ def test_the_run_function_returns_recboles_keys_and_the_teachers_test_result(tin
     result = run_recbole_freqd("BPR", "tiny", [tiny_file], {"freqd_beta": 0.5})
     assert set(result) == {
         "best_valid_score", "valid_score_bigger", "best_valid_result", "test_result",
-        "teacher_test_result", "seconds_to_best", "seconds_all_in", "best_epoch",
+        "teacher_test_result", "member_test_results", "seconds_to_best", "seconds_all_in",
+        "best_epoch",
     }  # fmt: skip
     assert 0 < result["seconds_to_best"] <= result["seconds_all_in"] and result["best_epoch"] >= 1
     assert set(result["teacher_test_result"]) == set(result["test_result"])
@@ -305,3 +310,34 @@ def test_a_distilled_student_loads_and_evaluates_without_this_package(
     for run, loaded in zip(done_by.values(), map(json.loads, lines)):
         assert loaded["result"] == run.test_result
         assert loaded["class"].startswith("recbole.model.general_recommender")
+
+
+def test_the_results_of_a_run_name_every_member_of_a_team_and_the_team(
+    tiny_keys, teacher_recipe, host
+):
+    from recbole_freqd import run_recbole_freqd
+
+    keys = {**tiny_keys, "trainer": "FreqD", "valid_metric": "NDCG@10"}
+    team = [teacher_recipe, {"model": "ShrunkKNN"}]
+    result = run_recbole_freqd(
+        "BPR", "tiny", config_dict={**keys, "teacher": team, "teacher_weights": [1, 1]}
+    )
+    named = [(one["name"], one["model"], one["weight"]) for one in result["member_test_results"]]
+    assert named == [("BPR", "BPR", 0.5), ("ShrunkKNN", "ShrunkKNN", 0.5)]
+    alone = [run_recbole_freqd("BPR", "tiny", config_dict={**keys, "teacher": one}) for one in team]
+    for member, single in zip(result["member_test_results"], alone):
+        assert member["test"] == single["teacher_test_result"]
+        assert member["valid"] == single["member_test_results"][0]["valid"]
+    assert set(result["teacher_test_result"]) == set(result["test_result"])
+    assert result["teacher_test_result"] not in [one["teacher_test_result"] for one in alone]
+
+
+def test_a_filtered_teacher_is_evaluated_unfiltered(tiny_keys, teacher_recipe, host):
+    from recbole_freqd import run_recbole_freqd
+
+    keys = {**tiny_keys, "trainer": "KD", "valid_metric": "NDCG@10", "teacher": teacher_recipe}
+    keys.update(kd_beta=100.0, learning_rate=0.05)  # so that the student is another one
+    plain = run_recbole_freqd("BPR", "tiny", config_dict=keys)
+    filtered = run_recbole_freqd("BPR", "tiny", config_dict={**keys, "teacher_filter": 0.8})
+    assert filtered["teacher_test_result"] == plain["teacher_test_result"]
+    assert filtered["test_result"] != plain["test_result"]

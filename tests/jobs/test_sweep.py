@@ -134,7 +134,7 @@ def test_what_another_process_is_at_is_left_for_the_end_and_taken_from_it(
     def run(config):
         ran.append(config["freqd_beta"])
         if ran[3:] == [1]:
-            assert other.enter_context(working_on(theirs, "", wait=False))
+            assert other.enter_context(working_on(theirs.with_suffix(""), "", wait=False))
         if ran[3:] == [1, 2]:
             theirs.write_text(text)
             other.close()

@@ -17,11 +17,11 @@ from recbole_freqd.core.schema import method_keys
 from recbole_freqd.jobs import provenance
 from recbole_freqd.jobs import run as runs
 from recbole_freqd.jobs.comparison.report import _budget as budget
+from recbole_freqd.jobs.store import RunStore
 from recbole_freqd.jobs.tuning import budget as tune
 from recbole_freqd.jobs.tuning import space as search
 from recbole_freqd.jobs.tuning.frozen import read_frozen
 from recbole_freqd.jobs.tuning.space import Rule, draw, read_own, space_of, teacher_space
-from recbole_freqd.jobs.tuning.trials import TrialLog
 from recbole_freqd.losses import LOSSES
 
 TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 1, "train_batch_size": 64}
@@ -279,15 +279,16 @@ def test_trials_are_taken_up_where_the_search_was_cut_off_and_more_may_follow(co
     )
     compare(["FD"], tune=1, tune_seeds=[1], tune_only=True)
     assert len(counted) == 3
-    log = compare.folder / "trials.jsonl"
-    log.write_text(log.read_text()[:-30])  # cut off in the last line
+    store = RunStore(compare.folder / "trials")
+    (last,) = [trial["id"] for trial in compare.trials() if trial["what"] == "FD"]
+    store.file(last).write_text(store.file(last).read_text()[:-30])  # cut off
     compare(["FD"], tune=1, tune_seeds=[1], tune_only=True)
     assert len(counted) == 4 and "[3/3] FD, trial 0, seed 1: valid ndcg@10" in compare.said[0]
     compare(["FD"], tune=1, tune_seeds=[1], tune_only=True)
     assert len(counted) == 4
     compare(["FD"], tune=2, tune_seeds=[1], tune_only=True)
     assert 6 <= len(counted) <= 8  # FD's first trial again, if the second teacher is better
-    assert len(TrialLog(log, "id")._known) == len(counted) - 1
+    assert len(store.names()) == len(counted) - 1
 
 
 def test_a_trial_that_another_process_is_at_is_left_for_the_end_and_taken_from_it(
@@ -296,44 +297,45 @@ def test_a_trial_that_another_process_is_at_is_left_for_the_end_and_taken_from_i
     """The other process is at trial 1 of the student alone, and ends while we run trial 2."""
     ran, other = [], ExitStack()
     options = {"tune": 3, "tune_seeds": [1], "tune_only": True, "keep_teacher": True}
-    monkeypatch.setattr(tune, "_run", lambda config: {"score": config["learning_rate"]})
+    monkeypatch.setattr(tune, "_validate", lambda config: {"score": config["learning_rate"]})
     whole = compare(["FD"], **options)
     lines = compare.trials()
     (theirs,) = [line for line in lines if (line["what"], line["trial"]) == ("alone", 1)]
-    log = compare.folder / "trials.jsonl"
-    log.unlink()
+    elsewhere = RunStore(compare.folder / "trials")
+    for name in elsewhere.names():
+        elsewhere.file(name).unlink()
 
     def run(config):
         ran.append(round(config["learning_rate"], 9))
-        elsewhere = TrialLog(log, "id")
         if len(ran) == 1:
             assert other.enter_context(elsewhere.working_on(theirs["id"], wait=False))
         if len(ran) == 2:
-            elsewhere.add(theirs)
+            elsewhere.keep(theirs["id"], theirs)
             other.close()
         return {"score": config["learning_rate"]}
 
-    monkeypatch.setattr(tune, "_run", run)
+    monkeypatch.setattr(tune, "_validate", run)
     assert compare(["FD"], **options) == whole
     rates = [round(draw(space_of([]), trial)["learning_rate"], 9) for trial in range(3)]
     assert ran == [rates[0], rates[2], *rates] and "[6/6] FD, trial 2" in compare.said[-2]
-    assert [path.name for path in compare.folder.glob("trial*")] == ["trials.jsonl"]
+    assert {path.suffix for path in elsewhere.folder.iterdir()} == {".json"}
 
 
 def test_trials_say_what_they_were_made_with_and_those_of_another_commit_are_mentioned(
     compare, monkeypatch
 ):
     options = {"tune": 2, "tune_seeds": [1], "tune_only": True, "keep_teacher": True}
-    monkeypatch.setattr(tune, "_run", lambda config: {"score": 0.5})
+    monkeypatch.setattr(tune, "_validate", lambda config: {"score": 0.5})
     monkeypatch.setattr(provenance, "_commit", lambda: "now")  # there may be no checkout
     compare(["FD"], **options)
     assert {"commit", "torch", "command"} <= set(compare.trials()[0]["made_with"])
     compare(["FD"], **options)
     assert not [line for line in compare.said if "other commits" in line]
-    log, trials = compare.folder / "trials.jsonl", compare.trials()
+    store, trials = RunStore(compare.folder / "trials"), compare.trials()
     trials[0]["made_with"]["commit"] = "abc"
     del trials[1]["made_with"]  # of an older version
-    log.write_text("".join(json.dumps(trial) + "\n" for trial in trials))
+    for trial in trials:
+        store.keep(trial["id"], trial)
     compare(["FD"], **options)
     (line,) = [line for line in compare.said if "other commits" in line]
     assert "2 of what was finished already are of other commits" in line
@@ -420,16 +422,16 @@ def test_a_trial_that_fails_stops_no_other_and_is_tried_again(compare, monkeypat
     assert ranks["FD"] is None and {ranks["alone"], ranks["FreqD"]} <= {1, 2}
     text = next(compare.folder.glob("results-*.md")).read_text()
     assert "| FD |  |" in text and "FD, seed 1, failed: No trial of FD" in text
-    tracebacks = [path.read_text() for path in (compare.folder / "trials").iterdir()]
+    tracebacks = [path.read_text() for path in (compare.folder / "trials").glob("*.failed")]
     assert len(tracebacks) == 2 and all("in broken" in text for text in tracebacks)
     failed = {trial["id"] for trial in compare.trials() if trial["failed"]}
-    assert {path.stem for path in (compare.folder / "trials").iterdir()} == failed
+    assert {path.stem for path in (compare.folder / "trials").glob("*.failed")} == failed
 
     del failing[:]
     results = compare(["FD", "FreqD"], **options)
     assert results["failed"] == [] and "failed" not in results["tuning"]
     assert {row["rank"] for row in results["table"][1:]} <= {1, 2, 3}
-    assert not list((compare.folder / "trials").iterdir())
+    assert not list((compare.folder / "trials").glob("*.failed"))
 
 
 def test_without_a_teacher_that_could_be_tuned_there_is_nothing_to_compare(compare, monkeypatch):

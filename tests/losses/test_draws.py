@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd.core.rng import RandomStream
-from recbole_freqd.losses import draws as sampling
+from recbole_freqd.losses import ranks as sampling
 from recbole_freqd.losses.draws import FreeItems
 from recbole_freqd.losses.ranks import RankDraws
 from tests.support.oracles import random_interactions

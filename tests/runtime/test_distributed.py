@@ -83,6 +83,10 @@ def wanted(keys):
     for name in LOSSES.names():
         short = {"hetcomp_k": 10} if name == "HetComp" else {}  # there are 40 items
         found[name] = ("BPR", {**keys, "epochs": 1, "trainer": name, **short}, None)
+    team = [keys["teacher"], {"model": "ShrunkKNN"}, "panel"]
+    few = {"panel_models": ["GFCF"], "teacher_filter": "auto", "warm_start": "teacher"}
+    of_team = {"trainer": ["FreqRank", "FreqD"], "teacher": team, **few, **LINEAR}
+    found["team"] = ("BPR", {**keys, "epochs": 1, **of_team}, None)
     return found
 
 
@@ -138,8 +142,26 @@ def test_graphs_and_teacher_are_made_in_one_process_and_are_the_same_in_both(see
 
 
 def test_a_recipe_is_trained_once_for_both_processes_and_all_runs(seen):
-    trained = [[each["trained"] for each in both] for both in seen.values() if "trained" in both[0]]
+    trained = [
+        [each["trained"] for each in both]
+        for run, both in seen.items()
+        if "trained" in both[0] and run != "team"
+    ]
     assert trained == [[1, 0]] + [[0, 0]] * (len(trained) - 1)
+    assert [each["trained"] for each in seen["team"]] == [2, 0]  # those that BPR is not
+
+
+def test_a_team_is_chosen_in_one_process_and_teaches_both_the_same(seen, keys):
+    first, second = seen["team"]
+    assert_equal(first["student"], second["student"])
+    assert_equal(first["buffers"], second["buffers"])
+    assert first["valid"] == second["valid"] and first["teacher"] == second["teacher"]
+    folder = Path(keys["checkpoint_dir"])
+    names = [json.loads(file.read_text())["identity"].get("teachers") for file in
+             folder.glob("taught-tiny-*.json")]  # fmt: skip
+    of_team = [sorted(name for name, *_ in members) for members in names if len(members) > 1]
+    assert of_team == [["BPR", "GFCF", "ShrunkKNN"]]
+    assert len(list(folder.glob("panel-tiny-*.json"))) == 1
 
 
 def test_features_that_are_to_be_paged_in_are_so_in_every_process(seen):

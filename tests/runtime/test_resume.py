@@ -208,6 +208,11 @@ VARIANTS = {
         "teacher": {"model": "BPR", "embedding_size": 8, "epochs": 3, "keep_every": 1},
         "epochs": 3,
     },
+    "a team": {
+        "trainer": ["FreqRank", "FreqD"],
+        "teacher": [{"model": "BPR", "embedding_size": 8, "epochs": 2}, "panel"],
+        "panel_models": ["ShrunkKNN", "GFCF"],
+    },
     "BPR alone": ALONE,
     "MultiVAE alone": {**ALONE, "model": "MultiVAE", **STUDENTS["MultiVAE"]},
     "RecVAE alone": {**ALONE, "model": "RecVAE", **STUDENTS["RecVAE"]},
@@ -227,7 +232,7 @@ VARIANTS = {
 }
 
 
-VARIED = ("mask of a step", "all losses", "BPR alone", "validated now and then")
+VARIED = ("mask of a step", "all losses", "a team", "BPR alone", "validated now and then")
 VARIED += ("stopped early", "hard negatives", "validated on samples")
 
 

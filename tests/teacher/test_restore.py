@@ -243,3 +243,18 @@ def test_a_class_of_ones_own_is_refused_in_the_words_of_the_reader(stock, find, 
     ):
         with pytest.raises(CheckpointError, match=f"{class_of_mine}.*{way}"):
             act()
+
+
+@pytest.mark.parametrize("trainer", ["ddp", {"max_epochs": 3}, ["mine", "theirs"]])
+def test_a_key_called_trainer_that_is_somebody_elses_is_no_hindrance(
+    stock, find, config_of, trainer
+):
+    def with_it(payload):
+        payload["config"]["trainer"] = trainer
+        payload["config"]["teacher"] = {"checkpoint": "x", "allow_leakage": True}
+
+    path = stock(changed=with_it)
+    assert find(path).origin == "checkpoint"
+    assert recbole_freqd.export(path, "out")["trainer"] is None
+    taught = analyze.loaded(path, config_of())
+    assert analyze._described(taught, "it")["trainer"] == []

@@ -939,3 +939,31 @@ def test_a_model_asked_by_forward_answers_in_the_students_ids():
     users, items = torch.tensor([1, 1, 2, 2]), torch.tensor([1, 2, 3, 0])
     scores = Translated(Own(), alignment, config).forward(users, items)
     assert scores.tolist() == [23.0, -float("inf"), 11.0, -float("inf")]
+
+
+def test_in_a_team_a_member_says_nothing_of_whom_it_does_not_know(world, trained, find, tmp_path):
+    there = trained(write(tmp_path / "there", partial(world)))
+    here = write(tmp_path / "here", world)
+    stranger, knn = {"checkpoint": there, "min_overlap": 0.1}, {"model": "ShrunkKNN"}
+    team, dataset = find(here, [stranger, knn], teacher_weights=[1, 1])
+    (one, _), (other, _) = find(here, stranger), find(here, knn)
+    users, items = one.known
+    everyone = torch.arange(len(users))
+    seen = dataset.inter_matrix(form="csr").toarray() != 0
+    y = np.zeros((len(users), len(items)))
+    for teacher, known in ((one, (users, items)), (other, None)):
+        scores = teacher.ranker(dataset).block(everyone).double().numpy()
+        user, item = known or (np.arange(len(users)) > 0, np.arange(len(items)) > 0)
+        for u in np.flatnonzero(user):
+            counts = item & ~seen[u]
+            z = (scores[u] - scores[u][counts].mean()) / scores[u][counts].std()
+            y[u] += 0.5 * np.where(item, z, 0.0)
+    got = team.ranker(dataset).block(everyone).numpy()
+    np.testing.assert_allclose(got[1:, 1:], (y * team.factor)[1:, 1:], atol=1e-4)
+    width = one.features[0].shape[1]
+    for table, mask in zip(team.features, one.known):
+        strangers = torch.from_numpy(~mask)
+        assert not table[strangers][:, :width].any() and table[strangers][1:].any()
+    assert team.known is None  # the other one knows everybody
+    alone, _ = find(here, [stranger, knn], teacher_weights=[1, 0])
+    assert np.array_equal(alone.known[0], users) and np.array_equal(alone.known[1], items)

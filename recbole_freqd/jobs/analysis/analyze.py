@@ -28,7 +28,9 @@ from recbole_freqd.graph.spectrum import GraphSpectrum, band_losses
 from recbole_freqd.graph.watch import projected_rows
 from recbole_freqd.jobs.analysis.own_teacher import check_own_teacher, find_own_teacher
 from recbole_freqd.jobs.measure import parameter_count
+from recbole_freqd.jobs.progress import print_line
 from recbole_freqd.jobs.run import name_of
+from recbole_freqd.jobs.tables import as_text
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.losses.projectors import LinearProjector, MLPProjector
 from recbole_freqd.teacher.reader import Reader
@@ -98,13 +100,14 @@ def analyze(
     require("matplotlib", "plot", "analyze")  # before the work, not after it
     Bands.equal(bands)  # refuses what is no number of bands
     read = partial(loaded, environment=environment, trust=trust, trust_data=trust_data)
-    taught, learnt = read(teacher or find_own_teacher(students)), []
+    taught, learnt = read(teacher or find_own_teacher(students, trust=trust)), []
     for path in students:
         learnt.append(read(path))
         check_same_data(taught, learnt[-1])
     found = results(taught, learnt, bands)
     stem = f"analysis-{found['dataset']}"
     home = Path(new_checkpoint_path(folder, stem)).with_suffix("")
+    print_line(as_text(spectrum_report.metrics_table(found), left=1))
     return spectrum_report.write(found, home)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from recbole_freqd.jobs.defaults import config_files
 from recbole_freqd.jobs.options import add_shared, split_names
+from recbole_freqd.jobs.progress import print_line
 
 NAME = "analyze"
 TAKES = ("config_files", "output_dir", "debug")
@@ -29,6 +30,12 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--teacher", metavar="TEACHER.pth", help="its checkpoint (default: the students' own)"
     )
     parser.add_argument("--bands", type=int, default=8, help="bands of frequencies (default: 8)")
+    parser.add_argument(
+        "--trust_checkpoint", action="store_true", help="load own classes, which can run code"
+    )
+    parser.add_argument(
+        "--trust_data", action="store_true", help="take data that nothing shows to be unchanged"
+    )
     add_shared(parser, *TAKES)
     return parser
 
@@ -47,8 +54,18 @@ def run(options: argparse.Namespace, keys: list[str]) -> None:
     from recbole_freqd.config.make import make_config
     from recbole_freqd.jobs.analysis.analyze import analyze
 
-    dataset = load_checkpoint(options.students[0])["config"]["dataset"]
+    trust = options.trust_checkpoint
+    first = load_checkpoint(options.students[0], trust=trust, trust_by="give --trust_checkpoint")
+    dataset = first["config"]["dataset"]
     environment = make_config("BPR", dataset, files, {})  # a device, and where data lies now
     folder = Path(options.output_dir)
-    report = analyze(options.teacher, options.students, environment, folder, options.bands)
-    print(f"Report: {report}\nFigures and numbers are beside it.")
+    report = analyze(
+        options.teacher,
+        options.students,
+        environment,
+        folder,
+        options.bands,
+        trust=trust,
+        trust_data=options.trust_data,
+    )
+    print_line(f"Report: {report}\nFigures and numbers are beside it.")

@@ -20,6 +20,7 @@ _STYLE = {
     "axes.spines.right": False,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
+    "text.parse_math": False,  # a dollar in the name of a dataset is a dollar
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "lines.markersize": 6,

@@ -16,13 +16,20 @@ from recbole_freqd.core.schema import read_keys
 logger = logging.getLogger(__name__)
 
 
-def find_own_teacher(students: Sequence[str]) -> str:
+def find_own_teacher(students: Sequence[str], *, trust: bool = False) -> str:
     """The checkpoint of the teacher that has taught the first of some students that had one.
+
+    Args:
+        students: Their checkpoints.
+        trust: Load classes of your own, which can run code.
 
     Raises:
         ConfigError: None had one, or it is not where it was; the message says which it was.
     """
-    configs = [load_checkpoint(path)["config"] for path in students]
+    configs = [
+        load_checkpoint(path, trust=trust, trust_by="give --trust_checkpoint")["config"]
+        for path in students
+    ]
     taught = next((config for config in configs if _spec(config)), None)
     if taught is None:
         raise ConfigError(

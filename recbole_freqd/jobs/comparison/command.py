@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, keys: list[str]) -> None:
     from recbole_freqd.trainer.register import register
 
     register()
-    given = fill_in(options, files, for_one_method=False)
+    given = fill_in(options, files, for_one_method=False, quiet=True)
     report_failures(
         compare(
             options.methods,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional
 
 from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.jobs.progress import print_line
 
 SEEDS = (2020, 2021, 2022, 2023, 2024)
 
@@ -24,7 +25,7 @@ def compare(
     search: Optional[str] = None,
     frozen: Optional[str] = None,
     output_dir: str = "freqd_runs",
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_line,
 ) -> dict[str, Any]:
     """Compares distillation methods and the student alone under equal conditions.
 

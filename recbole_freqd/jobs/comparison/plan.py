@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.identity import planned_identity
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.teacher import is_recipe
+from recbole_freqd.config.teacher import recipe_of
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.files import fingerprint
 from recbole_freqd.core.locks import each_when_free
@@ -22,7 +22,7 @@ from recbole_freqd.jobs.comparison.significance import PerUser
 from recbole_freqd.jobs.comparison.store import Cell, CellStore, check_shared_teacher
 from recbole_freqd.jobs.fairness import config_of
 from recbole_freqd.jobs.measure import parameter_count, size_mb
-from recbole_freqd.jobs.progress import Countdown
+from recbole_freqd.jobs.progress import Countdown, print_line
 from recbole_freqd.jobs.provenance import say_other_commits
 from recbole_freqd.teacher import find_teacher
 from recbole_freqd.teacher.recipe import recipe_config
@@ -38,7 +38,7 @@ def compare_runs(
     folder: Path,
     *,
     frozen: Optional[dict[str, Any]] = None,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_line,
 ) -> dict[str, Any]:
     """Runs what is not finished yet, and writes ``results-<hash>`` as JSON, Markdown and picture.
 
@@ -61,13 +61,15 @@ def compare_runs(
     plan = [cell_of(base, what, methods, seed, frozen or {}) for seed in seeds for what in whats]
     count, found = Countdown([cell.what for cell in plan], say), {}
     for cell in plan:  # before the first run, so that it is said at once why something is anew
-        found[cell.name] = store.find(cell)
+        found[cell.name] = store.find(cell.name)
         if found[cell.name] is not None:
             count.skip(cell.what)
+        else:
+            store.say_why_anew(cell)
     kept = [record for record in found.values() if record is not None]
     say(f"{len(plan)} runs in {store.folder}, {len(kept)} of them finished already.")
     say_other_commits(kept, say)
-    failures = _run_missing(plan, found, store, metric, frozen or {}, count)
+    failures = _run_missing(plan, found, store, metric, frozen or {}, count, say)
     done = [cell for cell in plan if found[cell.name] is not None]
     by_what = {what: [cell for cell in done if cell.what == what] for what in whats}
     records = {what: [found[cell.name] for cell in cells] for what, cells in by_what.items()}
@@ -143,11 +145,8 @@ def cell_of(
     losses = methods.get(what, [])
     if what == "teacher":
         config = config_of(base, next(iter(methods.values())), seed, {}, frozen)
-        spec = config[TEACHER]
-        if is_recipe(spec):
-            own = planned_identity(recipe_config(config, spec))
-        else:
-            own = planned_identity(config)
+        recipe = recipe_of(config[TEACHER])
+        own = planned_identity(config if recipe is None else recipe_config(config, recipe))
         return Cell(what, seed, config, own)
     config = config_of(base, losses, seed, frozen.get(what, {}), frozen)
     return Cell(what, seed, config, planned_identity(config))
@@ -160,6 +159,7 @@ def _run_missing(
     metric: str,
     frozen: dict[str, Any],
     count: Countdown,
+    say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Runs the cells that are not found, fills these in, and gives what, seed and error of others.
 
@@ -171,34 +171,34 @@ def _run_missing(
     def attempt(cell: Cell, wait: bool) -> bool:
         if cell.what not in ("teacher", "alone") and cell.seed in untaught():
             return False
-        with store.working_on(cell, wait=wait) as mine:
-            if mine:
-                found[cell.name] = store.find(cell, again=True)
-                if found[cell.name] is None:
-                    run(cell)
-                else:
-                    count.skip(cell.what)
-        return mine
+        if wait:
+            say(f"{cell.what}, seed {cell.seed}: another process is at it; waiting for it.")
+        start = perf_counter()
+
+        def run() -> dict[str, Any]:
+            row, users = run_cell(cell, metric, _hindrance(cell, failures, frozen))
+            return store.record_of(cell, {**row, "seconds": perf_counter() - start}, users)
+
+        outcome = store.attempt(cell.name, run, wait=wait, device=cell.config["device"])
+        if outcome is None:
+            return False
+        found[cell.name] = outcome.record
+        if not outcome.fresh:
+            count.skip(cell.what)
+            return True
+        if outcome.record is None:
+            failures.append({"what": cell.what, "seed": cell.seed, "error": outcome.error})
+            words = f"failed: {outcome.error}"
+        else:
+            words = f"test {metric} {outcome.record['test'].get(metric, 'none')}"
+        words = f"{cell.what}, seed {cell.seed}: {words}"
+        count.done(cell.what, words, perf_counter() - start)
+        return True
 
     def untaught() -> set[int]:
         failed = [each["seed"] for each in failures if each["what"] == "teacher"]
         teachers = [cell for cell in plan if cell.what == "teacher" and found[cell.name] is None]
         return {cell.seed for cell in teachers}.difference(failed)
-
-    def run(cell: Cell) -> None:
-        start = perf_counter()
-        try:
-            row, users = run_cell(cell, metric, _hindrance(cell, failures, frozen))
-        except Exception as error:
-            why = store.fail(cell, error)
-            failures.append({"what": cell.what, "seed": cell.seed, "error": why})
-            words = f"failed: {why}"
-        else:
-            words = f"test {metric} {row['test'].get(metric, 'none')}"
-            row["seconds"] = perf_counter() - start
-            found[cell.name] = store.keep(cell, row, users)
-        words = f"{cell.what}, seed {cell.seed}: {words}"
-        count.done(cell.what, words, perf_counter() - start)
 
     each_when_free([cell for cell in plan if found[cell.name] is None], attempt)
     return failures

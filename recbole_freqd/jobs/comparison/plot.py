@@ -50,7 +50,9 @@ def comparison_figure(results: dict[str, Any]) -> Any:
     spread = f"mean ± sd over {count} seeds; a tick for each" if count > 1 else "one seed"
     axes.set_xlabel(f"test {_metric(metric)} ({spread})")
     axes.set_title(
-        f"{results['dataset']}: {results['teacher_model']} → {results['model']}", fontsize=10
+        f"{results['dataset']}: {results['teacher_model']} → {results['model']}",
+        fontsize=10,
+        parse_math=False,  # a dollar in the name of a dataset is a dollar
     )
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)

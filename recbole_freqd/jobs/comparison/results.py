@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional
 
 from recbole_freqd import __version__
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.teacher import form_of
+from recbole_freqd.config.teacher import merge_teachers, teacher_label
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.files import write_json, write_text
 from recbole_freqd.jobs.comparison import report as comparison_report
@@ -47,14 +47,14 @@ def results_of(
     plain = {what: _plain(config) for what, config in configs.items()}
     common, apart = comparison_report.apart(plain, equal_for_all(base.model_class))
     tuned = (frozen or {}).get("tuned")
-    spec = {**base[TEACHER], **(frozen or {}).get("teacher", {})}
+    spec = merge_teachers(base[TEACHER], (frozen or {}).get("teacher", {}))
     every = [record for found in records.values() for record in found]
     return {
         "dataset": base["dataset"],
         "model": base["model"],
         "teacher_model": records["teacher"][0]["model"]
         if records["teacher"]
-        else spec.get("model") or spec[form_of(spec)],
+        else teacher_label(spec),
         "version": __version__,
         "metric": metric,
         "reference": reference,
@@ -79,12 +79,15 @@ def results_of(
 
 
 def write_results(results: dict[str, Any], stem: Path, say: Callable[[str], None]) -> None:
-    """Writes and says the results; a picture only where matplotlib is."""
-    write_json(stem.with_suffix(".json"), results)
-    text = comparison_report.markdown(results)
-    write_text(stem.with_suffix(".md"), text)
+    """Says and writes the results; a picture only where matplotlib is.
+
+    Raises:
+        CheckpointError: They cannot be written; the table has been said.
+    """
     say(f"\n{results['dataset']}, seeds {', '.join(map(str, results['seeds']))}")
     say(f"{comparison_report.text_table(results)}\n\n{comparison_report.in_words(results)}")
+    write_json(stem.with_suffix(".json"), results)
+    write_text(stem.with_suffix(".md"), comparison_report.markdown(results))
     made = ".json, .md"
     try:
         comparison_plot(results, stem.with_suffix(".png"))

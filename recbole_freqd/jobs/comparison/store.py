@@ -1,20 +1,16 @@
-"""What is kept of finished runs: a file for each, named by all that its outcome depends on."""
+"""What is kept of a comparison's runs, each named by all that its outcome depends on."""
 
-import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 from recbole_freqd.config.identity import differences
 from recbole_freqd.core.errors import CheckpointError, ConfigError
-from recbole_freqd.core.files import fingerprint, read_json, write_json
-from recbole_freqd.core.locks import working_on
+from recbole_freqd.core.files import fingerprint
 from recbole_freqd.jobs.comparison.per_user import load_users, save_users
 from recbole_freqd.jobs.comparison.significance import PerUser
-from recbole_freqd.jobs.provenance import made_with, note_failure
+from recbole_freqd.jobs.store import Record, RunStore
 
 
 @dataclass(frozen=True)
@@ -39,10 +35,8 @@ class Cell:
         return f"{self.what}-{self.seed}-{fingerprint(self.identity)[:12]}"
 
 
-class CellStore:
-    """Cells in a folder: ``<name>.json``, and ``<name>.npz`` with the metric of every user.
-
-    Of one that failed there is ``<name>.failed``, which says why; it counts as not run.
+class CellStore(RunStore):
+    """Cells: beside ``<name>.json``, ``<name>.npz`` has the metric of every user.
 
     Args:
         folder: Made when the first one is kept.
@@ -50,92 +44,58 @@ class CellStore:
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self.folder, self._say = folder, say
+        super().__init__(folder)
+        self._say, self._users = say, {}  # type: Callable[[str], None], dict[str, PerUser]
 
-    def find(self, cell: Cell, *, again: bool = False) -> Optional[dict[str, Any]]:
-        """What was kept of a cell, or None where it has to be run; then says why, if it ever was.
+    def find(self, name: str) -> Optional[Record]:
+        """What was kept of a cell, with its users; None where it has to be run."""
+        record = super().find(name)
+        if record is None or not record["has_users"] or name in self._users:
+            return record
+        return record if self.file(name, "npz").is_file() else None
 
-        Args:
-            cell: The cell.
-            again: It was said already.
-
-        Raises:
-            CheckpointError: It is damaged.
-        """
-        path = self.folder / f"{cell.name}.json"
-        if path.is_file():
-            record = read_json(path)
-            if not record["has_users"] or path.with_suffix(".npz").is_file():
-                return record
-            why: Optional[str] = f"{path.stem}.npz is gone"
-        else:
-            why = self._changed(cell)
-        if why and not again:
+    def say_why_anew(self, cell: Cell) -> None:
+        """Says why a cell has to be run again, if it, or one like it, ever was."""
+        why = self._changed(cell)
+        if self.file(cell.name).is_file():
+            why = f"{cell.name}.npz is gone"
+        if why:
             self._say(f"{cell.what}, seed {cell.seed}: anew, {why}.")
-        return None
 
-    @contextmanager
-    def working_on(self, cell: Cell, *, wait: bool) -> Iterator[bool]:
-        """Whether this process alone works on a cell while open: look for it once more, then.
-
-        Args:
-            cell: The cell. wait: For the process that is at it, which is said.
-
-        Raises:
-            CheckpointError: The folder cannot be written to.
-        """
-        if wait:
-            self._say(f"{cell.what}, seed {cell.seed}: another process is at it; waiting for it.")
-        with working_on(self.folder / cell.name, "--output_dir", wait=wait) as mine:
-            yield mine
-
-    def keep(self, cell: Cell, record: dict[str, Any], users: Optional[PerUser]) -> dict[str, Any]:
-        """Writes what a cell came to; the ``.json`` last, since it says that all is there.
-
-        Returns:
-            The record as it will be read again.
-
-        Raises:
-            CheckpointError: It cannot be written.
-        """
-        path = self.folder / f"{cell.name}.json"
-        whole = {
+    def record_of(self, cell: Cell, row: Record, users: Optional[PerUser]) -> Record:
+        """What is kept of a cell; its users are written already."""
+        if users is not None:
+            try:
+                save_users(self.file(cell.name, "npz"), users)
+            except CheckpointError as error:
+                self._users[cell.name] = users
+                self._say(str(error))
+        return {
             "what": cell.what,
             "seed": cell.seed,
-            **record,
+            **row,
             "has_users": users is not None,
-            "made_with": made_with(cell.config["device"]),
             "identity": cell.identity,
             "config": cell.config.final_config_dict,
         }
-        if users is not None:
-            save_users(path.with_suffix(".npz"), users)
-        write_json(path, whole)
-        path.with_suffix(".failed").unlink(missing_ok=True)
-        return json.loads(json.dumps(whole, default=str))
-
-    def fail(self, cell: Cell, error: Exception) -> str:
-        """Notes why a cell could not be finished, and gives it in a line.
-
-        Raises:
-            CheckpointError: It cannot be written.
-        """
-        return note_failure(self.folder / f"{cell.name}.failed", error)
 
     def users(self, cell: Cell) -> Optional[PerUser]:
         """The metric of every user, or None where there is none."""
-        path = self.folder / f"{cell.name}.npz"
-        return load_users(path) if path.is_file() else None
+        path = self.file(cell.name, "npz")
+        if cell.name in self._users or not path.is_file():
+            return self._users.get(cell.name)
+        return load_users(path)
 
     def _changed(self, cell: Cell) -> Optional[str]:
         """What sets a cell apart from the nearest one kept of its method and seed, if any is."""
         candidates = []
-        for file in self.folder.glob(f"{escape(cell.what)}-{cell.seed}-*.json"):
+        for name in self.names():
+            record = super().find(name) if name.startswith(f"{cell.what}-{cell.seed}-") else None
             try:
-                changed = differences(read_json(file)["identity"], cell.identity)
-            except (CheckpointError, KeyError, TypeError):
+                changed = differences((record or {})["identity"], cell.identity)
+            except (KeyError, TypeError):
                 continue
-            candidates.append((len(changed), file.stem, changed))
+            candidates.append((len(changed), name, changed))
         if not candidates:
             return None
         _, name, changed = min(candidates)

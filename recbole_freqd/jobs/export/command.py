@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from recbole_freqd.jobs.options import add_shared, read_data_path
+from recbole_freqd.jobs.progress import print_line
 
 NAME = "export"
 TAKES = ("debug",)
@@ -70,16 +71,16 @@ def run(options: argparse.Namespace, keys: list[str]) -> None:
 
     manifest = export(**arguments)
     counts = " and ".join(f"{manifest[side]['count']:,} {side}" for side in ("users", "items"))
-    print(
+    print_line(
         f"{manifest['model']}: vectors of {counts}, {manifest['dimensions']} x "
         f"{manifest['dtype']}, {manifest['metric']}, in {options.out}/"
         f"{{{', '.join(sorted(manifest['sha256']))}, manifest.json}}"
     )
     if manifest["approximation"]:
         kept = 100 * manifest["approximation"]["top10_overlap"]
-        print(f"They are an approximation: {kept:.1f} % of the model's top 10 are in theirs.")
+        print_line(f"They are an approximation: {kept:.1f} % of the model's top 10 are in theirs.")
     if manifest["aligned"]:
-        print(_drift(manifest["aligned"], options.align))
+        print_line(_drift(manifest["aligned"], options.align))
 
 
 def _drift(aligned: dict[str, Any], old: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from recbole_freqd.core.errors import TrainingError
 from recbole_freqd.jobs.defaults import config_files, fill_in
 from recbole_freqd.jobs.options import KEYS, add_shared, read_seeds
+from recbole_freqd.jobs.progress import print_line
 
 NAME = "sweep"
 TAKES = ("model", "dataset", "config_files", "output_dir", "debug")
@@ -50,13 +51,13 @@ def run(options: argparse.Namespace, keys: list[str]) -> None:
 
     def config_with(values: dict[str, str]) -> Any:
         sys.argv = [sys.argv[0], *keys, *(f"--{key}={value}" for key, value in values.items())]
-        return make_config(*fill_in(options, files))
+        return make_config(*fill_in(options, files, quiet=True))
 
     key, values = read_sweep(options.key_values)
     check_key(key, keys)
     seeds = check_seeds(options.seeds, "--seeds")
     figure, failed = sweep(key, values, seeds, config_with, Path(options.output_dir))
-    print(f"Figure: {figure}\nNumbers are beside it.")
+    print_line(f"Figure: {figure}\nNumbers are beside it.")
     if failed:
         errors = "; ".join(
             f"{each['what']}, seed {each['seed']}: {each['error']}" for each in failed

@@ -12,11 +12,16 @@ from recbole_freqd import __version__
 from recbole_freqd.config import make
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.identity import planned_identity
+from recbole_freqd.config.make import keys_known_to
+from recbole_freqd.config.names import TEACHER
 from recbole_freqd.core.errors import ConfigError, TrainingError, require
-from recbole_freqd.core.files import fingerprint, read_json, write_json, write_text
-from recbole_freqd.core.locks import outcomes_when_free, working_on
+from recbole_freqd.core.files import fingerprint, write_json, write_text
+from recbole_freqd.core.locks import outcomes_when_free
+from recbole_freqd.core.schema import method_keys
 from recbole_freqd.jobs.fairness import check_varied
-from recbole_freqd.jobs.provenance import note_failure
+from recbole_freqd.jobs.progress import print_line
+from recbole_freqd.jobs.store import RunStore
+from recbole_freqd.jobs.tables import as_text
 from recbole_freqd.jobs.validation import check_validation, validation_score
 
 _SYMBOLS = {"alpha": "α", "beta": "β"}
@@ -115,6 +120,9 @@ def sweep(
     }
     _check_different(key, configs)
     some = next(iter(configs.values()))
+    known = keys_known_to(some).union(*map(method_keys, trainer_names(some["trainer"])))
+    if key not in known and not key.startswith(f"{TEACHER}."):
+        raise ConfigError(f"sweep: nothing in this run reads the key {key!r}.")
     check_validation(some, "sweep")
     home = folder / f"sweep-{some['dataset']}-{key}"
     alone = []
@@ -125,12 +133,14 @@ def sweep(
         if len({fingerprint(identity) for identity in identities}) == len(seeds):
             alone = [("alone", without[values[0], seed]) for seed in seeds]
     taught = [(f"{key}={value}", config) for (value, _), config in configs.items()]
-    done = outcomes_when_free([*taught, *alone], lambda run, wait: _cell(*run, home, wait))
+    store = RunStore(home / "cells")
+    done = outcomes_when_free([*taught, *alone], lambda run, wait: _cell(*run, store, wait))
     cells = [
         {**cell, "value": _value(config, key, value)}
         for cell, ((value, _), config) in zip(done, configs.items())
     ]
     found = _summary(key, some, seeds, cells, done[len(cells) :])
+    print_line(as_text(_lines(found), left=1))
     write_json(home / "sweep.json", found)
     text = _csv(found)
     write_text(home / "sweep.csv", text)
@@ -156,29 +166,22 @@ def _check_different(key: str, configs: dict[tuple[str, int], Any]) -> None:
             )
 
 
-def _cell(what: str, config: Any, home: Path, wait: bool) -> Optional[dict[str, Any]]:
+def _cell(what: str, config: Any, store: RunStore, wait: bool) -> Optional[dict[str, Any]]:
     """The validation metrics of a run, from its file where it was done before, or its error.
 
     None: another process is at it.
     """
     identity = planned_identity(config)  # with hashes of the data: changed files are run anew
-    path = home / "cells" / f"{fingerprint(identity)}.json"
-    which = {"what": what, "seed": config["seed"]}
-    with working_on(path, "--output_dir", wait=wait) as mine:
-        if not mine:
-            return None
-        if path.is_file():
-            logger.info("Done before: %s", path)
-            return {**read_json(path), **which}
-        try:
-            cell = {**_run(config), "config": identity["config"]}
-        except Exception as error:  # whatever it is, the other runs are not to wait for it
-            why = note_failure(path.with_suffix(".failed"), error)
-            logger.warning("%s, seed %s, failed: %s", what, config["seed"], why)
-            return {**which, "error": why}
-        write_json(path, cell)
-        path.with_suffix(".failed").unlink(missing_ok=True)
-        return {**cell, **which}
+    which, name = {"what": what, "seed": config["seed"]}, fingerprint(identity)
+    outcome = store.attempt(name, lambda: {**_run(config), "config": identity["config"]}, wait=wait)
+    if outcome is None:
+        return None
+    if outcome.record is None:
+        logger.warning("%s, seed %s, failed: %s", what, config["seed"], outcome.error)
+        return {**which, "error": outcome.error}
+    if not outcome.fresh:
+        logger.info("Done before: %s", store.file(name))
+    return {**outcome.record, **which}
 
 
 def _run(config: Any) -> dict[str, Any]:
@@ -260,6 +263,22 @@ def _mean_sd(values: Sequence[Optional[float]]) -> dict[str, Any]:
     sd = statistics.stdev(done) if whole and len(done) > 1 else None
     mean = statistics.fmean(done) if whole else None
     return {"mean": mean, "sd": sd, "values": list(values)}
+
+
+def _lines(found: dict[str, Any]) -> list[list[str]]:
+    """The points as a table, head first."""
+    lines = [[found["parameter"], f"valid {found['metric']}", "sd"]]
+    lines += [[str(point["value"]), *map(_word, _spread(point))] for point in found["points"]]
+    ends = {"teacher": found["teacher"], "student alone": found["alone"]}
+    return lines + [[who, *map(_word, _spread(end))] for who, end in ends.items() if end]
+
+
+def _spread(point: dict[str, Any]) -> tuple[Any, Any]:
+    return ("failed" if point["mean"] is None else point["mean"]), point["sd"]
+
+
+def _word(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value or "")
 
 
 def _csv(found: dict[str, Any]) -> str:

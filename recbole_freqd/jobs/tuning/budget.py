@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Callable, Optional
@@ -10,14 +11,15 @@ from recbole_freqd.config.identity import planned_identity
 from recbole_freqd.config.make import keys_known_to
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.reading import asking_recbole
-from recbole_freqd.config.teacher import is_recipe
+from recbole_freqd.config.teacher import recipe_of
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.files import fingerprint, write_yaml
 from recbole_freqd.core.locks import outcomes_when_free
 from recbole_freqd.jobs import run as runs
 from recbole_freqd.jobs.fairness import config_of, equal_for_all
-from recbole_freqd.jobs.progress import Countdown
-from recbole_freqd.jobs.provenance import made_with, note_failure, say_other_commits
+from recbole_freqd.jobs.progress import Countdown, print_line, save_or_say
+from recbole_freqd.jobs.provenance import say_other_commits
+from recbole_freqd.jobs.store import Outcome, RunStore, write_lines
 from recbole_freqd.jobs.tuning.frozen import made_for, refuse_fixed
 from recbole_freqd.jobs.tuning.space import (
     ALONE,
@@ -27,7 +29,6 @@ from recbole_freqd.jobs.tuning.space import (
     space_of,
     teacher_space,
 )
-from recbole_freqd.jobs.tuning.trials import TrialLog
 from recbole_freqd.jobs.validation import check_validation, validation_score
 from recbole_freqd.teacher.recipe import is_closed_form, recipe_config
 
@@ -43,7 +44,7 @@ def tune(
     *,
     own: Optional[dict[str, Any]] = None,
     keep_teacher: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_line,
 ) -> dict[str, Any]:
     """Searches for the teacher, the student alone and every method, the same number of trials each.
 
@@ -56,8 +57,8 @@ def tune(
         methods: From :func:`recbole_freqd.jobs.comparison.plan.read_methods`.
         trials: Of each.
         seeds: Every trial is run with each.
-        folder: Of ``trials.jsonl`` and of the frozen configs; ``trials/<id>.failed`` in it is the
-            traceback of a trial that failed.
+        folder: Of ``trials.jsonl`` (a line each), ``trials/`` (a file each, or the traceback of one
+            that failed) and the frozen configs.
         own: The user's search spaces, from :func:`recbole_freqd.jobs.tuning.space.read_own`.
         keep_teacher: Take the recipe as it is. A checkpoint always is.
         say: Where lines go.
@@ -87,10 +88,11 @@ def tune(
             },
         }
     }
-    log = TrialLog(folder / "trials.jsonl", "id")
-    shared = _Search(base, methods, log, Countdown(kinds, say), frozen)
+    store = RunStore(folder / "trials")
+    shared = _Search(base, methods, store, Countdown(kinds, say), frozen)
     for what, space in spaces.items():
         every = shared.every(what, space, trials, seeds)
+        save_or_say(partial(write_lines, folder / "trials.jsonl", shared.outcomes), say)
         best, failed = _best(every, base["valid_metric_bigger"]), _failed(every)
         if best is not None:
             frozen[what] = draw(space, best)
@@ -151,8 +153,9 @@ def _spaces(
     """What is searched, by what is tuned; the teacher first."""
     spaces: dict[str, Space] = {}
     config = config_of(base, next(iter(methods.values())), base["seed"], {}, {})
-    if is_recipe(config[TEACHER]):
-        recipe = recipe_config(config, config[TEACHER])
+    teacher = recipe_of(config[TEACHER])
+    if teacher is not None:
+        recipe = recipe_config(config, teacher)
         spaces["teacher"] = teacher_space(is_closed_form(recipe), own, recipe["model"])
         if keep_teacher or not spaces["teacher"]:
             del spaces["teacher"]
@@ -208,18 +211,20 @@ class _Search:
     Attributes:
         base: A Config with the keys of all methods and the teacher.
         methods: Their losses, by name.
-        log: Where trials are kept.
+        store: Where trials are kept.
         count: What is still to be run.
         frozen: The chosen keys so far; the teacher's are those by which the methods are taught.
         taken: Trials that were finished before.
+        outcomes: All trials so far.
     """
 
     base: Any
     methods: dict[str, list[str]]
-    log: TrialLog
+    store: RunStore
     count: Countdown
     frozen: dict[str, Any]
     taken: list[dict[str, Any]] = field(default_factory=list)
+    outcomes: list[dict[str, Any]] = field(default_factory=list)
 
     def every(
         self, what: str, space: Space, trials: int, seeds: Sequence[int]
@@ -235,64 +240,37 @@ class _Search:
 
     def _trial(self, trial: dict[str, Any], wait: bool) -> Optional[dict[str, Any]]:
         """A trial: run, or taken where it is finished; None: another process is at it."""
-        found, start = {**trial, "failed": False}, perf_counter()
-        what, seed, keys = found["what"], found["seed"], found["keys"]
+        what, seed, keys = trial["what"], trial["seed"], trial["keys"]
+        start, name = perf_counter(), f"{what}-{trial['trial']}-{seed}"
         try:
             config = _config(self.base, what, self.methods, keys, seed, self.frozen)
-            found["id"] = fingerprint(planned_identity(config, metrics=False))
+            name = fingerprint(planned_identity(config, metrics=False))
         except Exception as error:  # whatever it is, the other trials are not to wait for it
-            found.update(self._failed_by(error, f"{what}-{found['trial']}-{seed}"))
-            found.update(seconds=perf_counter() - start)
+            outcome: Optional[Outcome] = Outcome(None, self.store.fail(name, error))
         else:
-            known = self.log.get(found["id"]) or self._run_alone(config, found, wait)
-            if known is None:
-                return None
-            if known is not found:
-                self.count.skip(what)
-                self.taken.append(known)
-                return {"failed": False, **known}
-        self._say_done(found)
+            outcome = self.store.attempt(
+                name, lambda: _run(config, trial, name), wait=wait, device=config["device"]
+            )
+        if outcome is None:
+            return None
+        found = {**trial, "failed": outcome.record is None, **(outcome.record or {})}
+        if outcome.record is None:
+            found.update(id=name, score=None, error=outcome.error)
+        self.outcomes.append(found)
+        if outcome.fresh:
+            self._say_done(found, perf_counter() - start)
+        else:
+            self.count.skip(what)
+            self.taken.append(found)
         return found
 
-    def _say_done(self, found: dict[str, Any]) -> None:
+    def _say_done(self, found: dict[str, Any], seconds: float) -> None:
         metric = str(self.base["valid_metric"]).lower()
         drawn = ", ".join(f"{key} {value}" for key, value in found["keys"].items())
         score, what = found["score"], found["what"]
         words = f"failed: {found['error']}" if score is None else f"valid {metric} {score:.4f}"
         text = f"{what}, trial {found['trial']}, seed {found['seed']}: {words} with {drawn}"
-        self.count.done(what, text, found["seconds"])
-
-    def _run_alone(
-        self, config: Any, found: dict[str, Any], wait: bool
-    ) -> Optional[dict[str, Any]]:
-        """Runs a trial, unless another process is at it (None) or has just finished it (that).
-
-        Args:
-            config: Its Config. wait: For the other process.
-            found: What is known of it; filled in and given back where it is run.
-        """
-        with self.log.working_on(found["id"], wait=wait) as mine:
-            known = self.log.get(found["id"])
-            if mine and known is None:
-                start = perf_counter()
-                try:
-                    found.update(_run(config))
-                except Exception as error:  # whatever it is, the others are not to wait for it
-                    found.update(self._failed_by(error, found["id"]))
-                else:
-                    self._failure(found["id"]).unlink(missing_ok=True)
-                found.update(seconds=perf_counter() - start, made_with=made_with(config["device"]))
-                self.log.add(found)
-                return found
-        return known
-
-    def _failure(self, name: str) -> Path:
-        """Where the traceback of a trial is, as long as it has failed."""
-        return self.log.path.parent / _FAILED / f"{name}.failed"
-
-    def _failed_by(self, error: Exception, name: str) -> dict[str, Any]:
-        """What is kept of a trial that failed; the traceback lies beside the trials."""
-        return {"score": None, "error": note_failure(self._failure(name), error), "failed": True}
+        self.count.done(what, text, seconds)
 
 
 def _config(
@@ -309,11 +287,16 @@ def _config(
     return recipe_config(student, student[TEACHER])
 
 
-def _run(config: Any) -> dict[str, Any]:
+def _run(config: Any, trial: dict[str, Any], name: str) -> dict[str, Any]:
     """What validation says of a Config; a training that breaks down has no score.
 
     The models are not saved, and the test split is not evaluated.
     """
+    start = perf_counter()
+    return {**trial, "id": name, **_validate(config), "seconds": perf_counter() - start}
+
+
+def _validate(config: Any) -> dict[str, Any]:
     try:
         run = runs.run(config, saved=False, test=False)
         score = validation_score(run)
@@ -331,5 +314,6 @@ def _freeze(frozen: dict[str, Any], folder: Path, say: Callable[[str], None]) ->
     """Writes the chosen keys to a file of their own."""
     path = folder / f"frozen-{fingerprint(frozen)[:8]}.yaml"
     taken_by = "`compare ... --frozen` with this file takes the configs."
-    write_yaml(path, f"Chosen on validation data; {taken_by}", frozen, default_flow_style=None)
+    head = f"Chosen on validation data; {taken_by}"
+    save_or_say(partial(write_yaml, path, head, frozen, default_flow_style=None), say, str(frozen))
     say(f"The chosen configs are frozen in {path}")

@@ -44,7 +44,7 @@ def run(options: argparse.Namespace, keys: list[str]) -> None:
     from recbole_freqd.jobs.tuning.hyper import search
 
     search(
-        make_config(*fill_in(options, files)),
+        make_config(*fill_in(options, files, quiet=True)),
         options.space,
         Path(options.output_dir),
         algo=options.algo,

@@ -6,7 +6,7 @@ from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.make import keys_known_to
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.reading import fold_dotted
-from recbole_freqd.config.teacher import CHECKPOINT, form_of, is_recipe
+from recbole_freqd.config.teacher import CHECKPOINT, recipe_of, teacher_label
 from recbole_freqd.core.errors import ConfigError, did_you_mean
 from recbole_freqd.core.files import read_yaml
 from recbole_freqd.core.schema import method_keys
@@ -17,6 +17,7 @@ from recbole_freqd.jobs.fairness import (
     equal_for_all,
     other_caps,
 )
+from recbole_freqd.jobs.progress import print_line
 from recbole_freqd.jobs.tuning.space import ALONE
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.teacher.recipe import recipe_config
@@ -35,13 +36,11 @@ def made_for(base: Any) -> dict[str, Any]:
         CheckpointError: The teacher is a checkpoint that cannot be read.
     """
     spec = base[TEACHER]
-    teacher = spec.get("model")
-    if spec.get(CHECKPOINT) is not None:
+    teacher = teacher_label(spec)
+    if isinstance(spec, dict) and spec.get(CHECKPOINT) is not None:
         trust, named_by = bool(spec.get("trust_checkpoint")), f"{TEACHER}.{CHECKPOINT}"
         payload = load_checkpoint(spec[CHECKPOINT], trust=trust, named_by=named_by)
         teacher = payload["config"]["model"]
-    elif not is_recipe(spec):
-        teacher = form_of(spec)
     return {
         "dataset": base["dataset"],
         "model": base["model"],
@@ -72,7 +71,7 @@ def refuse_fixed(base: Any, what: str, keys: Any, chosen: str) -> None:
 
 
 def read_frozen(
-    file: str, methods: dict[str, list[str]], base: Any, say: Callable[[str], None] = print
+    file: str, methods: dict[str, list[str]], base: Any, say: Callable[[str], None] = print_line
 ) -> dict[str, dict[str, Any]]:
     """Frozen configs as :func:`.budget.tune` wrote them, or written by hand.
 
@@ -164,7 +163,8 @@ def _check_teacher(
         return
     try:
         config = config_of(base, next(iter(methods.values())), base["seed"], {}, frozen)
-        if is_recipe(config[TEACHER]):
-            recipe_config(config, config[TEACHER])
+        recipe = recipe_of(config[TEACHER])
+        if recipe is not None:
+            recipe_config(config, recipe)
     except ConfigError as error:
         raise ConfigError(f"{file}, section teacher: {error}") from error

@@ -15,9 +15,9 @@ from recbole_freqd.config.identity import WHERE_IT_RUNS, teacher_of, versions_of
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.core.errors import ConfigError, require
 from recbole_freqd.core.files import fingerprint, write_json
+from recbole_freqd.jobs.store import Record
 from recbole_freqd.jobs.tuning.hyper_space import Space, plain
 from recbole_freqd.jobs.tuning.session import _MARK, Objective, Search, _train
-from recbole_freqd.jobs.tuning.trials import Record
 from recbole_freqd.jobs.validation import check_validation
 
 ALGORITHMS = ("exhaustive", "random", "bayes")
@@ -40,8 +40,9 @@ def search(
     Args:
         config: A Config of what is tuned, made while RecBole is registered.
         files: Spaces, see :mod:`recbole_freqd.jobs.tuning.hyper_space`.
-        folder: Where a folder of the search's own is made: ``trials.jsonl``, a line for each trial;
-            ``trials.md``, the same as a table; ``best.yaml``, the best config so far, ready to run.
+        folder: Where a folder of the search's own is made: ``trials/``, a file for each trial;
+            ``trials.jsonl`` (lines) and ``trials.md`` (a table) at the end; ``best.yaml``,
+            the best config so far, ready to run.
         algo: ``exhaustive`` (every combination, in random order), ``random`` or ``bayes``.
         max_evals: Trials in all; None: every combination, or 100.
         keep: Whether the checkpoints of the trials stay.

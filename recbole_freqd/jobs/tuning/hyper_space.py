@@ -19,6 +19,7 @@ from recbole_freqd.compat.literals import literal
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.make import keys_known_to, with_keys
 from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.teacher import recipe_of
 from recbole_freqd.core.errors import ConfigError, did_you_mean
 from recbole_freqd.core.files import parse_yaml
 from recbole_freqd.core.schema import method_keys, properties_folder
@@ -129,8 +130,8 @@ class Space:
         if not key.startswith(_TEACHERS):
             return config.internal_config_dict
         if self._of_teacher is None:
-            spec = config[TEACHER] or {}
-            recipe = recipe_config(config, spec) if spec.get("model") else None
+            spec = recipe_of(config[TEACHER])
+            recipe = recipe_config(config, spec) if spec and spec.get("model") else None
             self._of_teacher = recipe.internal_config_dict if recipe is not None else {}
         return self._of_teacher
 

@@ -14,8 +14,8 @@ from typing import Any, Callable, Optional
 
 from recbole_freqd.config.make import with_keys
 from recbole_freqd.core.errors import ConfigError, FreqDError
+from recbole_freqd.jobs.store import Record
 from recbole_freqd.jobs.tuning.session import Objective, Search, attempt
-from recbole_freqd.jobs.tuning.trials import Record
 
 _OLDEST = "2.44"
 
@@ -193,7 +193,7 @@ def _searcher(queue: Queue) -> Any:
                 queue.record(drawn, json.loads(result["facts"]))
 
         def save(self, checkpoint_path: str) -> None:
-            """Nothing: what is to be kept is in trials.jsonl."""
+            """Nothing: what is to be kept is in trials/."""
 
         def restore(self, checkpoint_path: str) -> None:
             """Nothing."""

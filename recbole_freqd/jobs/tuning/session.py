@@ -10,10 +10,12 @@ import numpy as np
 from recbole_freqd.config.identity import data_fingerprint
 from recbole_freqd.config.make import with_keys
 from recbole_freqd.core.errors import ConfigError, TrainingError
-from recbole_freqd.core.files import fingerprint, write_yaml
+from recbole_freqd.core.files import fingerprint, write_text, write_yaml
 from recbole_freqd.features.data import pairs
+from recbole_freqd.jobs.progress import print_line, save_or_say
+from recbole_freqd.jobs.store import Record, write_lines
 from recbole_freqd.jobs.tuning.hyper_space import Space, plain
-from recbole_freqd.jobs.tuning.trials import Record, Trials, in_words
+from recbole_freqd.jobs.tuning.trials import Trials, in_words
 from recbole_freqd.jobs.validation import validation_score
 
 Objective = Callable[[Any], Record]
@@ -46,22 +48,23 @@ class Search:
         """Runs what is left of the search; returns its best record."""
         total = max_evals or self.size or _TRIALS
         self.total = min(total, self.size or total)
-        print(f"{self.home}: {len(self.trials.records)} of {self.total} trials are done.")
+        print_line(f"{self.home}: {len(self.trials.records)} of {self.total} trials are done.")
         if self.trials.missing(self.total):
             run_trials(self)
         best = self.trials.best()
         if best is None:
             raise TrainingError(
-                f"None of {self.total} trials has come to an end; {self.home}/trials.jsonl says "
-                "why. Change the space or the config."
+                f"None of {self.total} trials has come to an end; {self.home}/trials/ says why. "
+                "Change the space or the config."
             )
         table = self.trials.table()
-        self._write_best(best)  # it may have been removed, or another version has written it
-        self.trials.write("trials.md", f"# {self.home.name}\n\n{table}\n")
-        print(
+        print_line(
             f"\n{table}\n\nThe best is trial {best['trial']}. To train and test it:\n"
             f"    run_recbole_freqd --config_files {self.home}/best.yaml"
         )
+        self._write_best(best)  # it may have been removed, or another version has written it
+        write_text(self.home / "trials.md", f"# {self.home.name}\n\n{table}\n")
+        write_lines(self.home / "trials.jsonl", self.trials.records)
         return {**best, "folder": str(self.home)}
 
     def one_by_one(self) -> None:
@@ -147,12 +150,13 @@ class Search:
         self.trials.add(record)
         words = ", ".join(f"{key}={value}" for key, value in keys.items())
         same = f" (as trial {record['same_as']})" if "same_as" in record else ""
-        print(
+        print_line(
             f"Trial {number} of {self.total}: {words}: validation {self.trials.metric} "
             f"{in_words(record)}{same}, {seconds:.0f} s."
         )
-        if self.trials.best() is record:
-            self._write_best(record)
+        best = self.trials.best()
+        if best is not None and best["trial"] == number:
+            save_or_say(partial(self._write_best, record), print_line)
 
     def _write_best(self, record: Record) -> None:
         """The whole config of a trial, for ``--config_files``."""
