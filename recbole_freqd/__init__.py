@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from recbole_freqd.checkpoint.loading import load_checkpoint
     from recbole_freqd.core.errors import FreqDError
     from recbole_freqd.features import extract_features
+    from recbole_freqd.features.fold_in import fold_in
     from recbole_freqd.jobs.comparison.compare import compare
     from recbole_freqd.jobs.export.export import export
     from recbole_freqd.jobs.quick_start import run_recbole_freqd
+    from recbole_freqd.jobs.recommend.recommend import recommend
     from recbole_freqd.losses import FDLoss, FreqDLoss
     from recbole_freqd.trainer.distillation import FreqDTrainer
     from recbole_freqd.trainer.register import register, unregister
@@ -44,7 +46,9 @@ __all__ = [
     "compare",
     "export",
     "extract_features",
+    "fold_in",
     "load_checkpoint",
+    "recommend",
     "register",
     "run_recbole_freqd",
     "unregister",
