@@ -119,6 +119,6 @@ def test_what_was_not_tuned_or_failed_or_nobody_can_train_makes_no_recipe(
     with pytest.raises(ConfigError, match="all methods failed"):
         recipes.write_recipes(file, tmp_path / "recipe")
     file.write_text("[]")
-    with pytest.raises(ConfigError, match="holds no results of --compare"):
+    with pytest.raises(ConfigError, match="holds no results of compare"):
         recipes.write_recipes(file, tmp_path / "recipe")
     assert not (tmp_path / "recipe").exists()

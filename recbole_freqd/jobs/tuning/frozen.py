@@ -61,7 +61,7 @@ def refuse_fixed(base: Any, what: str, keys: Any, chosen: str) -> None:
     Raises:
         ConfigError: One of them is on the command line.
     """
-    fixed = base.cmd_config_dict
+    fixed = fold_dotted(base.cmd_config_dict)
     fixed = (fixed.get(TEACHER) or {}) if what == TEACHER else fixed
     for key in keys:
         if key in fixed:
