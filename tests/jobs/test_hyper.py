@@ -182,7 +182,7 @@ def test_the_best_config_is_written_ready_to_run(config, grid, capsys):
     assert f"--config_files {found['folder']}/best.yaml" in printed
     assert printed.count("Trial ") == 6 and "Trial 6 of 6: " in printed
     table = Path(found["folder"], "trials.md").read_text()
-    assert printed.count("\n| ") == table.count("\n| ") == 8
+    assert printed.count("\n| ") == table.count("\n| ") == 7
     assert main(["--config_files", f"{found['folder']}/best.yaml", "--output_dir=after"]) == 0
     (results,) = Path("after").glob("tiny-BPR-FreqD-*/results.json")
     saved = json.loads(results.read_text())["config"]
