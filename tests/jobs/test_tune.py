@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 from collections import Counter
 from contextlib import ExitStack
 
