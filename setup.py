@@ -81,7 +81,7 @@ setup(
         "recbole_freqd.properties",
     ],
     package_dir={"recbole_freqd.properties": "properties"},
-    package_data={"recbole_freqd.properties": ["*.yaml", "*/*.yaml", "*/*.hyper", "*/*/*.yaml"]},
+    package_data={"recbole_freqd.properties": ["*.yaml", "*/*.yaml", "*/*/*.yaml"]},
     py_modules=[],
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,

@@ -349,7 +349,7 @@ def test_a_space_in_yaml_has_natural_limits_and_teachers_keys_can_be_searched(co
 
 
 def test_every_shipped_grid_and_range_can_be_searched_by_its_name(config):
-    grids = sorted(file.stem for file in (properties_folder() / "hyper").glob("*.hyper"))
+    grids = sorted(file.stem for file in (properties_folder() / "hyper").glob("*.yaml"))
     ranges = sorted(file.stem for file in (properties_folder() / "search").glob("*.yaml"))
     assert grids == ["FD", "FreqD"] and set(ranges) > {"FD", "FreqD", "student", "teacher"}
     for name in grids:
