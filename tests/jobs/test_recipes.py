@@ -12,15 +12,15 @@ from recbole_freqd.config.make import make_config
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.schema import properties_folder
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SHIPPED = sorted((properties_folder() / "recipe").rglob("*.yaml"))
 TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 1}
 
 
 @pytest.fixture
 def recipes(monkeypatch, host):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("recipes")
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("make_recipes")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from recbole_freqd.config.names import teaching_keys
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.jobs.comparison.significance import PerUser, holm, paired_test, user_differences
 from recbole_freqd.jobs.fairness import EQUAL_FOR_ALL, other_caps
-from recbole_freqd.jobs.tables import as_markdown, as_text, gap_closed
+from recbole_freqd.jobs.tables import as_table, gap_closed
 
 LEVEL = 0.05
 _SHOWN = (
@@ -200,11 +200,6 @@ def table_lines(results: dict[str, Any]) -> list[list[str]]:
     return lines
 
 
-def text_table(results: dict[str, Any]) -> str:
-    """The table for a terminal."""
-    return as_text(table_lines(results))
-
-
 def in_words(results: dict[str, Any]) -> str:
     """Who is first, and what the reference beats, loses to, or is not told apart from."""
     metric, reference = results["metric"], results["reference"]
@@ -248,7 +243,7 @@ def markdown(results: dict[str, Any]) -> str:
         [
             f"# {results['dataset']}: {results['teacher_model']} → {results['model']}",
             "",
-            as_markdown(table_lines(results), left=2),
+            as_table(table_lines(results)),
             "",
             in_words(results),
             "",
