@@ -84,7 +84,7 @@ setup(
     package_dir={"recbole_freqd.properties": "properties"},
     package_data={
         "recbole_freqd": ["py.typed"],
-        "recbole_freqd.properties": ["*.yaml", "*/*.yaml", "*/*.hyper", "*/*/*.yaml"],
+        "recbole_freqd.properties": ["*.yaml", "*/*.yaml", "*/*/*.yaml"],
     },
     py_modules=[],
     install_requires=INSTALL_REQUIRES,

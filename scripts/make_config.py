@@ -123,10 +123,9 @@ def spaces(names: list[str]) -> str:
 def grids() -> str:
     """The rows of properties/hyper."""
     rows = []
-    for file in sorted((properties_folder() / "hyper").glob("*.hyper")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            key, _, values = line.split(" ", 2)
-            rows.append((file.stem, f"`{key}`", ", ".join(map(code, yaml.safe_load(values)))))
+    for file in sorted((properties_folder() / "hyper").glob("*.yaml")):
+        for key, line in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+            rows.append((file.stem, f"`{key}`", ", ".join(map(code, line["choice"]))))
     return as_rows(("for", "key", "values"), rows)
 
 

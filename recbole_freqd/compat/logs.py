@@ -107,5 +107,5 @@ def brief_console(kind: str, silent: tuple[str, ...] = ()) -> None:
     """
     host = sys.modules["recbole.utils.logger"]
     for handler in logging.getLogger().handlers:
-        if type(handler) is logging.StreamHandler and _from_init_logger(handler, host):
+        if not isinstance(handler, logging.FileHandler) and _from_init_logger(handler, host):
             handler.addFilter(_Brief(kind, silent))

@@ -234,8 +234,11 @@ def _check_method(name: str, external: dict[str, Any]) -> dict[str, Any]:
 def _note_idle(external: dict[str, Any], model_class: Optional[type]) -> None:
     """Without a trainer nothing changes, but what was meant for one is not passed over silently."""
     ours = {key for name in LOSSES.names() for key in method_keys(name)}
-    ours = (ours | set(teaching_keys())) & set(external)
-    external.update({key: plain_keys(external[key]) for key in (TEACHER,) if key in external})
+    if is_everything_checked() or has_a_form(external.get(TEACHER)):
+        ours.update(teaching_keys())  # else these names may be somebody else's
+    ours &= set(external)
+    if TEACHER in external:
+        external[TEACHER] = plain_keys(external[TEACHER])
     if has_a_form(external.get(TEACHER)):
         ours.add(TEACHER)
     if "trainer" in external and _is_none_at_all(external["trainer"]):

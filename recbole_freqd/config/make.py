@@ -41,7 +41,10 @@ def make_config(
     Raises:
         ConfigError: RecBole or we do not accept it.
     """
-    return _made(model, dataset, read_given(files, values))
+    given = read_given(files, values)
+    config = _made(model, dataset, given)
+    config.cmd_config_dict = dict(given.command_line)  # what nobody else may choose
+    return config
 
 
 def _made(model: Any, dataset: Optional[str], keys: dict[str, Any]) -> Any:

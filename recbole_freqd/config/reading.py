@@ -24,7 +24,18 @@ class Given(dict[str, Any]):
     """What the user gave in files, a dict and on the command line: read, merged, folded.
 
     Who gets one reads nothing again, neither files nor ``sys.argv``.
+
+    Attributes:
+        command_line: The keys that the command line gave, folded.
     """
+
+    def __init__(self, keys: dict[str, Any], command_line: Optional[dict[str, Any]] = None) -> None:
+        super().__init__(keys)
+        self.command_line = dict(command_line or {})
+
+    def with_keys(self, keys: dict[str, Any]) -> "Given":
+        """The same with some keys changed."""
+        return Given({**self, **keys}, self.command_line)
 
 
 def deep_merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +119,7 @@ def read_given(
         config.variable_config_dict = config._load_variable_config_dict(dict(values or {}))
         config.cmd_config_dict = config._load_cmd_line()
         config._merge_external_config_dict()
-    return Given(config.external_config_dict)
+    return Given(config.external_config_dict, fold_dotted(config.cmd_config_dict))
 
 
 def paths_as_text(value: Any) -> Any:

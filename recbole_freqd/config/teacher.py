@@ -34,8 +34,8 @@ class DottedKeys(dict[str, Any]):
 
 
 def plain_keys(teacher: Any) -> Any:
-    """What is merged, as a plain dict where it is one: a checkpoint keeps it."""
-    return dict(teacher) if isinstance(teacher, dict) else teacher
+    """Dotted keys that have nothing below them, as the plain dict that a checkpoint can keep."""
+    return dict(teacher) if isinstance(teacher, DottedKeys) else teacher
 
 
 def merge_teachers(low: Any, high: Any) -> Any:

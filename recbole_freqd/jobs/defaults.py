@@ -67,7 +67,7 @@ def fill_in(
         )
         for key in ("model", "dataset")
     )
-    return model, dataset, None, Given(deep_merge(defaults, given))
+    return model, dataset, None, Given(deep_merge(defaults, given), given.command_line)
 
 
 def _defaults_of_this_job(

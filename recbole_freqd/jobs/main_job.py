@@ -21,11 +21,10 @@ def train_and_report(options: argparse.Namespace, launched: dict[str, Any]) -> N
 
     register()
     from recbole_freqd.config.make import alone_config, make_config
-    from recbole_freqd.config.reading import Given
     from recbole_freqd.jobs import run as runs
 
     model, dataset, _, given = fill_in(options, files)
-    config = make_config(model, dataset, None, Given({**given, **launched}))
+    config = make_config(model, dataset, None, given.with_keys(launched))
     distilled = runs.run(config, brief=True) if config["trainer"] else None
     alone = runs.run(alone_config(config), brief=True)
     folder = Path(options.output_dir)
@@ -48,7 +47,8 @@ def report_run(config: Any, rows: list[dict[str, Any]], folder: Path) -> None:
     metrics = metrics or list(rows[-1]["test"])
     words = tables.in_words(rows, config["valid_metric"].lower())
     print_line(f"\n{config['dataset']}, seed {config['seed']}")
-    print_line(f"{tables.text_table(rows, metrics)}\n\n{words}")
+    table = tables.markdown_table(rows, metrics)
+    print_line(f"{table}\n\n{words}")
     print_line(_how_to_load(rows[-1]["checkpoint"]))
     home = Path(new_checkpoint_path(folder, stem)).with_suffix("")
     write_json(
@@ -61,7 +61,7 @@ def report_run(config: Any, rows: list[dict[str, Any]], folder: Path) -> None:
             "rows": rows,
         },
     )
-    text = f"# {stem}\n\n{tables.markdown_table(rows, metrics)}\n\n{words}\n"
+    text = f"# {stem}\n\n{table}\n\n{words}\n"
     write_text(home / "results.md", text)
     print_line(f"Results: {home}/results.json and results.md")
 

@@ -19,7 +19,7 @@ _SLOW_SECONDS = 1.0
 
 def parameter_count(model: torch.nn.Module) -> int:
     """Number of numbers that a model has learned: trained, or computed (EASE, ItemKNN, ...)."""
-    if isinstance(model, RankedBy):
+    if isinstance(model, RankedBy) and model.models:
         return sum(map(parameter_count, model.models))
     learned = _learned(model)
     if learned:  # then its parameters are a dummy that RecBole's trainer needs
@@ -33,7 +33,7 @@ def size_mb(model: torch.nn.Module) -> float:
     That is its ``state_dict``, and what is learned outside of it; values and indices of a sparse
     matrix. The interactions that some models read at serving time are not counted.
     """
-    if isinstance(model, RankedBy):
+    if isinstance(model, RankedBy) and model.models:
         return sum(map(size_mb, model.models))
     tensors = [value for value in model.state_dict().values() if isinstance(value, torch.Tensor)]
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -2,6 +2,8 @@
 
 from typing import Any, Optional
 
+from tabulate import tabulate
+
 ROLES = {"teacher": "teacher", "student_alone": "student alone", "distilled": "distilled"}
 
 
@@ -12,12 +14,7 @@ def markdown_table(rows: list[dict[str, Any]], metrics: list[str]) -> str:
         rows: See ``results.json`` in ``docs/quick_start.md``.
         metrics: Names of the test metrics to show, as RecBole prints them (``ndcg@10``).
     """
-    return as_markdown(_lines(rows, metrics))
-
-
-def text_table(rows: list[dict[str, Any]], metrics: list[str]) -> str:
-    """:func:`markdown_table` with its columns aligned, for a terminal."""
-    return as_text(_lines(rows, metrics))
+    return as_table(_lines(rows, metrics))
 
 
 def _lines(rows: list[dict[str, Any]], metrics: list[str]) -> list[list[str]]:
@@ -35,23 +32,16 @@ def _lines(rows: list[dict[str, Any]], metrics: list[str]) -> list[list[str]]:
     return lines
 
 
-def as_markdown(lines: list[list[str]], left: int = 2) -> str:
-    """Cells, head first, as a Markdown table whose first ``left`` columns are words."""
-    rule = ["---"] * left + ["---:"] * (len(lines[0]) - left)
-    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+def as_table(lines: list[list[str]], left: int = 2, form: str = "github") -> str:
+    """Cells, head first, as a table of Markdown that is aligned for a terminal, or of ``html``.
 
-
-def as_text(lines: list[list[str]], left: int = 2) -> str:
-    """:func:`as_markdown` with its columns aligned, for a terminal."""
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    aligned = [
-        "  ".join(
-            cell.ljust(width) if place < left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths))
-        )
-        for line in lines
-    ]
-    return "\n".join([aligned[0], "-" * len(aligned[0]), *aligned[1:]])
+    Args:
+        lines: Texts, not to be read as numbers again.
+        left: Columns of words, at the start.
+        form: As tabulate calls it.
+    """
+    sides = ["left"] * left + ["right"] * (len(lines[0]) - left)
+    return tabulate(lines[1:], lines[0], form, disable_numparse=True, colalign=sides)
 
 
 def in_words(rows: list[dict[str, Any]], metric: str) -> str:

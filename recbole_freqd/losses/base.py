@@ -33,7 +33,7 @@ class SharedOptions(TypedDict, total=False):
     epochs: Optional[int]
     progress: bool
     seed: int
-    once: Callable[[Callable[[], Any]], Any]
+    make_once: Callable[[Callable[[], Any]], Any]
 
 
 class DistillationLoss(nn.Module):

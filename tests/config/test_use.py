@@ -34,7 +34,7 @@ OTHERS_KEYS = [
     {"teacher": {"name": "bert", "layers": 3}},
     {"teacher.hidden": 5, "teacher.name": "bert"},
     {"teacher": "bert", "teacher.dim": 3},
-    {"teacher_weights": "w.pt", "warm_start": 3, "panel": True},
+    {"teacher_width": 3, "warm_up": 3, "panel": True},
     {"fd_margin": 1, "rd_layers": 2, "cd_ratio": 0.1},
     {"train": True, "trainers": 4, "freq": 3, "frequency_alpha": 1},
     {"precision": 16, "memory_map": True, "spectral_rank": 5},

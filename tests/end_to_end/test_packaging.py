@@ -43,7 +43,9 @@ def test_the_wheel_carries_every_properties_file_and_nothing_of_the_tests(wheel)
     }
     assert shipped == expected and len(expected) >= 4
     assert "recbole_freqd/py.typed" in names
-    assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
+    assert not any(
+        name.startswith(("tests/", "benchmarks/", "scripts/", "experiments/")) for name in names
+    )
 
 
 def test_the_installed_wheel_trains_from_another_folder(wheel, tiny_data, tmp_path):

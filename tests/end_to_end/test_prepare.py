@@ -11,7 +11,7 @@ import pytest
 
 from recbole_freqd.core.errors import CheckpointError, ConfigError
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 DATA = os.environ.get("RECBOLE_FREQD_DATA", "")
 HEAD = "user_id:token\titem_id:token\n"
 NAMES = ["citeulike", "gowalla"]
@@ -20,7 +20,7 @@ each = pytest.mark.parametrize("name", NAMES)
 
 @pytest.fixture
 def splits(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.syspath_prepend(SCRIPTS)
     return importlib.import_module("splits")
 
 

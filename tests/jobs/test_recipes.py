@@ -12,15 +12,15 @@ from recbole_freqd.config.make import make_config
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.schema import properties_folder
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SHIPPED = sorted((properties_folder() / "recipe").rglob("*.yaml"))
 TEACHER = {"model": "BPR", "embedding_size": 8, "epochs": 1}
 
 
 @pytest.fixture
 def recipes(monkeypatch, host):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("recipes")
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module("make_recipes")
 
 
 @pytest.fixture
@@ -119,6 +119,6 @@ def test_what_was_not_tuned_or_failed_or_nobody_can_train_makes_no_recipe(
     with pytest.raises(ConfigError, match="all methods failed"):
         recipes.write_recipes(file, tmp_path / "recipe")
     file.write_text("[]")
-    with pytest.raises(ConfigError, match="holds no results of --compare"):
+    with pytest.raises(ConfigError, match="holds no results of compare"):
         recipes.write_recipes(file, tmp_path / "recipe")
     assert not (tmp_path / "recipe").exists()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from recbole_freqd.jobs.tables import gap_closed, in_words, markdown_table, text_table
+from recbole_freqd.jobs.tables import as_table, gap_closed, in_words, markdown_table
 
 ndcg = st.floats(0.001, 1)
 
@@ -88,20 +88,27 @@ def test_what_was_not_measured_is_left_blank(rows):
     assert alone[head.index("ms / 1k users")] == "10.0"
 
 
-def test_the_text_table_keeps_the_columns_where_a_cell_is_blank(rows):
+def test_the_table_is_aligned_for_a_terminal_also_where_a_cell_is_blank(rows):
     rows[1]["test"] = None
-    head, rule, teacher, alone, distilled = text_table(rows, ["ndcg@10"]).split("\n")
+    head, rule, teacher, alone, distilled = markdown_table(rows, ["ndcg@10"]).split("\n")
     assert len(set(map(len, (head, rule, teacher, alone, distilled)))) == 1
     for line, name, model in (
         (teacher, "teacher", "LightGCN"),
         (alone, "student alone", "BPR"),
         (distilled, "distilled (FreqD)", "BPR"),
     ):
-        assert line.startswith(name)
+        assert line.startswith(f"| {name}")
         assert line[head.index("model") :].startswith(model)
         assert line[: head.index(" ms / 1k users") + len(" ms / 1k users")].endswith(".0")
-    assert teacher.endswith(" " * len("s / epoch"))
+    assert teacher.endswith(f"{' ' * len('s / epoch')} |")
     assert alone[head.index("test ndcg@10") :][: len("test ndcg@10")].strip() == ""
+
+
+def test_a_text_stays_what_it_is_and_html_is_escaped():
+    lines = [["", "p"], ["1e5", "0.10"], ["a<b", "007"]]
+    assert cells(as_table(lines, 1).split("\n")[2]) == ["1e5", "0.10"]
+    html = as_table(lines, 1, "html")
+    assert "a&lt;b" in html and ">007" in html.replace(" ", "")
 
 
 # --- words -----------------------------------------------------------------------------------

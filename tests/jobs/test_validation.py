@@ -86,7 +86,7 @@ def test_parts_that_are_there_are_not_missed(tiny_config):
 
 def test_a_run_that_was_never_validated_has_no_score():
     def run(score, result):
-        return runs.Run(None, None, None, (None,) * 3, score, result, None, None)
+        return runs.Run(None, None, None, (None,) * 3, score, result, *[None] * 5)
 
     assert validation_score(run(0.5, {"ndcg@10": 0.5})) == 0.5
     for score in (float("-inf"), float("inf"), float("nan"), -1.0):

@@ -30,7 +30,7 @@ from recbole_freqd.jobs.analysis.own_teacher import check_own_teacher, find_own_
 from recbole_freqd.jobs.measure import parameter_count
 from recbole_freqd.jobs.progress import print_line
 from recbole_freqd.jobs.run import name_of
-from recbole_freqd.jobs.tables import as_text
+from recbole_freqd.jobs.tables import as_table
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.losses.projectors import LinearProjector, MLPProjector
 from recbole_freqd.teacher.reader import Reader
@@ -107,7 +107,7 @@ def analyze(
     found = results(taught, learnt, bands)
     stem = f"analysis-{found['dataset']}"
     home = Path(new_checkpoint_path(folder, stem)).with_suffix("")
-    print_line(as_text(spectrum_report.metrics_table(found), left=1))
+    print_line(as_table(spectrum_report.metrics_table(found), left=1))
     return spectrum_report.write(found, home)
 
 

@@ -1,14 +1,15 @@
 """``analyze`` on paper: figures, CSV, JSON, and one HTML file that needs no other."""
 
 import base64
-import csv
 import html
-import io
 from pathlib import Path
 from typing import Any, Optional
 
+import pandas as pd
+
 from recbole_freqd.core.files import write_json, write_text
 from recbole_freqd.jobs.analysis import figures as plots
+from recbole_freqd.jobs.tables import as_table
 
 _CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
@@ -99,34 +100,25 @@ def notes(results: dict[str, Any]) -> list[str]:
 
 def _csv(results: dict[str, Any]) -> str:
     """One line for each side, band and student."""
-    file = io.StringIO()
-    lines = csv.writer(file, lineterminator="\n")
-    lines.writerow(
-        [
-            "side",
-            "band",
-            "lambda_from",
-            "lambda_to",
-            "eigenvalues",
-            "teacher_energy",
-            "student",
-            "student_energy",
-            "loss",
-            "relative_loss",
-        ]
-    )
     edges = results["bands"]
-    for side, facts in results["sides"].items():
-        for band, ends in enumerate(zip(edges, edges[1:])):
-            for student in results["students"]:
-                own = student["sides"][side]
-                relative = own["relative"][band]
-                lines.writerow(
-                    [side, band + 1, *ends, facts["eigenvalues"][band],
-                     facts["teacher_energy"][band], student["name"], own["energy"][band],
-                     own["loss"][band], "" if relative is None else relative]
-                )  # fmt: skip
-    return file.getvalue()
+    rows = [
+        {
+            "side": side,
+            "band": band + 1,
+            "lambda_from": low,
+            "lambda_to": high,
+            "eigenvalues": facts["eigenvalues"][band],
+            "teacher_energy": facts["teacher_energy"][band],
+            "student": student["name"],
+            "student_energy": student["sides"][side]["energy"][band],
+            "loss": student["sides"][side]["loss"][band],
+            "relative_loss": student["sides"][side]["relative"][band],
+        }
+        for side, facts in results["sides"].items()
+        for band, (low, high) in enumerate(zip(edges, edges[1:]))
+        for student in results["students"]
+    ]
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
 
 
 def _page(results: dict[str, Any], images: dict[str, Path]) -> str:
@@ -165,12 +157,7 @@ def _band_table(results: dict[str, Any], side: str) -> list[list[str]]:
 
 
 def _html_table(rows: list[list[str]]) -> str:
-    head, *body = (
-        "".join(f"<{kind}>{html.escape(cell)}</{kind}>" for cell in row)
-        for kind, row in zip(["th"] + ["td"] * len(rows), rows)
-    )
-    lines = "".join(f"<tr>{line}</tr>" for line in body)
-    return f'<div class="scroll"><table><tr>{head}</tr>{lines}</table></div>'
+    return f'<div class="scroll">{as_table(rows, left=1, form="html")}</div>'
 
 
 def _number(value: Optional[float]) -> str:

@@ -73,7 +73,7 @@ def compare(
 
     register()
     from recbole_freqd.config.make import make_config
-    from recbole_freqd.config.reading import Given, read_given
+    from recbole_freqd.config.reading import read_given
     from recbole_freqd.jobs.comparison import plan
     from recbole_freqd.jobs.fairness import check_seeds
     from recbole_freqd.jobs.tuning import budget, space
@@ -89,7 +89,7 @@ def compare(
     losses = list(dict.fromkeys(loss for parts in named.values() for loss in parts))
     given = read_given(config_file_list, config_dict)
     _say_what_is_not_used(given, say)
-    base = make_config(model, dataset, None, Given({**given, "trainer": losses}))
+    base = make_config(model, dataset, None, given.with_keys({"trainer": losses}))
     metric = plan.metric_of(base)
     if not tune_only:
         check_test(base, "compare", metric)

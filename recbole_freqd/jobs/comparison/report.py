@@ -7,10 +7,11 @@ import numpy as np
 import yaml
 
 from recbole_freqd.config.identity import WHERE_IT_RUNS
+from recbole_freqd.config.names import teaching_keys
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.jobs.comparison.significance import PerUser, holm, paired_test, user_differences
 from recbole_freqd.jobs.fairness import EQUAL_FOR_ALL, other_caps
-from recbole_freqd.jobs.tables import as_markdown, as_text, gap_closed
+from recbole_freqd.jobs.tables import as_table, gap_closed
 
 LEVEL = 0.05
 _SHOWN = (
@@ -151,6 +152,14 @@ def apart(
         for key, value in students["alone"].items()
         if all(config.get(key, missing) == value for config in students.values())
     }
+    # What is taught is no difference between students where all that are taught have it.
+    taught = [config for what, config in students.items() if what != "alone"]
+    common.update(
+        (key, config[key])
+        for config in taught[:1]
+        for key in teaching_keys()
+        if all(other.get(key, missing) == config.get(key) for other in taught)
+    )
     unequal = sorted((equal - {"trainer", "teacher"}) & set(students["alone"]) - set(common))
     if unequal:
         raise ConfigError(f"{', '.join(unequal)}: not the same for all that is compared.")
@@ -189,11 +198,6 @@ def table_lines(results: dict[str, Any]) -> list[list[str]]:
             + [_word(row["epochs"], ".0f"), _word(row["seconds_per_epoch"], ".2f")]
         )
     return lines
-
-
-def text_table(results: dict[str, Any]) -> str:
-    """The table for a terminal."""
-    return as_text(table_lines(results))
 
 
 def in_words(results: dict[str, Any]) -> str:
@@ -239,7 +243,7 @@ def markdown(results: dict[str, Any]) -> str:
         [
             f"# {results['dataset']}: {results['teacher_model']} → {results['model']}",
             "",
-            as_markdown(table_lines(results), left=2),
+            as_table(table_lines(results)),
             "",
             in_words(results),
             "",

@@ -14,6 +14,7 @@ from recbole_freqd.jobs.comparison import report as comparison_report
 from recbole_freqd.jobs.comparison.plot import comparison_plot
 from recbole_freqd.jobs.comparison.significance import PerUser
 from recbole_freqd.jobs.fairness import equal_for_all
+from recbole_freqd.jobs.tables import as_table
 
 _TUNING = ("trials", "seeds", "epochs", "eval_step", "stopping_step", "metric", "tuned", "failed")
 
@@ -85,7 +86,9 @@ def write_results(results: dict[str, Any], stem: Path, say: Callable[[str], None
         CheckpointError: They cannot be written; the table has been said.
     """
     say(f"\n{results['dataset']}, seeds {', '.join(map(str, results['seeds']))}")
-    say(f"{comparison_report.text_table(results)}\n\n{comparison_report.in_words(results)}")
+    say(
+        f"{as_table(comparison_report.table_lines(results))}\n\n{comparison_report.in_words(results)}"
+    )
     write_json(stem.with_suffix(".json"), results)
     write_text(stem.with_suffix(".md"), comparison_report.markdown(results))
     made = ".json, .md"

@@ -57,15 +57,12 @@ def paired_test(differences: np.ndarray, level: float = 0.95) -> dict[str, Optio
         below two users. Where all users are the same in both, p is 1.
     """
     n, mean = len(differences), float(np.mean(differences)) if len(differences) else None
-    if n < 2 or mean is None:
-        return {"difference": mean, "low": None, "high": None, "p": None, "users": n}
-    error = float(np.std(differences, ddof=1)) / n**0.5
-    if error == 0:
-        p = 1.0 if mean == 0 else 0.0
-    else:
-        p = float(2 * stats.t.sf(abs(mean) / error, n - 1))
-    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
-    return {"difference": mean, "low": mean - half, "high": mean + half, "p": p, "users": n}
+    if n < 2 or np.ptp(differences) == 0:  # without a spread SciPy has no statistic
+        p, low, high = (None, None, None) if n < 2 else (float(mean == 0), mean, mean)
+        return {"difference": mean, "low": low, "high": high, "p": p, "users": n}
+    test = stats.ttest_1samp(differences, 0.0)
+    low, high = map(float, test.confidence_interval(level))
+    return {"difference": mean, "low": low, "high": high, "p": float(test.pvalue), "users": n}
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:

@@ -1,12 +1,12 @@
 """``sweep``: one key over several values and seeds, on validation only, and its figure."""
 
-import csv
-import io
 import logging
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
+
+import pandas as pd
 
 from recbole_freqd import __version__
 from recbole_freqd.config import make
@@ -21,7 +21,7 @@ from recbole_freqd.core.schema import method_keys
 from recbole_freqd.jobs.fairness import check_varied
 from recbole_freqd.jobs.progress import print_line
 from recbole_freqd.jobs.store import RunStore
-from recbole_freqd.jobs.tables import as_text
+from recbole_freqd.jobs.tables import as_table
 from recbole_freqd.jobs.validation import check_validation, validation_score
 
 _SYMBOLS = {"alpha": "α", "beta": "β"}
@@ -140,10 +140,9 @@ def sweep(
         for cell, ((value, _), config) in zip(done, configs.items())
     ]
     found = _summary(key, some, seeds, cells, done[len(cells) :])
-    print_line(as_text(_lines(found), left=1))
+    print_line(as_table(_lines(found), left=1))
     write_json(home / "sweep.json", found)
-    text = _csv(found)
-    write_text(home / "sweep.csv", text)
+    write_text(home / "sweep.csv", _csv(found))
     if all(point["mean"] is None for point in found["points"]):
         raise TrainingError(
             f"No value of {key} could be run on all seeds; the first error: "
@@ -282,10 +281,10 @@ def _word(value: Any) -> str:
 
 
 def _csv(found: dict[str, Any]) -> str:
-    file = io.StringIO()
-    lines = csv.writer(file, lineterminator="\n")
-    lines.writerow([found["parameter"], "seed", f"valid {found['metric']}"])
-    for point in found["points"]:
-        for seed, value in zip(found["seeds"], point["values"]):
-            lines.writerow([point["value"], seed, "failed" if value is None else value])
-    return file.getvalue()
+    rows = [
+        [point["value"], seed, "failed" if value is None else value]
+        for point in found["points"]
+        for seed, value in zip(found["seeds"], point["values"])
+    ]
+    table = pd.DataFrame(rows, columns=[found["parameter"], "seed", f"valid {found['metric']}"])
+    return table.to_csv(index=False, lineterminator="\n")

@@ -4,7 +4,7 @@ A ``.hyper`` file is read by RecBole: ``key choice [0.1,0.3]``, ``key uniform 0,
 1,10,1``, ``key loguniform -8,-4`` (the limits are logarithms there). A ``.yaml`` file has lines
 ``key: {choice: [0.1, 0.3]}``, ``{uniform: [0, 1]}``, ``{quniform: [1, 10, 1]}`` or
 ``{loguniform: [0.0003, 0.02]}``, where the limits are what they say. A name without a folder and an
-ending is a space that is shipped: ``FreqD`` is the grid ``properties/hyper/FreqD.hyper`` where the
+ending is a space that is shipped: ``FreqD`` is the grid ``properties/hyper/FreqD.yaml`` where the
 search is exhaustive, else the ranges of ``properties/search/FreqD.yaml``.
 """
 
@@ -30,7 +30,7 @@ from recbole_freqd.teacher.recipe import recipe_config
 
 _TEACHERS = f"{TEACHER}."  # begins the keys of its recipe
 _SAMPLES = 32  # of a range that are looked at
-_SHIPPED = (("search", ".yaml"), ("hyper", ".hyper"))
+_SHIPPED = ("search", "hyper")
 
 
 class Space:
@@ -181,8 +181,8 @@ def _find(name: str, algo: str) -> Path:
     """
     shipped = {
         file.stem: file
-        for folder, suffix in (_SHIPPED if algo == "exhaustive" else _SHIPPED[::-1])
-        for file in sorted((properties_folder() / folder).glob(f"*{suffix}"))
+        for folder in (_SHIPPED if algo == "exhaustive" else _SHIPPED[::-1])
+        for file in sorted((properties_folder() / folder).glob("*.yaml"))
     }
     if Path(name).is_file():
         return Path(name)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Optional
 
 from recbole_freqd.jobs.store import Record, RunStore
+from recbole_freqd.jobs.tables import as_table
 
 
 class Trials:
@@ -53,15 +54,14 @@ class Trials:
         """All of them as Markdown, best first."""
         order = sorted(self.records, key=self.loss)
         keys = list(dict.fromkeys(key for record in order for key in record["keys"]))
-        rows = [["trial", *keys, self.metric, "seconds"]]
-        rows.append(["---:"] * len(rows[0]))
+        lines = [["trial", *keys, self.metric, "seconds"]]
         for record in order:
             values = [str(record["keys"].get(key, "")) for key in keys]
-            rows.append([str(record["trial"]), *values, in_words(record)])
-            rows[-1].append(f"{record['seconds']:.1f}")
+            lines.append([str(record["trial"]), *values, in_words(record)])
+            lines[-1].append(f"{record['seconds']:.1f}")
         teachers = sorted({record["teacher"] for record in order if record.get("teacher")})
         taught = f"\n\nTeacher: {', '.join(teachers)}" if teachers else ""
-        return "\n".join(f"| {' | '.join(row)} |" for row in rows) + taught
+        return as_table(lines, left=0) + taught
 
 
 def in_words(record: Record) -> str:

@@ -1,6 +1,6 @@
 """CiteULike with its fixed split, from the public citeulike-t.
 
-    python benchmarks/prepare_citeulike.py [--output_dir dataset]
+    python scripts/prepare_citeulike.py [--output_dir dataset]
 
 5,219 users (those with five items or more), 25,181 items, 125,580 interactions. Users are the lines
 of ``users.dat`` from 0, items its numbers. What is known of the source is the checksum of its pairs

@@ -1,6 +1,6 @@
 """Shipped configs from the results of a comparison, one for each method that was tuned.
 
-    python benchmarks/recipes.py results/citeulike/results-1234abcd.json
+    python scripts/make_recipes.py results/citeulike/results-1234abcd.json
 
 writes ``properties/recipe/<dataset>/<teacher>-<student>-<method>.yaml``: the method's keys, all of
 them, and of RecBole's those that are not its defaults. What depends on the machine, the place of

@@ -1,6 +1,6 @@
 """Gowalla with its fixed split, from the files that came with NGCF and LightGCN.
 
-    python benchmarks/prepare_gowalla.py [--output_dir dataset]
+    python scripts/prepare_gowalla.py [--output_dir dataset]
 
 29,858 users, 40,981 items, 1,027,370 interactions, those of NGCF's two parts together. Its own
 split is not used. What is known of the source is the checksum of its pairs; that it is these files
