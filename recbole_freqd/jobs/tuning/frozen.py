@@ -5,6 +5,7 @@ from typing import Any, Callable
 from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.make import keys_known_to
 from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.reading import fold_dotted
 from recbole_freqd.config.teacher import CHECKPOINT, recipe_of, teacher_label
 from recbole_freqd.core.errors import ConfigError, did_you_mean
 from recbole_freqd.core.files import read_yaml
