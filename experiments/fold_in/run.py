@@ -25,11 +25,11 @@ ALPHAS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 WIDTHS = {"ml-100k": (8, 64), "citeulike": (32,)}
 KEYS = {
-    "learning_rate": 0.002,
-    "train_batch_size": 1024,
-    "epochs": 200,
-    "eval_step": 4,
-    "stopping_step": 5,
+    "learning_rate": 0.005,
+    "train_batch_size": 2048,
+    "epochs": 100,
+    "eval_step": 5,
+    "stopping_step": 3,
     "valid_metric": "NDCG@10",
     "metrics": ["NDCG"],
     "topk": [10],

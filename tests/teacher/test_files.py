@@ -262,6 +262,15 @@ def test_another_file_under_the_same_name_is_another_teacher(taught, tiny_config
         assert planned_identity(config) != before
 
 
+def test_files_are_compared_beside_their_students(taught, tiny_config, tiny_keys):
+    run = taught(embedding_size=8)
+    results = recbole_freqd.compare(
+        ["FreqD"], "BPR", "tiny", seeds=[run.config["seed"]], output_dir="results",
+        config_dict={**tiny_keys, "teacher": {"vectors": "vectors"}},
+    )  # fmt: skip
+    assert results["teacher_model"] == "vectors"
+
+
 @pytest.mark.parametrize(
     ("teacher", "message"),
     [
