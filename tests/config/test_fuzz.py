@@ -13,6 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recbole_freqd.config.complete import names_ours
 from recbole_freqd.core.errors import FreqDError
 from recbole_freqd.core.schema import method_keys, read_keys
 from recbole_freqd.losses import LOSSES
@@ -191,7 +192,7 @@ def check_one_config(tiny_keys, config):
     names += [name for key in config for name in parts_of(key)]
     try:
         made = Config(model, dataset, config_dict={**tiny_keys, **config})
-        if made["trainer"]:
+        if names_ours(made["trainer"]):
             teacher = made["teacher"]
             if teacher.get("checkpoint") is None:
                 reserved = read_keys("teacher.yaml")
