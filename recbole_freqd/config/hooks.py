@@ -7,7 +7,7 @@ from recbole_freqd.compat import Patches
 from recbole_freqd.compat.literals import hook_eval
 from recbole_freqd.config.complete import complete, is_checked, names_ours
 from recbole_freqd.config.models import check_dataset_name, check_model_name, check_own_model
-from recbole_freqd.config.names import refuse_what_is_no_setting
+from recbole_freqd.config.names import TEACHER, refuse_what_is_no_setting
 from recbole_freqd.config.reading import deep_merge, fold_dotted, read_config_file, recboles_error
 from recbole_freqd.core.errors import FreqDError
 
@@ -50,6 +50,9 @@ def _hook_reading(patches: Patches) -> None:
         if is_checked(given):
             refuse_what_is_no_setting(given)
         internal.update(complete(given, internal, self.parameters, model_class))
+        if is_checked(given) and TEACHER in self.variable_config_dict:
+            # A checkpoint keeps this dict, too, and must not need a class that the user gave.
+            self.variable_config_dict = {**self.variable_config_dict, TEACHER: given.get(TEACHER)}
 
     for hook in (_load_config_files, _merge_external_config_dict, _load_internal_config_dict):
         patches.set(Config, hook.__name__, hook)

@@ -74,7 +74,7 @@ def test_the_script_trains_three_models_prints_one_table_and_saves_it(tiny_file,
     assert "student alone" in printed and "times smaller" in printed
     assert "load_data_and_model" in printed and rows[2]["checkpoint"] in printed
     markdown = saved[0].with_name("results.md").read_text()
-    assert markdown.count("\n| ") == 5 and "test ndcg@5" in markdown
+    assert markdown.count("\n|") == 5 and "test ndcg@5" in markdown
 
 
 def test_a_dotted_key_changes_the_default_teacher_and_another_model_replaces_it(tiny_file, capsys):

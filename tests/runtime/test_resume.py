@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock
 
 from recbole_freqd.checkpoint.loading import load_checkpoint, load_plain, sidecar_path
+from recbole_freqd.config.make import make_config
 from recbole_freqd.core import files as writing
 from recbole_freqd.core.errors import CheckpointError, ConfigError, FreqDError
 from recbole_freqd.core.files import file_hash
@@ -457,7 +458,7 @@ def test_what_else_is_known_of_the_interactions_belongs_to_the_data(started, tin
 
 def test_another_teacher_under_the_same_path_is_another_run(started, trained):
     path, _ = trained("BPR")
-    keys = {"teacher": {"checkpoint": str(path), "allow_leakage": True}}
+    keys = {"teacher": {"checkpoint": str(path), "allow_leakage": True, "trust_data": True}}
     interrupted(started, **keys)
     assert first_epoch(started, **keys) == 2
     payload = torch.load(path, weights_only=False)
@@ -715,10 +716,11 @@ def test_a_folder_moved_elsewhere_is_resumed_there(started, tmp_path):
 # --- the ways to ask for it ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("trainer", ["FreqD", None])
-def test_resume_is_true_or_false(started, trainer):
+def test_resume_is_true_or_false(started, tiny_keys):
     with pytest.raises(ConfigError, match="resume: got 'maybe'; allowed: bool"):
-        started(trainer=trainer, resume="maybe")
+        started(trainer="FreqD", resume="maybe")
+    with pytest.raises(ConfigError, match="resume: got 'maybe'; allowed: bool"):
+        make_config("BPR", "tiny", None, {**tiny_keys, "resume": "maybe"})
 
 
 def test_a_teacher_is_not_resumed_by_a_key_of_its_own(started, teacher_recipe):
