@@ -73,8 +73,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
     except KeyboardInterrupt:
         if options.debug:
             raise
-        many = max(options.nproc, options.world_size) > 1
-        way = "" if many else " The same command with --resume goes on."
+        takes = COMMANDS[options.command].TAKES if options.command else ("resume",)
+        goes_on = "resume" in takes and max(options.nproc, options.world_size) <= 1
+        way = " The same command with --resume goes on." if goes_on else ""
         print_line(f"\nStopped.{way}", sys.stderr)
         return 130
     finally:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Callable
 
 from recbole_freqd.compat import Patches
-from recbole_freqd.config.complete import trainer_names
+from recbole_freqd.config.complete import names_ours
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.trainer.distillation import DistillationTrainer
 
@@ -91,6 +91,6 @@ def _refuse_undistilled(trainer: Any) -> None:
 def _named_methods(config: Any) -> list[str]:
     """The methods of ours that a config names; empty where ``trainer`` is somebody else's key."""
     try:
-        return trainer_names(config["trainer"])
-    except (ConfigError, KeyError, TypeError):
+        return names_ours(config["trainer"])
+    except (KeyError, TypeError):
         return []
