@@ -31,8 +31,9 @@ from recbole_freqd.teacher.rescaling import MaskedRanker, ScaledRanker, rescaled
 from recbole_freqd.teacher.taught import Taught, team_config
 from recbole_freqd.teacher.team import TeamRanker, team_features
 
-# Each user's mean is taken away before the filter, of one teacher and of a team alike. On validation
-# it made no difference on CiteULike and was slightly better on ml-100k; gowalla was not measured.
+# Each user's mean is taken away before the filter, of one teacher and of a team alike. On
+# validation it made no difference on CiteULike and was slightly better on ml-100k; gowalla was
+# not measured.
 _CENTRE = True
 
 
