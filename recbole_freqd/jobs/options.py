@@ -48,6 +48,16 @@ def add_shared(parser: argparse.ArgumentParser, *names: str) -> None:
         parser.add_argument(*flags, **details, default=argparse.SUPPRESS)
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """What a command that reads a checkpoint is told to believe."""
+    parser.add_argument(
+        "--trust_checkpoint", action="store_true", help="load own classes, which can run code"
+    )
+    parser.add_argument(
+        "--trust_data", action="store_true", help="take data that nothing shows to be unchanged"
+    )
+
+
 def add_launch(parser: argparse.ArgumentParser) -> None:
     """The options of :class:`recbole_freqd.trainer.launch.Launch`, by RecBole's names."""
     group = parser.add_argument_group("training in several processes (docs/multi_process.md)")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_freqd.jobs.defaults import config_files
-from recbole_freqd.jobs.options import add_shared, split_names
+from recbole_freqd.jobs.options import add_shared, add_trust, split_names
 from recbole_freqd.jobs.progress import print_line
 
 NAME = "analyze"
@@ -30,12 +30,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--teacher", metavar="TEACHER.pth", help="its checkpoint (default: the students' own)"
     )
     parser.add_argument("--bands", type=int, default=8, help="bands of frequencies (default: 8)")
-    parser.add_argument(
-        "--trust_checkpoint", action="store_true", help="load own classes, which can run code"
-    )
-    parser.add_argument(
-        "--trust_data", action="store_true", help="take data that nothing shows to be unchanged"
-    )
+    add_trust(parser)
     add_shared(parser, *TAKES)
     return parser
 

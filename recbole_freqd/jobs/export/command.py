@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from recbole_freqd.jobs.options import add_shared, read_data_path
+from recbole_freqd.jobs.options import add_shared, add_trust, read_data_path
 from recbole_freqd.jobs.progress import print_line
 
 NAME = "export"
@@ -32,12 +32,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--align", metavar="OLD_EXPORT", help="turn the vectors onto those of an older export"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-    parser.add_argument(
-        "--trust_checkpoint", action="store_true", help="load own classes, which can run code"
-    )
-    parser.add_argument(
-        "--trust_data", action="store_true", help="take data that nothing shows to be unchanged"
-    )
+    add_trust(parser)
     add_shared(parser, *TAKES)
     return parser
 

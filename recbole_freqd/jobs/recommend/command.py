@@ -3,7 +3,8 @@
 import argparse
 from typing import Any
 
-from recbole_freqd.jobs.options import add_shared, read_data_path
+from recbole_freqd.jobs.options import add_shared, add_trust, read_data_path
+from recbole_freqd.jobs.progress import print_line
 
 NAME = "recommend"
 TAKES = ("debug",)
@@ -34,12 +35,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         metavar="FILE",
         help="users who came after training: a .csv or .parquet file of users and their items",
     )
-    parser.add_argument(
-        "--trust_checkpoint", action="store_true", help="load own classes, which can run code"
-    )
-    parser.add_argument(
-        "--trust_data", action="store_true", help="take data that nothing shows to be unchanged"
-    )
+    add_trust(parser)
     add_shared(parser, *TAKES)
     return parser
 
@@ -66,7 +62,7 @@ def run(options: argparse.Namespace, keys: list[str]) -> None:
         "all": "without all that they have",
         "none": "nothing left out",
     }
-    print(
+    print_line(
         f"{metadata['model']}: top {metadata['top']} of {metadata['users']} users, "
         f"{left_out[metadata['left_out']]}, in {options.out}"
     )
