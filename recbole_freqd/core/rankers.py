@@ -10,10 +10,13 @@ import torch
 from tqdm import tqdm
 
 from recbole_freqd.core.rows import FeatureRows, Features, single_precision
+from recbole_freqd.core.top import best_of
 
 BUDGET_BYTES = 256 * 2**20
 _COPIES = 4  # a model's own intermediate arrays of the size of the scores
 _MOST_USERS = 1024
+_CACHED_BYTES = 2**24  # scores that stay in the cache of a CPU: made, masked, ranked in one go
+_FEWEST_USERS = 32  # fewer would read all items again for too little
 _ITEMS_AT_ONCE = 2**16  # made float32 at once
 _SAMPLED_USERS = 8
 logger = logging.getLogger(__name__)
@@ -21,8 +24,10 @@ logger = logging.getLogger(__name__)
 
 def user_blocks(n_users: int, n_items: int, device: Any) -> Iterator[torch.Tensor]:
     """The ids of all users, 0 included, in blocks whose scores fit the memory budget."""
-    size = BUDGET_BYTES // (4 * _COPIES * n_items)
-    yield from torch.arange(n_users, device=device).split(max(1, min(size, _MOST_USERS)))
+    size = min(BUDGET_BYTES // (4 * _COPIES * n_items), _MOST_USERS)
+    if torch.device(device).type == "cpu":
+        size = min(size, max(_FEWEST_USERS, _CACHED_BYTES // (4 * n_items)))
+    yield from torch.arange(n_users, device=device).split(max(1, size))
 
 
 def spread_users(n_users: int, device: Any) -> torch.Tensor:
@@ -216,14 +221,14 @@ def top_blocks(
 ) -> Iterator[tuple[torch.Tensor, TopItems]]:
     """As :func:`top_items`, block by block: users (b,) and their lists, for what keeps less.
 
-    Of equal scores any may come first; what does is the same at every pass.
+    Of equal scores the smaller id comes first.
     """
     k = min(k, ranker.shape[1] - 1)
-    for users, found in candidate_blocks(
+    for users, scores in candidate_blocks(
         ranker, exclude=exclude, among=among, progress=progress, title=title
     ):
-        best, items = found.topk(k, dim=1)
-        yield users, TopItems(torch.where(best.isneginf(), 0, items).int(), best)
+        best, items = best_of(scores, k)
+        yield users, TopItems(items.int(), best)
 
 
 def candidate_blocks(
@@ -253,7 +258,9 @@ def candidates(
     scores = ranker.block(user_ids).float()
     scores[:, 0] = -torch.inf
     if among is not None:
-        scores[:, ~among] = -torch.inf
+        others = (~among).nonzero()[:, 0]
+        if len(others) > 1:  # more than the padding
+            scores.index_fill_(1, others, -torch.inf)
     if exclude is not None:
         scores[stored_pairs(exclude, user_ids)] = -torch.inf
     return scores
