@@ -186,15 +186,20 @@ class Distillation(Part):
             )
 
     def state_dict(self, *, finished: bool) -> dict[str, Any]:
-        """What is trained beside the student, and our random streams."""
+        """What is trained beside the student, what was drawn, and our random streams."""
         if finished:
             return {}
-        return {"own": self.distiller.state_dict(), "streams": self.distiller.extra_state()}
+        return {
+            "own": self.distiller.state_dict(),
+            "drawn": self.distiller.epoch_state(),
+            "streams": self.distiller.extra_state(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts it back."""
         if state:
             self.distiller.load_state_dict(state["own"])
+            self.distiller.load_epoch_state(state["drawn"])
             self.distiller.load_extra_state(on_cpu(state["streams"]))
 
 

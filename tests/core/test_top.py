@@ -7,7 +7,9 @@ import torch
 from recbole_freqd.core.top import best_of
 
 
-@pytest.mark.parametrize("shape", [(5, 7, 3), (9, 500, 4), (3, 40, 40), (6, 1000, 1), (4, 999, 7), (3, 5003, 20)])
+@pytest.mark.parametrize(
+    "shape", [(5, 7, 3), (9, 500, 4), (3, 40, 40), (6, 1000, 1), (4, 999, 7), (3, 5003, 20)]
+)
 @pytest.mark.parametrize("kind", ["distinct", "ties", "all the same", "few", "none"])
 def test_the_best_of_a_row_are_those_of_a_whole_sort_ties_by_id(shape, kind):
     rows, n_items, k = shape
