@@ -31,7 +31,7 @@ def best_of(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         >>> [found.tolist() for found in best_of(scores, 2)]
         [[[3.0, 3.0]], [[1, 2]]]
     """
-    n_rows, n = scores.shape
+    n = scores.shape[1]
     size = max(1, min(_SIZE, n // (_GROUPS * k)))
     n_groups = n // size
     # A group is every n_groups-th column, so that maxima are taken of whole vectors.
@@ -82,7 +82,8 @@ def _sorted(
     n_rows, n = scores.shape
     rows = [places.div(n, rounding_mode="floor") for places in found]
     counts = [torch.bincount(row, minlength=n_rows) for row in rows]
-    width, before = max(k, int(sum(counts).max())), torch.zeros_like(counts[0])
+    width = max(k, int(torch.stack(counts).sum(dim=0).max()))
+    before = torch.zeros_like(counts[0])
     keys = before.new_full((n_rows * width,), _LAST)
     for places, row, count in zip(found, rows, counts):
         first = before - (count.cumsum(0) - count) + width * torch.arange(n_rows, device=row.device)

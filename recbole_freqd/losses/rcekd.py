@@ -118,7 +118,7 @@ class RCEKDLoss(ScoreLoss):
         logger.debug("%s: the lists of %d of %d users are new", self.method, len(users), n_users)
 
     def _note(self, user_ids: torch.Tensor, ranked: torch.Tensor) -> None:
-        """Writes lists of users down: Qˢ, A and J \\ A, and of both the teacher's softmax, and γ."""
+        """Writes users' lists down, Qˢ, A and J \\ A, the teacher's softmax over them, and γ."""
         options, of_teacher = self.options, self._teacher_ids[user_ids]
         first, sample = ranked[:, : self._widths[0]], self._sample(ranked, of_teacher)
         in_sample = is_in(of_teacher, sample)
