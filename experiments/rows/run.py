@@ -5,8 +5,8 @@
 
 The file has ``common`` keys, parts (``tuning``, ``rows``, ...) whose rows are keys laid over the
 common ones, and ``seeds`` of each part. A row without ``trainer`` is the student alone; a row with
-``teacher_only: true`` trains the teacher of the common keys and evaluates it. Without ``--test`` the
-test split is never evaluated. Finished runs are kept in ``<out>/cells`` and not run again while
+``teacher_only: true`` trains the teacher of the common keys and evaluates it. Without ``--test``
+the test split is never evaluated. Finished runs are kept in ``<out>/cells`` and not run again while
 their keys stay as they are. RecBole writes log/ into the working directory: start from a scratch
 folder.
 """
@@ -47,8 +47,8 @@ def main() -> None:
         **({"data_path": options.data} if options.data else {}),
     }
     store = RunStore(options.out / "cells")
-    for seed in seeds or plan["seeds"][options.part]:
-        for name in names:
+    for name in names:  # whole rows first: fewer rows are worth more than fewer seeds
+        for seed in seeds or plan["seeds"][options.part]:
             keys = {
                 **copy.deepcopy(plan["common"]),
                 **copy.deepcopy(rows[name] or {}),
