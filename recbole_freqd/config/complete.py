@@ -20,7 +20,7 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.schema import method_keys, nearest
 from recbole_freqd.losses import LOSSES
 
-_OF_THE_MLP = ("experts", "hidden", "dropout")
+_OF_THE_MLP = ("experts", "hidden", "dropout", "order")
 _NEAR_A_NAME = 0.7  # FreqDD is a misspelt FreqD, ddp is somebody else's trainer
 logger = logging.getLogger(__name__)
 

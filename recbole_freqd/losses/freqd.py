@@ -145,7 +145,7 @@ class FreqDLoss(DistillationLoss):
                 f"{cls.prefix}_mask: step; allowed: {cls.prefix}_mask: epoch with it, or null, "
                 "since a bound is drawn once per epoch."
             )
-        idle = [key for key in ("experts", "hidden", "dropout") if key in options]
+        idle = [key for key in ("experts", "hidden", "dropout", "order") if key in options]
         if options.get("projector") == "linear" and idle:
             names = ", ".join(f"{cls.prefix}_{key}" for key in idle)
             logger.warning("%s: no effect with %s_projector: linear.", names, cls.prefix)
