@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rng import derived_seed
-from recbole_freqd.core.rows import FeatureRows, Features, WeightedSums, as_rows, single_precision
+from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.filters import PolynomialFilter, graph_filter
 from recbole_freqd.graph.adjacency import EntityGraph
 from recbole_freqd.graph.cooccurrence import SIDES, cooccurrence_graph
@@ -284,22 +284,22 @@ class FreqDLoss(DistillationLoss):
         projector = cast(Union[LinearProjector, MLPProjector], self.projectors[side])
         distance = self.options["distance"]
         if isinstance(projector, MLPProjector):
-            return row_distance(self._project(projector, side, student, sums), teacher, distance)
+            kind = projector.weight_in.dtype  # as precise as the teacher
+            if self.options.get("order") == "filter_first":
+                nodes, inside = student.summed(side, sums).to(kind), None
+            else:  # all but the last layer has to see the neighbours
+                ids, inside = sums.compacted()
+                nodes = student.of(side, ids).to(kind)
+            if projector.is_narrow():
+                narrow, last = projector.before_last(nodes, inside)
+                return projected_distance(narrow, last, teacher, norm, distance)
+            wide = projector(nodes) if inside is None else projector.of_filtered(nodes, inside)
+            return row_distance(wide, teacher, distance)
         rows = student.summed(side, sums).to(projector.weight.dtype)
         if rows.shape[1] < teacher.shape[1]:
             rows = torch.cat([rows, totals[:, None]], dim=1)
             return projected_distance(rows, projector.stacked(), teacher, norm, distance)
         return row_distance(projector.of_filtered(rows, totals), teacher, distance)
-
-    def _project(
-        self, projector: MLPProjector, side: str, student: FeatureRows, sums: WeightedSums
-    ) -> torch.Tensor:
-        """(b, teacher_dim), what an MLP makes of the student's rows before or after the filter."""
-        kind = projector.weight_in.dtype  # as precise as the teacher
-        if self.options.get("order") == "filter_first":
-            return projector(student.summed(side, sums).to(kind))
-        nodes, sums = sums.compacted()  # all but the last layer has to see the neighbours
-        return projector.of_filtered(student.of(side, nodes).to(kind), sums)
 
     def relative_band_losses(self, student: Features) -> dict[str, np.ndarray]:
         """By side, E_b(P(S) - T) / E_b(T) for ``log_bands`` bands; of none, nothing.

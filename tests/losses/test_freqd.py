@@ -257,8 +257,13 @@ def test_gradients_pass_gradcheck_with_the_mlp_and_the_cosine():
 
 @pytest.mark.parametrize("order", ["project_first", "filter_first"])
 @pytest.mark.parametrize("side", ["user", "item"])
-def test_the_order_says_whether_an_mlp_sees_rows_before_or_after_the_filter(order, side):
-    loss = make(projector="mlp", dropout=0.0, keep_prob=1.0, distance="squared", order=order)
+@pytest.mark.parametrize("layers", [{"experts": 2, "hidden": 4}, {"experts": 2, "hidden": 1}])
+@pytest.mark.parametrize("distance", ["squared", "cosine"])
+def test_the_order_says_whether_an_mlp_sees_rows_before_or_after_the_filter(
+    order, side, layers, distance
+):
+    """Hidden layers that are narrower than the teacher have a form of their own."""
+    loss = make(dropout=0.0, keep_prob=1.0, distance=distance, order=order, **layers)
     student, place = features(D_S, D_S, 2), ["user", "item"].index(side)
     projector = loss.projectors[side]
     adjacency = cooccurrence_graph(random_interactions(5), side=side, k=5)
@@ -270,9 +275,9 @@ def test_the_order_says_whether_an_mlp_sees_rows_before_or_after_the_filter(orde
     }
     teacher = filtered @ (loss.teacher_user_emb, loss.teacher_item_emb)[place]
     for name, rows in projected.items():
-        expected = (rows - teacher).square().sum(dim=1)[ids]
+        expected = row_distance(rows, teacher, distance)[ids]
         found = loss.distances(side, as_rows(student), ids)
-        assert torch.allclose(found, expected, rtol=1e-4) == (name == order)
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6) == (name == order)
 
 
 def test_an_mlp_that_sees_filtered_rows_reads_no_neighbour_by_itself():
