@@ -1,6 +1,7 @@
 """Writes what the forms of FreqD's projector came to: a line per run, and a table.
 
-python experiments/rows/run.py experiments/freqd_default/ml-100k.yaml --part forms --out cells/ml-100k
+python experiments/rows/run.py experiments/freqd_default/ml-100k.yaml --part forms \
+        --out cells/ml-100k
 python experiments/freqd_default/table.py cells/ml-100k cells/citeulike --out results/freqd_default
 """
 

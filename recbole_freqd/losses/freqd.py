@@ -92,7 +92,8 @@ class FreqDLoss(DistillationLoss):
         epoch leaves to an entity at most (:meth:`EntityGraph.dropped`), None for all.
         filter: ``"linear"``, ``"quadratic"`` or coefficients c_j (then without ``alpha``).
         distance: ``"cosine"`` or ``"squared"``. projector: ``"mlp"`` or ``"linear"``. experts,
-        hidden, dropout: of the mlp. weight_decay: of the projectors, applied by the trainer.
+        hidden, dropout, order: of the mlp; with the order ``"filter_first"`` the student's rows are
+        P(H S), so the mlp sees the batch only (the authors' first version). weight_decay: of the projectors, applied by the trainer.
         log_bands: bands that the trainer logs the loss of, 0 for none.
 
     Source: Zhu & Zhang, "Exploring Feature-based Knowledge Distillation for Recommender System:
