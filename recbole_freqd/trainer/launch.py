@@ -154,7 +154,7 @@ def _one(
 
     What it returns, or how it failed, is written into the folder.
     """
-    import torch
+    import torch.distributed
 
     if threads:
         torch.set_num_threads(threads)
@@ -163,8 +163,8 @@ def _one(
     except FreqDError as error:
         (Path(folder) / f"error-{local_rank}").write_bytes(pickle.dumps(error))
         raise
-    except RuntimeError as error:
-        if "by peer" in str(error):  # let the one that has gone be the one that is reported
+    except RuntimeError:
+        if torch.distributed.is_initialized():  # a peer may have gone: let that one be reported
             time.sleep(3)
         raise
     _leave()
