@@ -45,7 +45,7 @@ def report_run(config: Any, rows: list[dict[str, Any]], folder: Path) -> None:
     stem = f"{config['dataset']}-{config['model']}-{rows[-1]['trainer'] or 'alone'}"
     metrics = [name for name in rows[-1]["test"] if name.startswith(("recall@", "ndcg@"))]
     metrics = metrics or list(rows[-1]["test"])
-    words = tables.in_words(rows, config["valid_metric"].lower())
+    words = tables.describe_gains(rows, config["valid_metric"].lower())
     print_line(f"\n{config['dataset']}, seed {config['seed']}")
     table = tables.markdown_table(rows, metrics)
     print_line(f"{table}\n\n{words}")

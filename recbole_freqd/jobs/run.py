@@ -85,14 +85,14 @@ def run(config: Any, *, saved: bool = True, test: bool = True, brief: bool = Fal
         score = valid_result[config["valid_metric"].lower()]
     test_result = None
     if test:
-        test_result = plain(trainer.evaluate(test_data, saved, show_progress=progress))
+        test_result = as_floats(trainer.evaluate(test_data, saved, show_progress=progress))
         logger.info("Test result of %s: %s", name_of(config), test_result)
     trainer.tensorboard.close()
     if config["log_wandb"]:
         trainer.wandblogger._wandb.finish()  # else the next run of this process logs into it
     return Run(
         config, model, trainer, (train_data, valid_data, test_data),
-        float(score), plain(valid_result), test_result, trainer.seconds_per_epoch(),
+        float(score), as_floats(valid_result), test_result, trainer.seconds_per_epoch(),
         seconds.to_best, seconds.all_in, seconds.best_epoch,
     )  # fmt: skip
 
@@ -150,7 +150,9 @@ def evaluate_on(
     trainer = Trainer(teacher.config, model)
     trainer.eval_collector.data_collect(train_data)
     results = [
-        plain(trainer.evaluate(loader, load_best_model=False)) if teacher.can_rank(loader) else {}
+        as_floats(trainer.evaluate(loader, load_best_model=False))
+        if teacher.can_rank(loader)
+        else {}
         for loader in (full_eval_loader(data[split]) for split in splits)
     ]
     trainer.tensorboard.close()
@@ -239,6 +241,6 @@ def name_of(config: Any) -> str:
     return f"{config['model']} with {' + '.join(names)}" if names else f"{config['model']} alone"
 
 
-def plain(metrics: Optional[dict[str, Any]]) -> dict[str, float]:
+def as_floats(metrics: Optional[dict[str, Any]]) -> dict[str, float]:
     """RecBole's metrics as a dict of Python floats."""
     return {name: float(value) for name, value in (metrics or {}).items()}

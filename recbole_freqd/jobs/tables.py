@@ -44,7 +44,7 @@ def as_table(lines: list[list[str]], left: int = 2, form: str = "github") -> str
     return tabulate(lines[1:], lines[0], form, disable_numparse=True, colalign=sides)
 
 
-def in_words(rows: list[dict[str, Any]], metric: str) -> str:
+def describe_gains(rows: list[dict[str, Any]], metric: str) -> str:
     """What a distillation brought: size, speed, share of the teacher's quality, gap closed.
 
     Args:

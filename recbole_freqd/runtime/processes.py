@@ -57,15 +57,15 @@ class Processes:
         """Whether this is the one that writes files."""
         return self.rank == 0
 
-    def run_in_all(self, work: Callable[[], T], here: bool = True) -> Optional[T]:
-        """Runs ``work`` where ``here``, and waits until all are done; None elsewhere.
+    def run_in_all(self, work: Callable[[], T], takes_part: bool = True) -> Optional[T]:
+        """Runs ``work`` where it ``takes_part``, and waits until all are done; None elsewhere.
 
         Raises:
             FreqDError: It failed somewhere; then it raises everywhere.
         """
         if self.size == 1:
             return work()
-        result, error = self._tried(work) if here else (None, None)
+        result, error = self._tried(work) if takes_part else (None, None)
         if self._anywhere(error is not None):
             errors: list[Any] = [None] * self.size
             dist.all_gather_object(errors, self._portable(error), group=_group())
@@ -104,7 +104,7 @@ class Processes:
             torch.save(made, file)
 
         try:
-            self.run_in_all(save, here=self.local_rank == 0)
+            self.run_in_all(save, takes_part=self.local_rank == 0)
             mapped = {"mmap": True} if "mmap" in signature(torch.load).parameters else {}
             read = partial(torch.load, file, weights_only=True, **mapped)
             return self.run_in_all(read)  # type: ignore[return-value]
@@ -130,7 +130,7 @@ class Processes:
             lacks = self.local_rank == 0 and _hash(file) != wanted
             if self._anywhere(lacks):
                 content = self.from_first(file.read_bytes)
-                self.run_in_all(partial(_write, file, content), here=lacks)
+                self.run_in_all(partial(_write, file, content), takes_part=lacks)
 
     def _anywhere(self, flag: bool) -> bool:
         found = torch.tensor([flag], dtype=torch.uint8)

@@ -146,7 +146,7 @@ class Resume(Part):
     def _state(self) -> dict[str, Any]:
         """What RecBole and the model hold."""
         changed = {
-            name: _plain(now[0])
+            name: _as_loadable(now[0])
             for name, now in self._attributes().items()
             if name not in self._untouched or not _is_same(self._untouched[name], now)
         }
@@ -245,7 +245,7 @@ def _is_same(before: tuple[Any, Any], now: tuple[Any, Any]) -> bool:
     return type(now[0]) is type(before[0]) and now[0] == before[0]
 
 
-def _plain(value: Any) -> Any:
+def _as_loadable(value: Any) -> Any:
     """A value as ``torch.load`` reads it without pickle."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())

@@ -216,7 +216,9 @@ class PartsTrainer:
 
     def _save(self, path: str, save: Callable[[str], None]) -> None:
         """The first process writes; none goes on before the file is there, on every machine."""
-        self.processes.run_in_all(lambda: self._write(path, save), here=self.processes.is_first)
+        self.processes.run_in_all(
+            lambda: self._write(path, save), takes_part=self.processes.is_first
+        )
         self.processes.hand_over([Path(path)])
 
     def _write(self, path: str, save: Callable[[str], None]) -> None:
@@ -245,7 +247,8 @@ class PartsTrainer:
 
 
 @cache
-def mix_into(mixin: type, found: type) -> type:
+def mix_into(mixin: type, trainer_class: type) -> type:
     """``mixin`` over a RecBole trainer class (or over the host of a dispatching one)."""
-    host = vars(found).get("fit_host", found)  # of a class that inherits from one: itself
+    # Of a class that inherits from one: itself.
+    host = vars(trainer_class).get("fit_host", trainer_class)
     return type(f"{mixin.__name__}Over{host.__name__}", (mixin, host), {"fit_host": host})

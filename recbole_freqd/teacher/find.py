@@ -116,7 +116,7 @@ def _panel(config: Any, chooser: Chooser) -> list[dict[str, Any]]:
         )
         return [{RECIPE: model, **choice.keys} for model, choice in choices.items()]
 
-    return chooser.once("panel", keys, choose)
+    return chooser.choose_once("panel", keys, choose)
 
 
 def _say_idle(spec: dict[str, Any]) -> None:

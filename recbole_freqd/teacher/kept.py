@@ -76,7 +76,7 @@ class Chooser:
         )
         return False
 
-    def once(self, kind: str, of: dict[str, Any], choose: Callable[[], Any]) -> Any:
+    def choose_once(self, kind: str, of: dict[str, Any], choose: Callable[[], Any]) -> Any:
         """What ``choose`` gives in the first process, or gave in an earlier run.
 
         It is kept in ``checkpoint_dir``, so that a resumed run is taught the same; but not without

@@ -111,7 +111,7 @@ class _Lesson:
 
     def taught(self) -> Taught:
         """Chooses, or takes what was chosen before, and makes it."""
-        chosen = self.chooser.once("taught", self._identity(), self._choose)
+        chosen = self.chooser.choose_once("taught", self._identity(), self._choose)
         weights, filtered = chosen["weights"], chosen["filter"]
         plain = self._plain(weights, chosen["factor"])
         present = [teacher for teacher, weight in zip(self.teachers, weights) if weight > 0]

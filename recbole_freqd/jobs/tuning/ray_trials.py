@@ -161,7 +161,7 @@ class Queue:
         memory.insert_trial_doc(new)
         memory.refresh()
         values = {key: found[0] for key, found in new["misc"]["vals"].items() if found}
-        keys = self.search.space.plain(space_eval(nodes, values), self.search.config)
+        keys = self.search.space.as_keys(space_eval(nodes, values), self.search.config)
         return Drawn(number, keys, memory.trials[-1])
 
     @staticmethod
