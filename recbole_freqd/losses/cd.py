@@ -93,7 +93,7 @@ class CDLoss(ScoreLoss):
         if self.options["guide"] == "teacher":
             self._draw(self.teacher_scores)
         elif self.options["guide"] == "random":
-            free = FreeItems(user_items, device, among=self.known_items)
+            free = FreeItems(user_items, device, allowed=self.known_items)
             for users in user_blocks(*self.teacher_scores.shape, device):
                 self._note(users, free.draw_distinct(users, count, self.stream))
 
@@ -108,7 +108,7 @@ class CDLoss(ScoreLoss):
             guide,
             depth,
             exclude=self.user_items,
-            among=self.known_items,
+            allowed=self.known_items,
             progress=self.progress,
             title="CD items",
         ):

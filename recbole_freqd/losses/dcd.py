@@ -27,13 +27,13 @@ class Corrections(nn.Module):
     Args:
         teacher: The teacher's scores, (n, m).
         trained: (n, m) sparse, the pairs trained on: they are in no list, of neither.
-        among: (m,) bool, what may be in a list at all.
+        allowed: (m,) bool, what may be in a list at all.
         options: Those of DCD.
         stream: Where lists are drawn from.
         progress: Whether to show a bar.
     """
 
-    _among: torch.Tensor
+    _allowed: torch.Tensor
     _top: torch.Tensor
     _above: torch.Tensor
     _below: torch.Tensor
@@ -42,7 +42,7 @@ class Corrections(nn.Module):
         self,
         teacher: Ranker,
         trained: sp.csr_array,
-        among: torch.Tensor,
+        allowed: torch.Tensor,
         options: dict[str, Any],
         stream: RandomStream,
         progress: bool,
@@ -53,11 +53,11 @@ class Corrections(nn.Module):
             teacher,
             options["top"],
             exclude=trained,
-            among=among,
+            allowed=allowed,
             progress=progress,
             title="DCD lists",
         )
-        self.register_buffer("_among", among, persistent=False)
+        self.register_buffer("_allowed", allowed, persistent=False)
         self.register_buffer("_top", top.ids, persistent=False)
 
     def refresh(self, student: Ranker) -> None:
@@ -82,7 +82,7 @@ class Corrections(nn.Module):
         self, student: Ranker, ids: torch.Tensor, listed: torch.Tensor
     ) -> torch.Tensor:
         """(b, m) int64, how many untrained ones each of those listed is behind."""
-        scores = candidates(student, ids, self.trained, self._among)
+        scores = candidates(student, ids, self.trained, self._allowed)
         own = scores.gather(1, listed.long())
         if scores.device.type == "cpu":
             scores.numpy().sort(axis=1)  # in place; up to 15 times as fast as torch's
@@ -186,9 +186,9 @@ class DCDLoss(RelaxedRankingLoss):
             self.of_item_side = self._corrections(teacher, trained, active.to(teacher.device))
 
     def _corrections(
-        self, teacher: Ranker, trained: sp.csr_array, among: torch.Tensor
+        self, teacher: Ranker, trained: sp.csr_array, allowed: torch.Tensor
     ) -> Corrections:
-        return Corrections(teacher, trained, among, self.options, self.stream, self.progress)
+        return Corrections(teacher, trained, allowed, self.options, self.stream, self.progress)
 
     def refresh(self, student: Ranker) -> None:
         self.of_user_side.refresh(student)

@@ -186,7 +186,7 @@ class HetCompLoss(ScoreLoss):
             ranker,
             self.options["k"],
             exclude=self.user_items,
-            among=self.known_items,
+            allowed=self.known_items,
             progress=self.progress,
             title="Trajectory",
         )

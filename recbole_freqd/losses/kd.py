@@ -96,7 +96,7 @@ class KDLoss(ScoreLoss):
             guide,
             length,
             exclude=exclude,
-            among=self.known_items,
+            allowed=self.known_items,
             progress=self.progress,
             title="KD lists",
         ):

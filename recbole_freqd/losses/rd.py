@@ -83,12 +83,12 @@ class RDLoss(ScoreLoss):
             self.teacher_scores,
             self.options["k"],
             exclude=user_items,
-            among=self.known_items,
+            allowed=self.known_items,
             progress=self.progress,
             title="RD lists",
         )
         self.keep(list_ids=top.ids)
-        self.free = FreeItems(user_items, top.ids.device, among=self.known_items)
+        self.free = FreeItems(user_items, top.ids.device, allowed=self.known_items)
 
     def of_users(
         self, student: FeatureRows, user_ids: torch.Tensor

@@ -125,7 +125,7 @@ class RRDLoss(RelaxedRankingLoss):
         options = self.options
         plain = options["sampling"] == "none"
         top, _ = self.teacher_lists(max(options["top"], options["k"] if plain else 1))
-        self._free = FreeItems(user_items, top.device, among=self.known_items, lists=top)
+        self._free = FreeItems(user_items, top.device, allowed=self.known_items, lists=top)
         ranks = torch.arange(1, top.shape[1] + 1, device=top.device)
         self.keep(_top=top, _log_weights=-ranks / options["temperature"])
 

@@ -119,7 +119,7 @@ class UnKDLoss(ScoreLoss):
         for users, scores in candidate_blocks(
             self.teacher_scores,
             exclude=user_items,
-            among=self.known_items,
+            allowed=self.known_items,
             progress=self.progress,
             title="UnKD lists",
         ):
