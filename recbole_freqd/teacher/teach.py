@@ -21,15 +21,15 @@ from recbole_freqd.graph.cooccurrence import SIDES
 from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.teacher.base import MemberTeacher, Teacher, make_features_once, own_model
-from recbole_freqd.teacher.choose import choose_filter, choose_weights
-from recbole_freqd.teacher.files import FilesTeacher
+from recbole_freqd.teacher.choice.choose import choose_filter, choose_weights
+from recbole_freqd.teacher.choice.kept import Chooser
+from recbole_freqd.teacher.files.files import FilesTeacher
 from recbole_freqd.teacher.filter import filter_features, filter_mixture, filtered_ranker
-from recbole_freqd.teacher.kept import Chooser
-from recbole_freqd.teacher.member import StandardisedRanker, TeamMember
 from recbole_freqd.teacher.recipe import is_closed_form
-from recbole_freqd.teacher.rescaling import MaskedRanker, ScaledRanker, rescaled
 from recbole_freqd.teacher.taught import Taught, team_config
-from recbole_freqd.teacher.team import TeamRanker, team_features
+from recbole_freqd.teacher.team.member import StandardisedRanker, TeamMember
+from recbole_freqd.teacher.team.rescaling import MaskedRanker, ScaledRanker, rescaled
+from recbole_freqd.teacher.team.team import TeamRanker, team_features
 
 # Each user's mean is taken away before the filter, of one teacher and of a team alike. On
 # validation it made no difference on CiteULike and was slightly better on ml-100k; gowalla was

@@ -23,11 +23,11 @@ from recbole_freqd.core.vector_files import hash_of_export, read_export
 from recbole_freqd.features.data import Known
 from recbole_freqd.teacher.alignment import Alignment, align_tokens, check_overlap
 from recbole_freqd.teacher.base import Teacher, is_mapped, make_features_once
+from recbole_freqd.teacher.files.listed import ListRanker, spectral_features
+from recbole_freqd.teacher.files.lists import Lists, read_lists
 from recbole_freqd.teacher.leakage import warn_of_lists
-from recbole_freqd.teacher.listed import ListRanker, spectral_features
-from recbole_freqd.teacher.lists import Lists, read_lists
-from recbole_freqd.teacher.rescaling import MaskedRanker
 from recbole_freqd.teacher.taught import RankedBy, team_config
+from recbole_freqd.teacher.team.rescaling import MaskedRanker
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recbole_freqd.core import rankers as catalogue
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.teacher.team import (
+from recbole_freqd.teacher.team.team import (
     MaskedRanker,
     ScaledRanker,
     StandardisedRanker,

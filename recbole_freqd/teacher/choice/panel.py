@@ -14,8 +14,8 @@ from recbole_freqd.core.errors import ConfigError, join_names
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features.products import SummedRanker, SummedScores
 from recbole_freqd.graph.similarity import shrunk_cosines
+from recbole_freqd.teacher.choice.sampled import ValidationSample
 from recbole_freqd.teacher.models.gfcf import ideal_basis, normalise_both_sides, summed_filters
-from recbole_freqd.teacher.sampled import ValidationSample
 
 Keys = dict[str, Any]
 Scorer = Callable[[Keys], SummedScores]

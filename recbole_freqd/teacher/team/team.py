@@ -12,10 +12,10 @@ from tqdm import tqdm
 from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.rankers import FeatureRanker, Ranker, stored_pairs, user_blocks
 from recbole_freqd.core.rows import Features
-from recbole_freqd.teacher.member import Member, StandardisedRanker, TeamMember, in_order
-from recbole_freqd.teacher.moments import moments_of, product_moments
-from recbole_freqd.teacher.rescaling import MaskedRanker, ScaledRanker, rescaled
-from recbole_freqd.teacher.team_features import team_features
+from recbole_freqd.teacher.team.member import Member, StandardisedRanker, TeamMember, in_order
+from recbole_freqd.teacher.team.moments import moments_of, product_moments
+from recbole_freqd.teacher.team.rescaling import MaskedRanker, ScaledRanker, rescaled
+from recbole_freqd.teacher.team.team_features import team_features
 
 __all__ = [
     "MaskedRanker",

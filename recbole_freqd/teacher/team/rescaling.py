@@ -8,7 +8,7 @@ import torch
 from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rows import Features
-from recbole_freqd.teacher.member import StandardisedRanker, TeamMember
+from recbole_freqd.teacher.team.member import StandardisedRanker, TeamMember
 
 
 class ScaledRanker(Ranker):

@@ -13,7 +13,7 @@ from recbole_freqd.core.errors import CheckpointError, ConfigError
 from recbole_freqd.core.files import fingerprint, read_json, write_json
 from recbole_freqd.features.data import pairs, positive_matrix, training_matrix
 from recbole_freqd.runtime.processes import Processes
-from recbole_freqd.teacher.sampled import MOST_USERS, ValidationSample
+from recbole_freqd.teacher.choice.sampled import MOST_USERS, ValidationSample
 
 logger = logging.getLogger(__name__)
 
