@@ -72,11 +72,6 @@ class PartsTrainer:
         """What the names of its files begin with."""
         return str(self.config["model"])
 
-    @property
-    def epoch_seconds(self) -> list[float]:
-        """How long the training part of each epoch took, resumed ones included."""
-        return self.part(Seconds).of_epochs
-
     def seconds_per_epoch(self) -> Optional[float]:
         """Median seconds of an epoch without its validation, or None before the first."""
         return self.part(Seconds).per_epoch()

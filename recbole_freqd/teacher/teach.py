@@ -29,7 +29,8 @@ from recbole_freqd.teacher.recipe import is_closed_form
 from recbole_freqd.teacher.taught import Taught, team_config
 from recbole_freqd.teacher.team.member import StandardisedRanker, TeamMember
 from recbole_freqd.teacher.team.rescaling import MaskedRanker, ScaledRanker, rescaled
-from recbole_freqd.teacher.team.team import TeamRanker, team_features
+from recbole_freqd.teacher.team.team import TeamRanker
+from recbole_freqd.teacher.team.team_features import team_features
 
 # Each user's mean is taken away before the filter, of one teacher and of a team alike. On
 # validation it made no difference on CiteULike and was slightly better on ml-100k; gowalla was

@@ -17,7 +17,8 @@ from recbole_freqd.teacher.filter import (
     filter_mixture,
     filtered_ranker,
 )
-from recbole_freqd.teacher.team.team import TeamMember, TeamRanker
+from recbole_freqd.teacher.team.member import TeamMember
+from recbole_freqd.teacher.team.team import TeamRanker
 from tests.support.oracles import dense_filter, random_interactions
 from tests.teacher.team.test_team import DenseRanker, masks, tables
 

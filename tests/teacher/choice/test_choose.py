@@ -21,7 +21,8 @@ from recbole_freqd.teacher.choice.choose import (
 from recbole_freqd.teacher.choice.ranking_metrics import METRICS, metric_named
 from recbole_freqd.teacher.choice.sampled import ValidationSample
 from recbole_freqd.teacher.filter import filter_mixture, filtered_ranker
-from recbole_freqd.teacher.team.team import StandardisedRanker, TeamMember, TeamRanker
+from recbole_freqd.teacher.team.member import StandardisedRanker, TeamMember
+from recbole_freqd.teacher.team.team import TeamRanker
 from tests.teacher.team.test_team import DenseRanker
 
 N_USERS, N_ITEMS = 60, 40
