@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker, top_blocks, user_blocks
-from recbole_freqd.core.rows import FeatureRows, Features
-from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.core.rows import FeatureRows
+from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.draws import FreeItems
 from recbole_freqd.losses.over_scores import ScoreLoss
 from recbole_freqd.losses.ranks import RankDraws
@@ -72,14 +72,8 @@ class CDLoss(ScoreLoss):
     drawn_ids: torch.Tensor
     labels: torch.Tensor
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[CDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[CDOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         count = min(self.options["samples"], user_items.shape[1] - 1)

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from recbole_freqd.core.rankers import Ranker, candidates, top_items, user_blocks
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows
-from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.draws import weighted_draw
 from recbole_freqd.losses.over_scores import weighted_mean
 from recbole_freqd.losses.registration import LOSSES
@@ -161,14 +161,8 @@ class DCDLoss(RelaxedRankingLoss):
     method = "DCD"
     prefix = "dcd"
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[DCDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[DCDOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         self.of_user_side = self._corrections(

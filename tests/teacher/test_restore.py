@@ -261,4 +261,4 @@ def test_a_key_called_trainer_that_is_somebody_elses_is_no_hindrance(
     assert find(path).origin == "checkpoint"
     assert recbole_freqd.export(path, "out")["trainer"] is None
     taught = analyze.load_with_data(path, config_of())
-    assert analyze._described(taught, "it")["trainer"] == []
+    assert analyze._describe(taught, "it")["trainer"] == []
