@@ -3,9 +3,9 @@
 What is tried is drawn by the algorithms of RecBole's HyperTuning, as where hyperopt runs the trials
 one after the other; Ray gives each a process of its own, with a processor or a GPU.
 
-Ray's HyperOptSearch draws by one random stream in the order in which trials end, has no exhaustive
-search, and goes on from a pickle. A ConcurrencyLimiter bounds how many trials run, but cannot hold
-one back until its teacher is there, or until the trial of the same keys has ended.
+The queue is our own: Ray's HyperOptSearch knows TPE only, draws from a random state of another kind
+than fmin's, so other trials, and goes on from a pickle. Its ConcurrencyLimiter counts what runs; it
+holds no trial back until its teacher is there, or until the trial of the same keys has ended.
 """
 
 import json
