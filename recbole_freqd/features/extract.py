@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from recbole_freqd.core.errors import ConfigError, TeacherError
+from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rows import Features, empty_rows
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
@@ -90,6 +91,17 @@ def extract_features(
     with inspecting(model, adapter.caches):
         features = _spectral(model, adapter, rank, progress)
         return tuple(_kept(part, dtype, mapped) for part in features)  # type: ignore[return-value]
+
+
+def ranker_of(model: Any) -> Ranker:
+    """What a model ranks by: dot products of features, biases included, where its scores are."""
+    adapter = adapter_of(model)
+    if are_exact(model, adapter):
+        return FeatureRanker(*extract_features(model, with_bias=True))
+    logger.info(
+        "%s is asked for its scores, which are no products of features.", type(model).__name__
+    )
+    return adapter.ranker(model)
 
 
 def check_teacher(model: Any, rank: Optional[int]) -> None:

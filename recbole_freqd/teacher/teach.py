@@ -28,7 +28,12 @@ from recbole_freqd.teacher.filter import filter_features, filter_mixture, filter
 from recbole_freqd.teacher.recipe import is_closed_form
 from recbole_freqd.teacher.taught import Taught, team_config
 from recbole_freqd.teacher.team.member import StandardisedRanker, TeamMember
-from recbole_freqd.teacher.team.rescaling import MaskedRanker, ScaledRanker, rescaled
+from recbole_freqd.teacher.team.rescaling import (
+    MaskedRanker,
+    ScaledRanker,
+    rescaled,
+    scale_features,
+)
 from recbole_freqd.teacher.team.team import TeamRanker
 from recbole_freqd.teacher.team.team_features import team_features
 
@@ -214,8 +219,8 @@ class _Lesson:
             ranker,
             known,
             factor,
-            lambda: _times(member.features, factor),  # type: ignore[arg-type]
-            lambda: _times(teacher.features, factor),
+            lambda: scale_features(member.features, factor),  # type: ignore[arg-type]
+            lambda: scale_features(teacher.features, factor),
         )
 
     # --- the filter -------------------------------------------------------------------------------
@@ -270,14 +275,6 @@ class _Lesson:
         )
         features = None if side == "item" or is_product else plain.products()
         return {"graph": graph, "side": side, "features": features, "known": plain.known}
-
-
-def _times(features: Features, factor: float) -> Features:
-    """Features whose dot products are ``factor`` times as large."""
-    if factor == 1:
-        return features
-    root = factor**0.5
-    return features[0] * root, features[1] * root
 
 
 def _union(masks: Sequence[Optional[Known]]) -> Optional[Known]:
