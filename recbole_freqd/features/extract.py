@@ -125,19 +125,30 @@ def check_teacher(model: Any, rank: Optional[int]) -> None:
             f"teacher.spectral_rank: got {rank}, but the features of {type(model).__name__} are "
             "exact and are not approximated. Remove it; the model's own keys set their width."
         )
-    most = min(model.n_users, model.n_items) - 1  # the padding is one of each
-    if rank is not None and rank > most:
+    choose_rank(rank, (model.n_users, model.n_items))
+
+
+def choose_rank(rank: Optional[int], shape: tuple[int, ...]) -> int:
+    """Dimensions of an SVD of scores (n_users, n_items): those asked for, or the default.
+
+    Raises:
+        ConfigError: More than there are users or items.
+    """
+    most = min(shape) - 1  # the padding is one of each
+    if rank is None:
+        return min(read_keys("teacher.yaml")["spectral_rank"].default, most)
+    if rank > most:
         raise ConfigError(
             f"teacher.spectral_rank: got {rank}; allowed: at most {most}, the smaller number of "
             "users and items."
         )
+    return rank
 
 
 def _spectral(model: Any, adapter: FeatureAdapter, rank: Optional[int], progress: bool) -> Features:
     """Low-rank features of a model's scores."""
     name = type(model).__name__
-    default = read_keys("teacher.yaml")["spectral_rank"].default
-    rank = rank or min(default, model.n_users - 1, model.n_items - 1)
+    rank = choose_rank(rank, (model.n_users, model.n_items))
     try:
         scores = _scores(model, adapter, progress)
         logger.info("Factoring the scores of %s: three passes over all users", name)

@@ -10,10 +10,10 @@ import torch
 
 from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.identity import weights_hash
+from recbole_freqd.config.teacher import reserved_option
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import Features, empty_rows
-from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.data import pairs
 from recbole_freqd.features.extract import ranker_of
@@ -217,7 +217,7 @@ def features_of(config: Any, spec: dict[str, Any], model: torch.nn.Module) -> Fe
         spec: Its ``teacher`` keys.
         model: The teacher.
     """
-    precision = spec.get("precision") or read_keys("teacher.yaml")["precision"].default
+    precision = reserved_option(spec, "precision")
     return extract_features(
         model,
         with_bias=False,

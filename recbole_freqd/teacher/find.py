@@ -23,7 +23,7 @@ from recbole_freqd.losses import LOSSES
 from recbole_freqd.teacher.base import Teacher
 from recbole_freqd.teacher.checkpoint import from_checkpoint
 from recbole_freqd.teacher.checks import check_features
-from recbole_freqd.teacher.choice.kept import Chooser
+from recbole_freqd.teacher.choice.chooser import Chooser
 from recbole_freqd.teacher.choice.panel import choose_panel, panel_models
 from recbole_freqd.teacher.files.files import from_lists, from_vectors
 from recbole_freqd.teacher.recipe import from_recipe

@@ -22,7 +22,7 @@ from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.teacher.base import MemberTeacher, Teacher, make_features_once, own_model
 from recbole_freqd.teacher.choice.choose import choose_filter, choose_weights
-from recbole_freqd.teacher.choice.kept import Chooser
+from recbole_freqd.teacher.choice.chooser import Chooser
 from recbole_freqd.teacher.files.files import FilesTeacher
 from recbole_freqd.teacher.filter import filter_features, filter_mixture, filtered_ranker
 from recbole_freqd.teacher.recipe import is_closed_form

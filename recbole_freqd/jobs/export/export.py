@@ -191,7 +191,7 @@ def _histories(source: Restored) -> sp.csr_array:
     """(n_users - 1, n_items - 1) uint8 CSR: 1 for training, 2 for validation, 3 for other pairs."""
     shape = tuple(size - 1 for size in shape_of(source))
     keys = [
-        (pairs(part) - 1) @ [shape[1], 1] for part in (source.train, source.valid, source.whole)
+        (pairs(part) - 1) @ [shape[1], 1] for part in (source.train, source.valid, source.unsplit)
     ]
     # np.unique keeps the first of equal pairs, so the earliest split that has one.
     kept, first = np.unique(np.concatenate(keys), return_index=True)

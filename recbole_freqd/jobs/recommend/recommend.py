@@ -75,10 +75,10 @@ def recommend(
     columns = Columns(source.stored["USER_ID_FIELD"], source.stored["ITEM_ID_FIELD"])
     item_names = tokens(source.train)[1].astype(np.str_)
     if histories is None:
-        names, lists = _of_known(source, top, users, leave_out, progress)
+        names, lists = _lists_of_known(source, top, users, leave_out, progress)
     else:
         new = read_new_users(Path(histories), columns, item_names)
-        names, lists = _of_new(source, new, top, leave_out, progress)
+        names, lists = _lists_of_new(source, new, top, leave_out, progress)
     metadata = _metadata(source, top, leave_out, users, histories, len(names))
     with open_lists(path, columns, metadata) as write:
         for places, items, scores in lists:
@@ -98,7 +98,7 @@ def _check(top: Any, users: Any, leave_out: Any, histories: Any) -> None:
         )
 
 
-def _of_known(
+def _lists_of_known(
     source: Restored, top: int, users: Any, leave_out: str, progress: bool
 ) -> tuple[np.ndarray, Iterator[Block]]:
     """Names by id, and the lists of users by id."""
@@ -111,7 +111,7 @@ def _of_known(
     return names, lists
 
 
-def _of_new(
+def _lists_of_new(
     source: Restored, new: NewUsers, top: int, leave_out: str, progress: bool
 ) -> tuple[np.ndarray, Iterator[Block]]:
     """The same of users who are folded in; 0 stands for nobody."""
@@ -125,7 +125,7 @@ def _left_out(source: Restored, leave_out: str) -> Optional[sp.csr_array]:
     """(n_users, n_items), non-zero for the pairs that are not recommended."""
     if leave_out == "none":
         return None
-    dataset = source.train if leave_out == "train" else source.whole
+    dataset = source.train if leave_out == "train" else source.unsplit
     return pair_matrix(dataset, shape_of(source))
 
 
