@@ -43,6 +43,8 @@ def test_a_file_appears_with_its_folder_and_under_its_name_only_when_it_is_whole
     ("raised", "reported"),
     [
         (OSError("disk full"), CheckpointError),
+        (RuntimeError("disk full"), CheckpointError),  # what torch raises, in whatever words
+        (NotImplementedError("disk full"), NotImplementedError),
         (ValueError("disk full"), ValueError),
         (KeyboardInterrupt("disk full"), KeyboardInterrupt),
     ],
