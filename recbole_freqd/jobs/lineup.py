@@ -10,7 +10,9 @@ from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.teacher import PANEL
 from recbole_freqd.jobs.validation import missing_parts
 
-WARM = "FreqRank"  # with weight 0: the student alone, from a warm start
+WARM = "FreqRank"
+WARM_KEYS = {"freqrank_beta": 0.0, "teacher_filter": "none", "warm_start": "teacher"}
+"""Trainer and keys of the student alone that begins as the best approximation of its teacher."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +33,6 @@ class Entry:
     untrained: bool = False
 
 
-def warm_config(config: Any, **changes: Any) -> Any:
-    """The student alone, which begins as the best approximation of its unfiltered teacher.
-
-    Args:
-        config: Of a student with a teacher. **changes: Keys that are to be others.
-    """
-    keys = {"freqrank_beta": 0.0, "teacher_filter": "none", "warm_start": "teacher"}
-    return config_with(config, [WARM], **{**keys, **changes})
-
-
 def asked_for(config: Any) -> Entry:
     """The student that the user's config is about."""
     names = trainer_names(config["trainer"])
@@ -55,10 +47,11 @@ def alone(config: Any) -> Entry:
 def baselines(config: Any) -> list[Entry]:
     """The student alone, cold and warm, and what teaches it cut to its size."""
     whole = "team" if _is_team(config) else "teacher"
+    warm = config_with(config, [WARM], **WARM_KEYS)
     return [
         alone(config),
-        Entry("cut", f"{whole} cut to size", warm_config(config), untrained=True),
-        Entry("student_warm", "student alone, warm", warm_config(config)),
+        Entry("cut", f"{whole} cut to size", warm, untrained=True),
+        Entry("student_warm", "student alone, warm", config_with(config, [WARM], **WARM_KEYS)),
     ]
 
 

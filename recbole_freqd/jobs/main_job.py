@@ -99,9 +99,7 @@ class Table:
         return finished(self._rows)
 
 
-def report(
-    config: Any, rows: list[dict[str, Any]], left_out: dict[str, str], folder: Path
-) -> None:
+def report(config: Any, rows: list[dict[str, Any]], left_out: dict[str, str], folder: Path) -> None:
     """Prints the table; saves ``results.json`` and ``results.md`` in a folder of the run's own.
 
     Raises:

@@ -70,7 +70,9 @@ def as_table(lines: list[list[str]], left: int = 2, form: str = "github") -> str
         )
         for line in lines
     ]
-    rule = "|".join("-" * (width + 1) + ("-" if side == "left" else ":") for width, side in zip(widths, sides))
+    rule = "|".join(
+        "-" * (width + 1) + ("-" if side == "left" else ":") for width, side in zip(widths, sides)
+    )
     return "\n".join([f"| {rows[0]} |", f"|{rule}|", *(f"| {row} |" for row in rows[1:])])
 
 

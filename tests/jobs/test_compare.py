@@ -247,9 +247,9 @@ def test_a_teacher_that_is_trained_again_to_the_same_weights_is_the_same(compare
     compare(["FD"], seeds=[1])
     shutil.rmtree(tmp_path / "saved")
     cells = compare(["FD", "FreqD"], seeds=[1])["cells"]
-    hashes = {cells[what][0]["teacher_weights"] for what in ("teacher", "FD", "FreqD")}
+    hashes = {cells[what][0]["teacher_hash"] for what in ("teacher", "FD", "FreqD")}
     assert len(hashes) == 1 and None not in hashes
-    assert cells["alone"][0]["teacher_weights"] is None
+    assert cells["alone"][0]["teacher_hash"] is None
 
 
 @pytest.mark.parametrize("weights", [("a", "a", "b"), ("a", None, "b")])
@@ -269,7 +269,7 @@ def test_teachers_of_older_cells_go_by_the_name_of_their_file():
 def shared(files, weights):
     """Records of a teacher and two methods; without weights they are of an older version."""
     records = [
-        {"what": what, "seed": 7, "teacher": file, "teacher_weights": hashed}
+        {"what": what, "seed": 7, "teacher": file, "teacher_hash": hashed}
         for what, file, hashed in zip(("teacher", "FD", "FreqD"), files, weights)
     ]
     return [{key: each[key] for key in each if each[key] is not None} for each in records]
@@ -283,7 +283,7 @@ def untrained(monkeypatch):
     def run(cell, metric, hindrance=None):
         ran.append((cell.what, cell.seed))
         teacher = None if cell.what == "alone" else f"teacher-{cell.seed}.pth"
-        return a_run(0.3, teacher=teacher, teacher_weights=teacher, size_mb=1.0), None
+        return a_run(0.3, teacher=teacher, teacher_hash=teacher, size_mb=1.0), None
 
     monkeypatch.setattr(comparison, "run_cell", run)
     return ran
