@@ -96,8 +96,8 @@ def int8_row(data: Loaders, teacher: Teacher) -> Union[Row, str]:
         return found
     features, exact = found
     model = RankedBy(int8_ranker(*features, exact), teacher.config)
-    for name, values in _stored(features, exact).items():
-        model.register_buffer(name, values)
+    for name, kept in _stored(features, exact).items():
+        model.register_buffer(name, kept)
     seconds = perf_counter() - start
     valid, tested = evaluate_model(data, teacher, model, 1, 2)
     values = row_of(
@@ -181,7 +181,7 @@ def _final_features(teacher: Teacher, dataset: Any) -> Union[tuple[Features, int
 
 def _stored(features: Sequence[torch.Tensor], exact: int) -> dict[str, torch.Tensor]:
     """What has to be kept: whole numbers, scales, and biases, not the ones beside them."""
-    kept = {}
+    kept: dict[str, torch.Tensor] = {}
     for side, rows in zip(("user", "item"), features):
         cut = rows.shape[1] - exact
         stored = Int8Rows.of(rows[:, :cut])

@@ -105,7 +105,7 @@ def run(
         trainer.wandblogger._wandb.finish()  # else the next run of this process logs into it
     return Run(
         config, model, trainer, (train_data, valid_data, test_data),
-        float(score), plain(valid_result), tested and tested.metrics, tested,
+        float(score), plain(valid_result), tested.metrics if tested else None, tested,
         trainer.seconds_per_epoch(),
         seconds.to_best, seconds.all_in, seconds.best_epoch,
     )  # fmt: skip

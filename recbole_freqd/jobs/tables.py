@@ -39,7 +39,7 @@ def _lines(rows: list[dict[str, Any]], metric: str) -> list[list[str]]:
 
 def shown_metrics(rows: list[dict[str, Any]], metric: str) -> list[str]:
     """The test metrics of a table: the one that was validated by, and recall at its length."""
-    there = next((row["test"] for row in reversed(rows) if row["test"]), {})
+    there: dict[str, float] = next((row["test"] for row in reversed(rows) if row["test"]), {})
     wanted = dict.fromkeys((metric, f"recall@{metric.partition('@')[2]}"))
     return [name for name in wanted if name in there]
 

@@ -1,4 +1,4 @@
-"""The test split, opened: RecBole's metrics, and what the lists say of the catalogue beside them."""
+"""The test split, opened: RecBole's metrics, and how much of the catalogue is in the lists."""
 
 import copy
 from collections.abc import Iterator

@@ -7,6 +7,7 @@ from recbole_freqd.core.errors import ConfigError, join_names, short_repr
 from recbole_freqd.core.files import read_yaml
 from recbole_freqd.features import registered_adapter
 from recbole_freqd.features.warm import PROPAGATED, TABLES
+from recbole_freqd.jobs.fairness import EQUAL_FOR_ALL
 
 TEACHER, INT8, MEMBER = "teacher", "teacher_int8", "member "
 ALONE, CUT, WARM = "alone", "cut", "warm"
@@ -17,7 +18,7 @@ NAMES = {
     WARM: "student alone, warm",
 }
 _ROLES = {TEACHER: "teacher", INT8: INT8, ALONE: "student_alone", CUT: CUT, WARM: "student_warm"}
-_LEFT_TO = {"seed": "--seeds", "model": "-m", "dataset": "-d", "resume": "--resume"}
+_SAME_FOR_ALL = (EQUAL_FOR_ALL | {"resume"}) - {"trainer", "teacher"}
 Records = dict[str, list[dict[str, Any]]]
 
 
@@ -64,11 +65,11 @@ def read_rows(file: str) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]
             )
         if role_of(str(name)) != "distilled":
             raise ConfigError(f"--rows {file}: {name} is the name of another row. Change it.")
-        taken = sorted(set(_LEFT_TO) & set(row))
+        taken = sorted(_SAME_FOR_ALL & set(row))
         if taken:
             raise ConfigError(
-                f"--rows {file}: {name} sets {taken[0]}, which is the same for all and left to "
-                f"{_LEFT_TO[taken[0]]}. Leave it out."
+                f"--rows {file}: {name} sets {taken[0]}, which is the same for all that is "
+                "compared. Leave it out."
             )
         methods[str(name)] = losses
         keys[str(name)] = {key: value for key, value in row.items() if key != "trainer"}
@@ -87,7 +88,9 @@ def with_rows_beside(records: Records) -> Records:
             name = INT8 if row["role"] == INT8 else f"{MEMBER}{row['model']}"
             counts[name] = counts.get(name, 0) + 1
             name += f" {counts[name]}" if counts[name] > 1 else ""
-            own = {key: record[key] for key in ("seed", "made_with") if key in record}
+            own: dict[str, Any] = {
+                key: record[key] for key in ("seed", "made_with") if key in record
+            }
             beside.setdefault(name, []).append({**row, **own, "what": name})
     whole = {what: rows for what, rows in beside.items() if len(rows) == len(records[TEACHER])}
     members = sorted(what for what in whole if what != INT8)

@@ -87,9 +87,10 @@ def compare(
     from recbole_freqd.jobs.validation import check_test
     from recbole_freqd.teacher.find import check_trajectory
 
-    named, frozen_rows = plan.read_methods(methods), {}
+    named = plan.read_methods(methods)
+    own_keys: dict[str, dict[str, Any]] = {}
     if rows is not None:
-        more, frozen_rows = read_rows(rows)
+        more, own_keys = read_rows(rows)
         _check_names(rows, named, more)
         named |= more
     seeds = check_seeds(seeds, "--seeds")
@@ -116,9 +117,9 @@ def compare(
         )
     if tune_only:
         return chosen or {}
-    for name, keys in frozen_rows.items():
+    for name, keys in own_keys.items():
         chosen = {**(chosen or {}), name: keys}
-    own_teachers = [name for name, keys in frozen_rows.items() if _SHARED & set(keys)]
+    own_teachers = [name for name, keys in own_keys.items() if _SHARED & set(keys)]
     return plan.compare_runs(
         base, named, seeds, folder, frozen=chosen or None, own_teachers=own_teachers, say=say
     )

@@ -95,10 +95,10 @@ def compare_runs(
     taught = [record for what, each in records.items() if what not in apart for record in each]
     check_shared_teacher(taught)
     users = {what: [store.users(cell) for cell in cells] for what, cells in by_what.items()}
-    records = with_rows_beside(records)
-    users = {what: users.get(what, [None] * len(each)) for what, each in records.items()}
+    shown = with_rows_beside(records)  # type: ignore[arg-type]
+    users = {what: users.get(what, [None] * len(each)) for what, each in shown.items()}
     configs = {cell.what: cell.config for cell in reversed(plan) if cell.what not in (CUT, WARM)}
-    results = results_of(base, records, users, configs, failures, seeds, metric, frozen)
+    results = results_of(base, shown, users, configs, failures, seeds, metric, frozen)
     results["cells_folder"] = str(store.folder)
     write_results(results, folder / f"results-{fingerprint([cell.name for cell in plan])[:8]}", say)
     return results

@@ -51,8 +51,8 @@ def summarise(
     Returns:
         ``what``, means and standard deviations of ``valid`` and ``test``; ``rank`` among the
         students by the mean of the test metric; ``share`` of the teacher's, and ``gap_closed``, of
-        the means; ``bytes_per_entity``, ``coverage``, ``gini`` and ``seconds_all_in``; ``failed``, whether a
-        run is missing; ``against`` the reference: see
+        the means; ``bytes_per_entity``, ``coverage``, ``gini`` and ``seconds_all_in``, means;
+        ``failed``, whether a run is missing; ``against`` the reference: see
         :func:`.significance.paired_test`, with ``p_holm`` over all other students and ``wins``, the
         seeds in which the mean is above the reference's. Ranks, gaps and wins go by the means over
         users as they are, not by RecBole's rounded ones.
@@ -177,9 +177,13 @@ def apart(
     unequal = sorted((equal - {"trainer", "teacher"}) & set(students["alone"]) - set(common))
     if unequal:
         raise ConfigError(f"{', '.join(unequal)}: not the same for all that is compared.")
-    left_out = {*common, "teacher"}
+    shared = taught[0]["teacher"] if taught else None
     return common, {
-        what: {key: value for key, value in config.items() if key not in left_out}
+        what: {
+            key: value
+            for key, value in config.items()
+            if key not in common and (key, value) != ("teacher", shared)
+        }
         for what, config in students.items()
     }
 
@@ -271,11 +275,11 @@ def markdown(results: dict[str, Any]) -> str:
             "seeds first; seeds won are those with a higher mean than the reference; p is of the "
             "paired t-test over users, corrected by Holm over all rows that have one. Users are "
             "its sample, not seeds: read it beside the spread over seeds. The gap closed is of the "
-            "means: (method − alone) / (teacher − alone), and so is the share: method / teacher. B is "
-            "bytes needed to rank, coverage and gini are ItemCoverage@10 and GiniIndex@10 of the test "
-            "lists, s all in are seconds from reading the data to the end of training, the teacher's "
-            "training left out. The teacher cut to size is the best approximation of its unfiltered "
-            "scores by features of the student's width, and the student alone, warm, begins there; "
+            "means: (method − alone) / (teacher − alone); the share, too: method / teacher. B are "
+            "bytes needed to rank; coverage and gini, ItemCoverage@10 and GiniIndex@10 of the test "
+            "lists; s all in, seconds from reading the data to the end of training, the teacher's "
+            "own left out. The teacher cut to size is the best approximation of its unfiltered "
+            "scores by features of the student's width. The student alone, warm, begins there; "
             "both have the keys of the student alone.",
             "",
             f"Tuning: {_budget(results['tuning'] or {}, common)}.",
