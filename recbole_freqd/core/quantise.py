@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from recbole_freqd.core.rankers import FeatureRanker
+
 _LARGEST = 127
 
 
@@ -41,3 +43,22 @@ class Int8Rows:
     def nbytes(self) -> int:
         """Bytes that the rows and their scales take."""
         return self.values.numel() + 4 * self.scales.numel()
+
+
+def int8_ranker(
+    user_emb: torch.Tensor, item_emb: torch.Tensor, exact_columns: int = 0
+) -> FeatureRanker:
+    """What features rank by once they are stored in int8.
+
+    Args:
+        user_emb: (n_users, d). item_emb: (n_items, d).
+        exact_columns: The last columns of both, biases and the ones beside them, stay in float32: a
+            bias in the scale of a vector would lose most of its digits.
+    """
+    return FeatureRanker(
+        *(
+            torch.cat([Int8Rows.of(rows[:, :cut]).restored(), rows[:, cut:].float()], dim=1)
+            for rows in (user_emb, item_emb)
+            for cut in (rows.shape[1] - exact_columns,)
+        )
+    )

@@ -2,7 +2,7 @@
 
 import torch
 
-from recbole_freqd.core.quantise import Int8Rows
+from recbole_freqd.core.quantise import Int8Rows, int8_ranker
 
 
 def rows(n=50, d=6, seed=0):
@@ -28,3 +28,15 @@ def test_rows_of_zeros_stay_zeros_and_what_is_stored_is_stored_again_as_it_is():
 
 def test_it_takes_a_byte_a_number_and_four_a_row():
     assert Int8Rows.of(rows(10, 6)).nbytes == 10 * 6 + 4 * 10
+
+
+def test_columns_of_biases_stay_as_they_are():
+    users, items = rows(5, 4), rows(9, 4, seed=1)
+    users[:, 3], items[:, 3] = 1.0, torch.linspace(-300, 300, 9)
+    ranker = int8_ranker(users, items, exact_columns=1)
+    expected = Int8Rows.of(users[:, :3]).restored() @ Int8Rows.of(items[:, :3]).restored().T
+    torch.testing.assert_close(ranker.block(torch.arange(5)), expected + items[:, 3])
+    torch.testing.assert_close(
+        int8_ranker(users, items).block(torch.arange(5)),
+        Int8Rows.of(users).restored() @ Int8Rows.of(items).restored().T,
+    )
