@@ -58,9 +58,9 @@ def check_varied(job: str, key: str, seeds: str = "") -> None:
 def config_of(
     base: Any, losses: list[str], seed: int, keys: dict[str, Any], frozen: dict[str, Any]
 ) -> Any:
-    """The Config of a student with the frozen teacher and keys of its own."""
+    """The Config of a student with the frozen teacher and keys of its own, which go before it."""
     changes = {"seed": seed, **keys}
-    if losses and frozen.get("teacher"):
+    if losses and frozen.get("teacher") and TEACHER not in keys:
         changes[TEACHER] = merge_teachers(base[TEACHER], frozen["teacher"])
     return make.config_with(base, losses, **changes)
 

@@ -11,6 +11,7 @@ from recbole_freqd.config.teacher import merge_teachers, teacher_label
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.files import write_json, write_text
 from recbole_freqd.jobs.comparison import report as comparison_report
+from recbole_freqd.jobs.comparison.beside import role_of
 from recbole_freqd.jobs.comparison.plot import comparison_plot
 from recbole_freqd.jobs.comparison.significance import PerUser
 from recbole_freqd.jobs.fairness import equal_for_all
@@ -33,7 +34,8 @@ def results_of(
 
     Args:
         base: The Config with the keys of all methods and the teacher.
-        records: What was kept of each run, by ``teacher``, ``alone`` and method.
+        records: What was kept of each run, by ``teacher``, members, ``teacher_int8``, ``alone``,
+            ``cut``, ``warm`` and method.
         users: The metric of every user of those runs, or None where there is none.
         configs: A Config of each student.
         failures: What, seed and error of the runs that failed.
@@ -41,7 +43,7 @@ def results_of(
         metric: What is ranked and tested by.
         frozen: The chosen keys, and under ``tuned`` how they were.
     """
-    methods = [what for what in records if what not in ("teacher", "alone")]
+    methods = [what for what in records if role_of(what) == "distilled"]
     failed = {failure["what"] for failure in failures}
     whole = [what for what in methods if what not in failed] or methods
     reference = "FreqD" if "FreqD" in whole else whole[0]
@@ -62,6 +64,11 @@ def results_of(
         "methods": methods,
         "seeds": list(seeds),
         "failed": failures,
+        "left_out": {
+            what: why
+            for record in records["teacher"]
+            for what, why in record.get("left_out", {}).items()
+        },
         "commits": sorted({str(record["made_with"]["commit"]) for record in every}),
         "made_with": every[-1]["made_with"],
         "tuning": tuned and {key: tuned[key] for key in _TUNING if key in tuned},
