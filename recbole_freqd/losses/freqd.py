@@ -19,7 +19,7 @@ from recbole_freqd.graph.adjacency import EntityGraph
 from recbole_freqd.graph.cooccurrence import SIDES, cooccurrence_graph
 from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.graph.watch import BandWatch
-from recbole_freqd.losses.base import DistillationLoss, SharedOptions
+from recbole_freqd.losses.base import DistillationLoss, LossData, SharedOptions
 from recbole_freqd.losses.distances import (
     mean_over_batch,
     projected_distance,
@@ -93,7 +93,8 @@ class FreqDLoss(DistillationLoss):
         filter: ``"linear"``, ``"quadratic"`` or coefficients c_j (then without ``alpha``).
         distance: ``"cosine"`` or ``"squared"``. projector: ``"mlp"`` or ``"linear"``. experts,
         hidden, dropout, order: of the mlp; with the order ``"filter_first"`` the student's rows are
-        P(H S), so the mlp sees the batch only (the authors' first version). weight_decay: of the projectors, applied by the trainer.
+        P(H S), so the mlp sees the batch only (the authors' first version). weight_decay: of the
+        projectors, applied by the trainer.
         log_bands: bands that the trainer logs the loss of, 0 for none.
 
     Source: Zhu & Zhang, "Exploring Feature-based Knowledge Distillation for Recommender System:
@@ -117,14 +118,8 @@ class FreqDLoss(DistillationLoss):
     method = "FreqD"
     prefix = "freqd"
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[FreqDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[FreqDOptions]) -> None:
+        super().__init__(*data, **options)
 
     @classmethod
     def check_options(cls, options: dict[str, Any]) -> None:

@@ -23,8 +23,8 @@ from recbole_freqd.core.rows import Features
 from recbole_freqd.filters import GraphFilter, PolynomialFilter, graph_filter
 from recbole_freqd.graph.adjacency import EntityGraph
 from recbole_freqd.graph.cooccurrence import SIDES
-from recbole_freqd.teacher.moments import UserMoments
-from recbole_freqd.teacher.rescaling import MaskedRanker
+from recbole_freqd.teacher.team.moments import UserMoments
+from recbole_freqd.teacher.team.rescaling import MaskedRanker
 
 Known = tuple[np.ndarray, np.ndarray]
 Mixture = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -110,6 +110,11 @@ def filter_features(
     operator = _operator(graph, alpha, table)
     tables[place] = _without(operator.apply(table).to(features[place].dtype), masks[place])
     return tables[0], tables[1]
+
+
+def centre_items(features: Features) -> Features:
+    """The features with the mean of all items but the padding taken away from each of these."""
+    return features[0], _centred_items(features[1], _mask(None, 1, features[1]))
 
 
 class FilteredRanker(Ranker):

@@ -12,6 +12,7 @@ import torch
 from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
+from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.graph.spectrum import least_squares
 from recbole_freqd.jobs.analysis import analyze
 from recbole_freqd.jobs.analysis import report as spectrum_report
@@ -40,10 +41,12 @@ def checkpoints(tiny_config, tiny_keys):
 def analysed(checkpoints, tiny_config):
     """Results for teacher and students of the tiny data: ``analysed("alone", "distilled")``."""
     paths = dict(zip(("teacher", "alone", "distilled"), checkpoints()))
-    loaded = {name: analyze.loaded(path, tiny_config()) for name, path in paths.items()}
+    loaded = {name: analyze.load_with_data(path, tiny_config()) for name, path in paths.items()}
 
     def results(*students):
-        return analyze.results(loaded["teacher"], [loaded[name] for name in students], bands=4)
+        return analyze.measure_bands(
+            loaded["teacher"], [loaded[name] for name in students], bands=4
+        )
 
     results.loaded, results.paths = loaded, paths
     return results
@@ -91,6 +94,40 @@ def test_one_student_with_a_sidecar_is_seen_through_its_own_projector(analysed):
     assert sum(own["loss"]) == pytest.approx(float((rows - t).square().sum()), rel=1e-4)
 
 
+def test_the_teacher_is_drawn_before_and_after_its_filter(tiny_config, checkpoints, tmp_path):
+    pytest.importorskip("matplotlib")
+    from recbole_freqd.jobs import run as runs
+
+    teacher, alone, _ = checkpoints()
+    keys = {"teacher": {"checkpoint": teacher}, "teacher_filter": 0.4}
+    keys |= {"teacher_filter_side": "item", "teacher_filter_k": 3}
+    student = runs.run(tiny_config(trainer="FreqRank", **keys), test=False).trainer.saved_model_file
+    loaded = [analyze.load_with_data(path, tiny_config()) for path in (teacher, alone, student)]
+    found = analyze.measure_bands(loaded[0], loaded[1:], bands=4)
+    facts = found["filter"]
+    assert (facts["side"], facts["alpha"], facts["student"]) == ("item", 0.4, "BPR with FreqRank")
+    R = analyze.training_matrix(loaded[0].home.train)
+    graph = cosine_graph(R, side="item", k=3, shrinkage=3.0)
+    values, vectors = np.linalg.eigh(dense_laplacian(graph.toarray()))
+    items = loaded[0].features[1].double().numpy().copy()
+    items[1:] -= items[1:].mean(axis=0)
+    items[0] = 0
+    parts = np.square(vectors.T @ items).sum(axis=1)
+    band = np.clip(np.floor((values + 1e-9) / 0.5), 0, 3)
+    after = parts * (1 - 0.4 * values) ** 2
+    for key, energy in (("before", parts), ("after", after)):
+        expected = [energy[band == b].sum() for b in range(4)]
+        np.testing.assert_allclose(facts[key], expected, rtol=1e-4, atol=1e-6)
+    report = spectrum_report.write(found, tmp_path / "report")
+    page = report.read_text()
+    assert "The teacher before and after its filter" in page and "Numbers: the filter" in page
+    assert report.with_name("filter.png").is_file() and "with α = 0.4" in page
+    plain = analyze.measure_bands(loaded[0], loaded[1:2], bands=4)
+    assert plain["filter"] is None
+    page = spectrum_report.write(plain, tmp_path / "plain").read_text()
+    assert "before and after" not in page
+
+
 def test_a_linear_projector_is_read_from_its_tensors_as_well():
     from recbole_freqd.core.rng import RandomStream
     from recbole_freqd.losses.projectors import LinearProjector
@@ -105,7 +142,7 @@ def test_models_of_another_split_or_of_other_data_are_refused(tiny_config):
 
     def trained(**keys):
         path = runs.run(tiny_config(epochs=1, **keys), test=False).trainer.saved_model_file
-        return analyze.loaded(path, tiny_config())
+        return analyze.load_with_data(path, tiny_config())
 
     teacher = trained()
     analyze.check_same_data(teacher, trained(embedding_size=3))
@@ -171,14 +208,14 @@ def test_the_teacher_of_a_student_is_found_and_another_one_is_named_as_such(
 
     teacher, alone, distilled = checkpoints()
     assert find_own_teacher([alone, distilled]) == teacher
-    student = analyze.loaded(distilled, tiny_config())
+    student = analyze.load_with_data(distilled, tiny_config())
     for keys in ({"embedding_size": 6}, {"embedding_size": 8}, {"model": "LightGCN"}):
         other = runs.run(tiny_config(epochs=1, **keys), test=False).trainer.saved_model_file
-        found = analyze.loaded(other, tiny_config())
+        found = analyze.load_with_data(other, tiny_config())
         with pytest.raises(TeacherError, match=f"was taught by the checkpoint {teacher}, not by"):
-            analyze.results(found, [student], bands=2)
-        many = [student, analyze.loaded(alone, tiny_config())]
-        assert "least squares" in analyze.results(found, many, bands=2)["projection"]
+            analyze.measure_bands(found, [student], bands=2)
+        many = [student, analyze.load_with_data(alone, tiny_config())]
+        assert "least squares" in analyze.measure_bands(found, many, bands=2)["projection"]
         assert f"was taught by the checkpoint {teacher}, not by {other}" in caplog.text
     with pytest.raises(ConfigError, match="no teacher has taught them.*--teacher TEACHER.pth"):
         find_own_teacher([alone])
@@ -195,10 +232,10 @@ def test_a_teacher_by_recipe_is_told_by_its_keys(tiny_config, teacher_recipe):
     student, own = taught()
     _, wider = taught(embedding_size=9)
     assert find_own_teacher([student]) == own
-    loaded = {path: analyze.loaded(path, tiny_config()) for path in (student, own, wider)}
-    analyze.results(loaded[own], [loaded[student]], bands=2)
+    loaded = {path: analyze.load_with_data(path, tiny_config()) for path in (student, own, wider)}
+    analyze.measure_bands(loaded[own], [loaded[student]], bands=2)
     with pytest.raises(TeacherError, match=r"taught by a BPR trained by its recipe \(embedding_si"):
-        analyze.results(loaded[wider], [loaded[student]], bands=2)
+        analyze.measure_bands(loaded[wider], [loaded[student]], bands=2)
 
 
 @pytest.mark.parametrize("bands", [0, -1, 100_000])
