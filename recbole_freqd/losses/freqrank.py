@@ -15,7 +15,7 @@ class FreqRankLoss(RCEKDLoss):
     Y Hᵀ or H Y with h(λ) = 1 - αλ on a graph of shrunk cosines, side and α chosen on validation
     with α = 0 among them; and ``warm_start: teacher``, the student begins as the best
     approximation of the same scores by features of its width. Both act before the training, on
-    what a loss is given. And a user's lists are kept for ``refresh`` epochs, 4 by default, where
+    what a loss is given. And a user's lists are kept for ``refresh`` epochs, 3 by default, where
     the paper's are of one. With ``teacher_filter: none``, ``warm_start: none`` and ``refresh: 1``
     this is RCE-KD.
 
