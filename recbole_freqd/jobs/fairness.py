@@ -79,17 +79,17 @@ def check_seeds(seeds: Sequence[Any], option: str) -> list[int]:
     return list(seeds)
 
 
-def other_caps(tuned: dict[str, Any], here: dict[str, Any]) -> str:
+def other_caps(tuned: dict[str, Any], current: dict[str, Any]) -> str:
     """In words, how far runs were trained, as far as that is otherwise here; empty: it is not.
 
     Args:
         tuned: ``epochs``, ``eval_step``, ``stopping_step`` and ``metric``, as far as known.
-        here: The same of other runs.
+        current: The same of other runs.
     """
     return ", ".join(
         words.format(tuned[key])
         for key, words in _CAPS.items()
-        if {key} <= set(tuned) & set(here) and tuned[key] != here[key]
+        if {key} <= set(tuned) & set(current) and tuned[key] != current[key]
     )
 
 

@@ -109,13 +109,13 @@ def report(config: Any, rows: list[dict[str, Any]], left_out: dict[str, str], fo
     from recbole_freqd.core.files import new_checkpoint_path, write_json, write_text
     from recbole_freqd.jobs import tables
     from recbole_freqd.jobs.picture import quality_plot
-    from recbole_freqd.jobs.verdict import best_student, in_words
+    from recbole_freqd.jobs.verdict import best_student, describe_rows
 
     names = "+".join(trainer_names(config["trainer"])) or "alone"
     stem = f"{config['dataset']}-{config['model']}-{names}"
     metric, bigger = config["valid_metric"].lower(), config["valid_metric_bigger"]
     table = tables.markdown_table(rows, metric)
-    words = in_words(rows, metric, bigger, left_out)
+    words = describe_rows(rows, metric, bigger, left_out)
     print_line(f"\n{config['dataset']}, seed {config['seed']}, student {config['model']}\n{table}")
     print_line(f"\n{words}")
     print_line(_how_to_use(best_student(rows, metric, bigger)["checkpoint"]))

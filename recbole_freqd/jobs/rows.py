@@ -22,7 +22,7 @@ from recbole_freqd.jobs.tested import Tested
 from recbole_freqd.teacher.base import MemberTeacher, Teacher, own_model
 from recbole_freqd.teacher.taught import RankedBy, Taught
 from recbole_freqd.teacher.teach import team_member
-from recbole_freqd.teacher.team import TeamRanker, team_features
+from recbole_freqd.teacher.team.team import TeamRanker, team_features
 
 ROLES = (
     *("teacher", "team", "member", "teacher_int8", "cut"),

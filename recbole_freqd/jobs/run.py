@@ -8,7 +8,7 @@ from recbole_freqd.compat import brief_console, fresh_log_handlers
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.config.values import check_data
-from recbole_freqd.jobs.tested import Tested, evaluate_once, plain
+from recbole_freqd.jobs.tested import Tested, as_floats, evaluate_once
 from recbole_freqd.runtime.distributed import full_eval_loader
 from recbole_freqd.runtime.processes import Processes
 from recbole_freqd.runtime.seconds import Seconds, student_clock
@@ -105,7 +105,7 @@ def run(
         trainer.wandblogger._wandb.finish()  # else the next run of this process logs into it
     return Run(
         config, model, trainer, (train_data, valid_data, test_data),
-        float(score), plain(valid_result), tested.metrics if tested else None, tested,
+        float(score), as_floats(valid_result), tested.metrics if tested else None, tested,
         trainer.seconds_per_epoch(),
         seconds.to_best, seconds.all_in, seconds.best_epoch,
     )  # fmt: skip

@@ -38,12 +38,12 @@ def evaluate_once(trainer: Any, train_data: Any, loader: Any, **options: Any) ->
         **options: Of RecBole's ``evaluate``.
     """
     if not _makes_lists(trainer, loader):
-        return Tested(plain(trainer.evaluate(loader, **options)))
+        return Tested(as_floats(trainer.evaluate(loader, **options)))
     config = trainer.config
     given = {str(metric).lower() for metric in config["metrics"]}
     more = [name for name in (_COVERAGE, _GINI) if name.lower() not in given]
     with _evaluating_also(trainer, train_data, more):
-        found = plain(trainer.evaluate(loader, **options))
+        found = as_floats(trainer.evaluate(loader, **options))
     added = {name.lower() for name in more}
     metrics = {
         name: value
@@ -54,7 +54,7 @@ def evaluate_once(trainer: Any, train_data: Any, loader: Any, **options: Any) ->
     return Tested(metrics, *(found[f"{name}@{TOP}".lower()] for name in (_COVERAGE, _GINI)))
 
 
-def plain(metrics: Optional[dict[str, Any]]) -> dict[str, float]:
+def as_floats(metrics: Optional[dict[str, Any]]) -> dict[str, float]:
     """RecBole's metrics as a dict of Python floats."""
     return {name: float(value) for name, value in (metrics or {}).items()}
 

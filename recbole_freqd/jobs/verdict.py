@@ -22,7 +22,7 @@ def best_student(rows: Rows, metric: str, bigger: bool = True) -> dict[str, Any]
     return max(scored, key=lambda row: sign * row["valid"][metric], default=students[-1])
 
 
-def in_words(
+def describe_rows(
     rows: Rows, metric: str, bigger: bool = True, left_out: Optional[dict[str, str]] = None
 ) -> str:
     """Which student to use, and why: size, quality, and what less effort would have given.

@@ -19,7 +19,7 @@ from recbole_freqd.jobs.comparison import plan as comparison
 from recbole_freqd.jobs.comparison.per_user import by_token, load_users, recording
 from recbole_freqd.jobs.comparison.plan import read_methods
 from recbole_freqd.jobs.comparison.plot import comparison_figure, comparison_plot
-from recbole_freqd.jobs.comparison.report import in_words, markdown, summarise, table_lines
+from recbole_freqd.jobs.comparison.report import describe_outcome, markdown, summarise, table_lines
 from recbole_freqd.jobs.comparison.significance import holm, paired_test, user_differences
 from recbole_freqd.jobs.comparison.store import CellStore, check_shared_teacher
 from recbole_freqd.jobs.fairness import check_seeds
@@ -565,8 +565,9 @@ def test_the_members_of_a_team_have_rows_and_int8_is_left_out_with_the_reason(co
     assert "teacher_int8" not in table and table["member BPR"]["test"]["ndcg@10"]["sd"] is not None
     assert table["member BPR"]["rank"] is None and table["member BPR"]["share"] > 0
     assert table_lines(results)[1][0] == "team"
-    assert "Left out: teacher in int8, since the scores of the team are no products" in in_words(
-        results
+    assert (
+        "Left out: teacher in int8, since the scores of the team are no products"
+        in describe_outcome(results)
     )
 
 
@@ -783,20 +784,20 @@ def test_the_table_has_rank_gap_difference_and_time_and_blanks_where_there_is_no
 
 
 def test_the_words_say_who_is_first_also_when_it_is_another():
-    words = in_words(some_results())
+    words = describe_outcome(some_results())
     assert "First by mean test ndcg@10: DE. FreqD is number 2 of 4." in words
     assert "FreqD is better than student alone, FD; not told apart from DE." in words
     assert "no gap" not in words
     without_gap = some_results(teacher=0.1)
-    assert "There is no gap to close" in in_words(without_gap)
+    assert "There is no gap to close" in describe_outcome(without_gap)
     assert "Tuning: none" in markdown(without_gap)
     failed = some_results()  # no method has a gap then, but there is one
     for row in failed["table"]:
         row["gap_closed"] = None
-    assert "no gap" not in in_words(failed)
+    assert "no gap" not in describe_outcome(failed)
     for row in without_gap["table"][:2]:  # a mean over other seeds says nothing of a gap
         row["failed"] = True
-        assert "no gap" not in in_words(without_gap)
+        assert "no gap" not in describe_outcome(without_gap)
         row["failed"] = False
 
 
@@ -807,7 +808,7 @@ def test_a_teacher_that_cannot_be_tested_leaves_its_cells_blank():
     table = summarise(cells, users, "FreqD", "ndcg@10")
     assert table[0]["test"] == {} and table[2]["gap_closed"] is None and table[3]["against"] is None
     assert table_lines({**results, "table": table})[1][2:6] == ["", "", "", ""]
-    assert "There is no gap" not in in_words({**results, "table": table})
+    assert "There is no gap" not in describe_outcome({**results, "table": table})
 
 
 def test_the_plot_is_made(tmp_path):

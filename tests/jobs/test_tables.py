@@ -5,7 +5,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from recbole_freqd.jobs.tables import as_table, gap_closed, markdown_table
-from recbole_freqd.jobs.verdict import best_student, in_words
+from recbole_freqd.jobs.verdict import best_student, describe_rows
 
 LABELS = {"student_alone": "student alone", "distilled": "FreqD", "cut": "teacher cut to size"}
 
@@ -127,17 +127,17 @@ def test_the_student_is_chosen_on_validation_and_told_by_test(rows):
     rows.insert(1, a_row("cut", 0.3, valid={"ndcg@10": 0.01}))
     assert best_student(rows, "ndcg@10")["role"] == "distilled"
     assert best_student(rows, "ndcg@10", bigger=False)["role"] == "cut"
-    words = in_words(rows, "ndcg@10")
+    words = describe_rows(rows, "ndcg@10")
     assert "Use FreqD: of all students it has the best validation ndcg@10, 0.1200." in words
     assert "Without distillation, test ndcg@10: teacher cut to size 0.3000, student alone" in words
     for row in rows:
         row["valid"] = {}
     assert best_student(rows, "ndcg@10")["role"] == "distilled"  # the last of the table
-    assert "Use" not in in_words(rows, "ndcg@10")
+    assert "Use" not in describe_rows(rows, "ndcg@10")
 
 
 def test_the_words_give_size_speed_share_gain_and_gap(rows):
-    words = in_words(rows, "ndcg@10")
+    words = describe_rows(rows, "ndcg@10")
     assert "needs 32 bytes for each user and item, is 8.0 times smaller than the teacher" in words
     assert "ranks 3.0 times faster" in words
     assert "has 96.0% of its test ndcg@10" in words
@@ -148,7 +148,7 @@ def test_the_words_give_size_speed_share_gain_and_gap(rows):
 
 def test_where_a_plain_student_is_ahead_the_words_say_that_distillation_was_not_worth_it(rows):
     rows[1].update(valid={"ndcg@10": 0.2})
-    words = in_words(rows, "ndcg@10", left_out={"teacher in int8": "there is none"})
+    words = describe_rows(rows, "ndcg@10", left_out={"teacher in int8": "there is none"})
     assert "Use student alone:" in words
     assert "Distillation was not worth it here: FreqD, the best distilled, has 0.1200" in words
     assert "\nLeft out: teacher in int8, since there is none" in words
@@ -156,14 +156,14 @@ def test_where_a_plain_student_is_ahead_the_words_say_that_distillation_was_not_
 
 def test_the_words_say_what_int8_keeps(rows):
     rows.append(a_row("teacher_int8", 0.24, size_mb=2.0))
-    assert "In int8 the teacher itself keeps 96.0% of its test ndcg@10, at 64" in in_words(
+    assert "In int8 the teacher itself keeps 96.0% of its test ndcg@10, at 64" in describe_rows(
         rows, "ndcg@10"
     )
 
 
 def test_a_larger_and_slower_student_is_said_to_be_larger_and_slower(rows):
     rows[2].update(bytes_per_entity=512.0, latency_ms_per_1k_users=120.0)
-    words = in_words(rows, "ndcg@10")
+    words = describe_rows(rows, "ndcg@10")
     assert "2.0 times larger than the teacher" in words
     assert "ranks 4.0 times slower" in words
     assert "smaller" not in words
@@ -172,14 +172,14 @@ def test_a_larger_and_slower_student_is_said_to_be_larger_and_slower(rows):
 
 def test_where_the_teacher_does_not_win_the_words_say_so_and_claim_no_gap(rows):
     rows[1]["test"]["ndcg@10"] = 0.25
-    words = in_words(rows, "ndcg@10")
+    words = describe_rows(rows, "ndcg@10")
     assert "no gap to close: the teacher does not beat the student alone" in words
     assert "closes" not in words
 
 
 def test_a_metric_of_zero_is_no_division_by_zero(rows):
     rows[0]["test"]["ndcg@10"] = rows[1]["test"]["ndcg@10"] = 0.0
-    words = in_words(rows, "ndcg@10")
+    words = describe_rows(rows, "ndcg@10")
     assert "smaller" in words
     assert "of its test" not in words
     assert "% on test" not in words
@@ -187,12 +187,12 @@ def test_a_metric_of_zero_is_no_division_by_zero(rows):
 
 def test_nothing_is_said_of_a_role_that_is_missing_or_not_tested(rows):
     teacher, alone, distilled = rows
-    assert in_words([alone], "ndcg@10") == (
+    assert describe_rows([alone], "ndcg@10") == (
         "Use student alone: of all students it has the best validation ndcg@10, 0.1000."
     )
-    assert "teacher" not in in_words([alone, distilled], "ndcg@10")
-    words = in_words([teacher, alone, {**distilled, "test": None}], "ndcg@10")
+    assert "teacher" not in describe_rows([alone, distilled], "ndcg@10")
+    words = describe_rows([teacher, alone, {**distilled, "test": None}], "ndcg@10")
     assert "of its test" not in words and "gap" not in words and "on test" not in words
-    words = in_words([teacher, distilled], "ndcg@10")
+    words = describe_rows([teacher, distilled], "ndcg@10")
     assert "8.0 times smaller" in words
     assert "alone" not in words

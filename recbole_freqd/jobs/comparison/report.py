@@ -142,7 +142,7 @@ def _spreads(results: Sequence[dict[str, float]]) -> dict[str, dict[str, Optiona
     }
 
 
-def apart(
+def split_common(
     configs: dict[str, dict[str, Any]], equal: frozenset[str] = EQUAL_FOR_ALL
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What all students have in common, and what differs, by student; not where they were run.
@@ -222,7 +222,7 @@ def table_lines(results: dict[str, Any]) -> list[list[str]]:
     return lines
 
 
-def in_words(results: dict[str, Any]) -> str:
+def describe_outcome(results: dict[str, Any]) -> str:
     """Who is first, and what the reference beats, loses to, or is not told apart from."""
     metric, reference = results["metric"], results["reference"]
     by_name = {row["what"]: row for row in results["table"]}
@@ -268,7 +268,7 @@ def markdown(results: dict[str, Any]) -> str:
             "",
             as_table(table_lines(results)),
             "",
-            in_words(results),
+            describe_outcome(results),
             "",
             f"Mean ± standard deviation over seeds {seeds}; every method has the same teacher in a "
             f"seed. Δ is the mean over users of the difference in test {metric}, averaged over "

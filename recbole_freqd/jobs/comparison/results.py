@@ -47,8 +47,8 @@ def results_of(
     failed = {failure["what"] for failure in failures}
     whole = [what for what in methods if what not in failed] or methods
     reference = "FreqD" if "FreqD" in whole else whole[0]
-    plain = {what: _plain(config) for what, config in configs.items()}
-    common, apart = comparison_report.apart(plain, equal_for_all(base.model_class))
+    configured = {what: _as_read_again(config) for what, config in configs.items()}
+    common, different = comparison_report.split_common(configured, equal_for_all(base.model_class))
     tuned = (frozen or {}).get("tuned")
     spec = merge_teachers(base[TEACHER], (frozen or {}).get("teacher", {}))
     every = [record for found in records.values() for record in found]
@@ -74,7 +74,7 @@ def results_of(
         "tuning": tuned and {key: tuned[key] for key in _TUNING if key in tuned},
         "teacher": spec,
         "common": common,
-        "configs": apart,
+        "configs": different,
         "table": comparison_report.summarise(records, users, reference, metric, failed),
         "cells": {
             what: [
@@ -93,9 +93,8 @@ def write_results(results: dict[str, Any], stem: Path, say: Callable[[str], None
         CheckpointError: They cannot be written; the table has been said.
     """
     say(f"\n{results['dataset']}, seeds {', '.join(map(str, results['seeds']))}")
-    say(
-        f"{as_table(comparison_report.table_lines(results))}\n\n{comparison_report.in_words(results)}"
-    )
+    table = as_table(comparison_report.table_lines(results))
+    say(f"{table}\n\n{comparison_report.describe_outcome(results)}")
     write_json(stem.with_suffix(".json"), results)
     write_text(stem.with_suffix(".md"), comparison_report.markdown(results))
     made = ".json, .md"
@@ -107,6 +106,6 @@ def write_results(results: dict[str, Any], stem: Path, say: Callable[[str], None
     say(f"Results: {stem}{made}")
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def _as_read_again(config: Any) -> dict[str, Any]:
     """All keys of a Config, as they are read again from a file."""
     return json.loads(json.dumps(config.final_config_dict, default=str))
