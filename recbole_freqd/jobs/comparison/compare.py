@@ -59,10 +59,12 @@ def compare(
 
     Returns:
         What is in ``results-<hash>.json``: ``table`` (a row each: mean and sd of ``valid`` and
-        ``test``, ``rank``, ``share``, ``gap_closed``, ``against`` the reference with ``p_holm``, ``epochs``,
-        ``seconds_per_epoch``, ``seconds_all_in``, ``bytes_per_entity``, ``coverage``, ``gini``), ``cells`` (every run), ``common`` and ``configs`` (the frozen
-        configs), ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``, ``left_out``, rows
-        that cannot be and why, and ``failed``, a ``what``, ``seed`` and ``error`` for each run that failed (the method then has no rank).
+        ``test``, ``rank``, ``share``, ``gap_closed``, ``against`` the reference with ``p_holm``,
+        ``epochs``, ``seconds_per_epoch``, ``seconds_all_in``, ``bytes_per_entity``, ``coverage``,
+        ``gini``), ``cells`` (every run), ``common`` and ``configs`` (the frozen configs),
+        ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``, ``left_out`` (baselines that
+        cannot be, and why), and ``failed``, a ``what``, ``seed`` and ``error`` for each run that
+        failed (the method then has no rank).
         With ``tune_only`` the frozen keys.
 
     Raises:
