@@ -60,7 +60,8 @@ QUICK_START = """
 What the script sets where you say nothing, in
 [properties/quick_start.yaml](../properties/quick_start.yaml). `register()`, `run_recbole_freqd()`
 and `FreqDTrainer` do not read it: there RecBole's defaults hold, and those above. With another
-trainer than FreqD its `freqd_` keys are left out; `compare` leaves out its learning rates and
+trainer than FreqD its `freqd_` keys are left out, and so are the rows of FreqRank where you name any
+trainer. `compare` leaves out its learning rates and
 weight decays as well. A `teacher.model` or `teacher.checkpoint` of yours, be it BPR, takes the
 place of all its `teacher.` keys: what you do not say of that teacher is RecBole's default. Other
 `teacher.` keys of yours are merged with them. Coefficients as `freqd_filter` leave out its

@@ -13,12 +13,8 @@ from recbole_freqd.core.rankers import FeatureRanker, top_items
 from recbole_freqd.features import extract_features
 from recbole_freqd.features.data import tokens, training_matrix
 from recbole_freqd.jobs import run as runs
-<<<<<<< HEAD:tests/teacher/files/test_files.py
-from recbole_freqd.teacher.files.files import from_lists, from_vectors
-=======
 from recbole_freqd.jobs.rows import teacher_rows
-from recbole_freqd.teacher.files import from_lists, from_vectors
->>>>>>> w-h18:tests/teacher/test_files.py
+from recbole_freqd.teacher.files.files import from_lists, from_vectors
 
 
 @pytest.fixture
