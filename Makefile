@@ -30,10 +30,11 @@ bench:  ## every benchmarks/bench_*.py, one after the other
 	done; \
 	[ -n "$$found" ] || echo "no benchmarks/bench_*.py here: nothing to run"
 
-docs:  ## docs/config.md, docs/api.md, README's results, and docs/models.md from the tests of all models
+docs:  ## every generated page, table and picture (docs/models.md from the tests of all models)
 	PYTHONPATH=. $(PYTHON) scripts/make_config.py
 	PYTHONPATH=. $(PYTHON) scripts/make_api.py
 	$(PYTHON) scripts/make_results.py
+	$(PYTHON) scripts/make_picture.py
 	$(PYTHON) -m pytest tests/laws/test_models.py -o junit_family=xunit1 --junitxml=build/models.xml
 	PYTHONPATH=. $(PYTHON) scripts/make_models.py build/models.xml
 

@@ -67,7 +67,7 @@ EXTRAS_REQUIRE = {
     "ncl": ["faiss-cpu"],
     "parquet": ["pyarrow>=15"],
     "plot": ["matplotlib"],
-    # ruff: mkdocstrings breaks long signatures with it.
+    # mkdocstrings breaks long signatures with ruff.
     "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "ruff"],
 }
 

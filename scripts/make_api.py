@@ -62,13 +62,13 @@ WHAT = {
 }
 
 
-def page() -> str:
-    """The whole of docs/api.md.
+def pages() -> dict[Path, str]:
+    """docs/api.md, the whole of it.
 
     Raises:
         RuntimeError: A public name has no word, or a word has no public name.
     """
-    return INTRO + "".join(_section(module) for module in STABILITY)
+    return {PAGE: INTRO + "".join(_section(module) for module in STABILITY)}
 
 
 def _section(module: str) -> str:
@@ -97,5 +97,5 @@ def _describe(value: Any, name: str, home: ModuleType) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8", newline="\n")
+    PAGE.write_text(pages()[PAGE], encoding="utf-8", newline="\n")
     print(f"{PAGE}: made from the docstrings")

@@ -74,8 +74,8 @@ defaults.
 """
 
 
-def page() -> str:
-    """The whole of docs/config.md."""
+def pages() -> dict[Path, str]:
+    """docs/config.md, the whole of it."""
     first = ["FreqD", "FD"]
     names = [*first, *sorted(set(LOSSES.names()) - set(first), key=str.lower)]
     parts = [INTRO, "\n## The run\n\n", table(read_keys("run.yaml").values())]
@@ -92,7 +92,7 @@ def page() -> str:
     parts += ["\n## Search spaces\n", SPACES, "\n", spaces(names), GRIDS, "\n", grids()]
     parts += ["\n## The main job\n", QUICK_START, "\n", main_job()]
     parts += ["\n## Keys of RecBole\n", RECBOLE, "\n", table(read_keys("recbole.yaml").values())]
-    return "".join(parts)
+    return {PAGE: "".join(parts)}
 
 
 def table(keys: Iterable[Key]) -> str:
@@ -166,5 +166,5 @@ def as_rows(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    PAGE.write_text(pages()[PAGE], encoding="utf-8")
     print(f"{PAGE}: made from {properties_folder()}")
