@@ -244,9 +244,9 @@ def read_fingerprint(path: str) -> Optional[dict[str, str]]:
             return None
         if of == file_hash(Path(path)):
             return {"tokens": found["tokens"], "train": found["train"]}
-        logger.warning("What lies beside %s is of another checkpoint: it is not believed.", path)
+        logger.warning("The file beside %s belongs to another checkpoint and is ignored.", path)
     except Exception as error:  # json and torch raise a dozen kinds for a damaged file
-        logger.warning("What lies beside %s cannot be read: %s", path, error)
+        logger.warning("The file beside %s cannot be read: %s", path, error)
     return None
 
 

@@ -63,7 +63,7 @@ def merge_teachers(low: Any, high: Any) -> Any:
         if not (own and index.isdecimal()):
             raise ConfigError(
                 f"{TEACHER}.{key}: got {short_repr(value)}, but teacher is a list; allowed: the "
-                f"place of the teacher that it is for first, e.g. --{TEACHER}.0.{key}=..."
+                f"number of a teacher before the key, e.g. --{TEACHER}.0.{key}=..."
             )
         if int(index) >= len(members) or not isinstance(members[int(index)], dict):
             raise ConfigError(

@@ -125,8 +125,8 @@ def _not_written(path: Path, cause: Any) -> CheckpointError:
     with contextlib.suppress(OSError):
         free = f" There are {shutil.disk_usage(path.parent).free / 2**20:,.0f} MiB free."
     return CheckpointError(
-        f"Cannot write {path}: {cause}.{free} What stood there before is untouched. Make room, or "
-        "make the folder one that can be written to, or change it (checkpoint_dir, --output_dir)."
+        f"Cannot write {path}: {cause}.{free} The file that was there before is untouched. Make "
+        "room, make the folder writable, or change it (checkpoint_dir, --output_dir)."
     )
 
 

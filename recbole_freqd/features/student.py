@@ -53,9 +53,9 @@ def student_adapter(model: Any) -> FeatureAdapter:
         )
     if not _is_trained(model, adapter):
         raise ConfigError(
-            f"{name} cannot be a student as it is configured: nothing that its features are made "
-            "of is trained (RaCT's train_stage critic_pretrain, frozen embeddings, no_grad). "
-            "Distil a stage that trains it."
+            f"{name} cannot be a student in this configuration: nothing that its features are "
+            "made of is trained (RaCT's train_stage critic_pretrain, frozen embeddings, "
+            "no_grad). Distil a stage that trains it."
         )
     return adapter
 

@@ -54,7 +54,7 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         "--trust_checkpoint", action="store_true", help="load own classes, which can run code"
     )
     parser.add_argument(
-        "--trust_data", action="store_true", help="take data that nothing shows to be unchanged"
+        "--trust_data", action="store_true", help="accept data without proof that it is unchanged"
     )
 
 

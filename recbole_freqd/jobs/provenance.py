@@ -58,8 +58,8 @@ def say_other_commits(taken: Iterable[dict[str, Any]], say: Callable[[str], None
     if others:
         told = ", ".join(f"{commit} ({count})" for commit, count in sorted(others.items()))
         say(
-            f"{sum(others.values())} of what was finished already are of other commits of this "
-            f"package: {told}; it is {_commit()} now. They are taken as they are."
+            f"{sum(others.values())} of the finished runs come from other commits of this "
+            f"package: {told}; it is {_commit()} now. They are used all the same."
         )
 
 

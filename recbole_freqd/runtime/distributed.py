@@ -50,10 +50,9 @@ class SeveralProcesses(Part):
         rank, share = self.trainer.processes.rank, getattr(fit.train_data.sampler, "rank", None)
         if share != rank:
             raise ConfigError(
-                f"Process {rank} has the training data of process {share}: "
-                "loaders read from a file (dataloaders_save_path, or one that save_dataloaders "
-                "has left in checkpoint_dir) are of one process. Leave out both, and remove "
-                "the file."
+                f"Process {rank} has the training data of process {share}: loaders read from a "
+                "file (dataloaders_save_path, or one that save_dataloaders has left in "
+                "checkpoint_dir) belong to one process. Leave out both, and remove the file."
             )
 
     @contextmanager

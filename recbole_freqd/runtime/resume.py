@@ -172,7 +172,7 @@ class Resume(Part):
             self._take_best()
             self._restore_parts(state)
             trainer.logger.info(
-                "Finished already, its best model is taken: %s", trainer.saved_model_file
+                "This run is finished; its best model is used: %s", trainer.saved_model_file
             )
             return
         trainer.start_epoch, self.to_restore = state["epoch"], state

@@ -76,9 +76,9 @@ def _of_other_data(
     if stored["dataset"] != config["dataset"]:
         share = shared_training(restored, alignment, train_data)
         logger.warning(
-            "Teacher %s was trained on the dataset %s, the student is on %s: users and items are "
-            "taken for the same where their names are. %.1f %% of the student's training pairs "
-            "among them are the teacher's too; if that is next to nothing, they are not the same.",
+            "Teacher %s was trained on the dataset %s, the student on %s. Users and items of one "
+            "name are taken to be the same. %.1f %% of the student's training pairs among them "
+            "are the teacher's too. If that is next to nothing, the names mean different things.",
             path,
             stored["dataset"],
             config["dataset"],

@@ -83,8 +83,8 @@ def from_vectors(
     folder, named_by = Path(spec[VECTORS]), f"{TEACHER}.{VECTORS}"
     if spec.get("spectral_rank") is not None:
         raise ConfigError(
-            f"teacher.spectral_rank: got {spec['spectral_rank']}, but vectors are taught as they "
-            "are. Remove it."
+            f"teacher.spectral_rank: got {spec['spectral_rank']}, but vectors are taught "
+            "unchanged. Remove it."
         )
     exported = read_export(folder, named_by)
     student = train_data._dataset
@@ -208,7 +208,7 @@ def _check_lists(alignment: Alignment, least: float, path: str) -> None:
             "teacher.min_overlap."
         )
     log = logger.info if min(shares) == 1 else logger.warning
-    log("Teacher %s %s. What is not is not taught.", path, words)
+    log("Teacher %s %s. The others are not taught.", path, words)
 
 
 def _in_student_ids(lists: Lists, alignment: Alignment) -> tuple[sp.csr_array, np.ndarray]:
@@ -234,8 +234,8 @@ def _spectral(config: Any, spec: dict[str, Any], above: sp.csr_array) -> Feature
     rank = rank or min(read_keys("teacher.yaml")["spectral_rank"].default, most)
     features, share = spectral_features(above, rank, config["device"])
     logger.info(
-        "Features of the lists: truncated SVD, rank %d, %.1f %% of their energy kept. Methods that "
-        "teach scores take the lists as they are.",
+        "Features of the lists: truncated SVD, rank %d, %.1f %% of their energy kept. Methods "
+        "that teach scores take the lists unchanged.",
         features[0].shape[1],
         100 * share,
     )

@@ -48,7 +48,7 @@ def check_leakage(
         logger.warning("%s. teacher.allow_leakage: metrics are too good by that.", figures)
         return
     raise TeacherError(
-        f"{figures}: what it teaches is what the student is judged by. "
+        f"{figures}: it teaches what the student is judged by. "
         f"{_other_split(teacher.config, train_data._dataset.config)}Use a teacher of the same "
         "split (a recipe: teacher.model), or set teacher.allow_leakage: true if you know what "
         "you do."

@@ -58,7 +58,7 @@ class Distillation(Part):
         elif not same_data(self.data, data_fingerprint(dataset)):
             raise ConfigError(
                 "fit was called again with other data than before, and teacher, graphs and "
-                "projectors are of that. Make a new trainer."
+                "projectors belong to the earlier data. Make a new trainer."
             )
 
     def _find(self, fit: Fit, dataset: Any) -> None:

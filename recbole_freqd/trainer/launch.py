@@ -82,8 +82,8 @@ class Launch:
                 test.bind(("", int(self.port)))
             except OSError as error:
                 raise ConfigError(
-                    f"--port: got {self.port}, which cannot be had ({error.strerror}). If another "
-                    "launch has it, give each a --port of its own."
+                    f"--port: got {self.port}, which cannot be used ({error.strerror}). If "
+                    "another launch has it, give each a --port of its own."
                 ) from error
 
     def keys(self, local_rank: int) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def find_own_teacher(students: Sequence[str], *, trust: bool = False) -> str:
     taught = next((config for config in configs if _spec(config)), None)
     if taught is None:
         raise ConfigError(
-            f"{join_names(students)}: no teacher has taught them, so there is none to analyse "
+            f"{join_names(students)}: no teacher taught them, so there is no teacher to analyse "
             "them by. Name one: --teacher TEACHER.pth."
         )
     named = _spec(taught).get(CHECKPOINT)

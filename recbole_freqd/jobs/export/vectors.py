@@ -77,8 +77,8 @@ def vectors_of(
         return
     if rank is None:
         raise ConfigError(
-            f"{name} cannot be exported as it is: its scores are no inner products of a user's "
-            "and an item's vector. Allowed: models with exact features (docs/models.md), or "
+            f"{name} cannot be exported exactly: its scores are no inner products of a user's and "
+            "an item's vector. Allowed: models with exact features (docs/models.md), or "
             "--spectral 64 (spectral=64), a truncated SVD of the scores; the manifest then says "
             "how much of the top 10 that keeps."
         )
