@@ -32,7 +32,7 @@ def _keyword_names(function: Any) -> set[str]:
 
 
 def apply_fill(patches: Patches) -> None:
-    """Frames hold no missing value any more where RecBole would fill it in place."""
+    """Fills missing values before RecBole would fill them in place."""
     from recbole.data.dataset import dataset
 
     fill, pandas = dataset.Dataset._fill_nan, dataset.pd

@@ -51,7 +51,7 @@ def general_models() -> list[str]:
 
 
 def kind_of_model(model: Union[str, type]) -> Optional[str]:
-    """What kind of recommender a model is, in words; None where it is none of RecBole's kinds.
+    """Names the kind of recommender that a model is; None if RecBole has no such kind.
 
     Nothing is imported: whole sub-packages of RecBole fail to be, where one model of them needs a
     package that is missing.
@@ -105,7 +105,7 @@ def check_model_name(name: Any, key: str, *, only_general: bool = False) -> None
 
 
 def _is_spelt(name: str) -> bool:
-    """Whether RecBole finds a model of this name, upper and lower case as they are."""
+    """Whether RecBole finds a model of this name, in this very case."""
     from recbole.utils import get_model
 
     try:

@@ -39,7 +39,7 @@ def plain_keys(teacher: Any) -> Any:
 
 
 def merge_teachers(low: Any, high: Any) -> Any:
-    """What ``teacher`` is where two places give it: two nested ones, or a list and dotted keys.
+    """Merges a ``teacher`` from two places: two nested ones, or a list and dotted keys.
 
     Raises:
         ConfigError: Keys that do not say which teacher of a list, or panel, they are of.
@@ -214,7 +214,7 @@ def teachers_of(teacher: Any) -> list[dict[str, Any]]:
 
 
 def recipe_of(teacher: Any) -> Optional[dict[str, Any]]:
-    """The recipe of a single teacher; None: read from files, or a team, which is taken as it is."""
+    """Gives the recipe of a single teacher; None for files or a team."""
     return teacher if isinstance(teacher, dict) and is_recipe(teacher) else None
 
 

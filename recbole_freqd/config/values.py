@@ -22,7 +22,7 @@ _MODE = re.compile(r"^(full|labeled|(uni|pop)[1-9]\d{0,8})$")
 def check_host_values(
     values: dict[str, Any], defaults: dict[str, Any], where: str = ""
 ) -> dict[str, Any]:
-    """Checks the keys of RecBole that it reads without a look, and would fail on deep inside.
+    """Checks those keys of RecBole that it reads unchecked and would fail on later.
 
     Args:
         values: All keys of a config.

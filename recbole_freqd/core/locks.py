@@ -81,7 +81,7 @@ def working_on(path: Path, change: str, *, wait: bool = False) -> Iterator[bool]
 
 
 def each_when_free(todo: list[T], attempt: Callable[[T, bool], bool]) -> None:
-    """Does all there is to do; what other processes are at is left for the end, then waited for.
+    """Does all of ``todo``; leaves what other processes work on for the end, and waits for it.
 
     Args:
         todo: In the order in which they are attempted.
@@ -99,7 +99,7 @@ def each_when_free(todo: list[T], attempt: Callable[[T, bool], bool]) -> None:
 
 
 def outcomes_when_free(todo: list[T], attempt: Callable[[T, bool], Optional[R]]) -> list[R]:
-    """What comes of each, in the order of ``todo``; see :func:`each_when_free`.
+    """Gives the outcome of each, in the order of ``todo``; see :func:`each_when_free`.
 
     Args:
         todo: In the order in which they are attempted.

@@ -33,7 +33,7 @@ def spread_users(n_users: int, device: Any) -> torch.Tensor:
 
 
 class Ranker:
-    """What gives every user and item a score, without gradient; 0 is RecBole's padding.
+    """Gives every user and item a score, without gradient; 0 is RecBole's padding.
 
     In single precision, autocast or not: scores in half precision are full of ties.
 
@@ -125,7 +125,7 @@ class FeatureRanker(Ranker):
 
 
 class RowsRanker(Ranker):
-    """Scores of features as they are now, e.g. of a student that no trainer has brought.
+    """Scores of the current features, e.g. of a student without a trainer.
 
     Args:
         rows: The features; they are read without gradient.

@@ -1,4 +1,4 @@
-"""The vectors of an export, ours or another system's in the same layout, read back and checked."""
+"""Reads and checks the vectors of an export, ours or another system's."""
 
 import zipfile
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What an adapter is: how to read the features that a family of models makes its scores of."""
+"""Adapters: they read the features that the scores of a family of models are made of."""
 
 from typing import Any, Callable, Optional
 
@@ -15,7 +15,7 @@ Biases = tuple[Optional[torch.Tensor], Optional[torch.Tensor]]
 
 
 class FeatureAdapter:
-    """How to read the features of a family of models.
+    """Reads the features of a family of models.
 
     Where the adapter is ``exact``, the score of user u and item i is, up to a monotone map, the dot
     product of their features plus their biases: then the features are taught as they are. Where it
@@ -112,7 +112,7 @@ ADAPTERS: Registry[FeatureAdapter] = Registry("feature adapter for model")
 
 
 def adapts(*names: str) -> Callable[[type[FeatureAdapter]], type[FeatureAdapter]]:
-    """A class decorator: an instance of the class is the adapter of the models named."""
+    """Decorates a class: an instance of it becomes the adapter of the models named."""
 
     def register(adapter: type[FeatureAdapter]) -> type[FeatureAdapter]:
         for name in names:

@@ -41,7 +41,7 @@ class OwnMethod(FeatureAdapter):
 
 
 def warn_of_other_order(model: Any) -> None:
-    """Says that ``user_item_features()`` gives something else than what the model ranks by."""
+    """Warns that ``user_item_features()`` does not give what the model ranks by."""
     logger.warning(
         "user_item_features() of %s returns features that do not rank as the model does. They "
         "are taught all the same: make sure that row i is user (item) i.",

@@ -49,7 +49,7 @@ def add_shared(parser: argparse.ArgumentParser, *names: str) -> None:
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """What a command that reads a checkpoint is told to believe."""
+    """Adds the options by which a command trusts a checkpoint or its data."""
     parser.add_argument(
         "--trust_checkpoint", action="store_true", help="load own classes, which can run code"
     )

@@ -15,7 +15,7 @@ from recbole_freqd.runtime.processes import Processes, as_in_one_process
 
 
 class SeveralProcesses(Part):
-    """For each of the processes that train one model together; alone, nothing changes.
+    """Makes several processes train one model; changes nothing for a single one.
 
     RecBole's launch gives every process a share of each batch and wraps the model in torch's
     DistributedDataParallel, which averages gradients. Here: whatever else is trained goes into the

@@ -9,7 +9,7 @@ from recbole_freqd.runtime.parts import Part
 
 
 class FiniteNumbers(Part):
-    """What is not finite is an error, before anything is saved.
+    """Raises an error for numbers that are not finite, before anything is saved.
 
     RecBole looks for NaN in the total loss only. An infinite loss, and gradients that spoil the
     weights in the last step of an epoch, pass; the next validation then ranks by NaN and may be

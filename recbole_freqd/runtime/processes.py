@@ -1,4 +1,4 @@
-"""What the processes of one training tell each other; one that is alone tells nobody."""
+"""Exchanges values between the processes of one training; a single one skips that."""
 
 import contextlib
 import copy

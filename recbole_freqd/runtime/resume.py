@@ -1,4 +1,4 @@
-"""Training that survives its process: the state after every epoch, and going on from it exactly."""
+"""Keeps the state of a training after every epoch, and resumes from it exactly."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Whose row is whose: a teacher's users and items found again, by token, among the student's."""
+"""Finds a teacher's users and items among the student's, by token."""
 
 import logging
 from dataclasses import dataclass

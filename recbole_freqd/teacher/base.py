@@ -1,4 +1,4 @@
-"""What a teacher is, and how its model and its features are had."""
+"""A teacher: its model, its features and its scores."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OtherData:
-    """What a teacher of other data than the student's needs to be used.
+    """What a teacher of other data needs, so that the student can use it.
 
     Attributes:
         config, dataset: What its model is built with: its own Config and training data.

@@ -70,7 +70,7 @@ class FilesTeacher(Teacher):
 def from_vectors(
     config: Any, spec: dict[str, Any], train_data: Any, valid_data: Optional[Any]
 ) -> Teacher:
-    """A teacher whose scores are the inner products of vectors in files.
+    """Makes a teacher from files of vectors; their inner products are its scores.
 
     Args:
         config: The student's Config.
@@ -112,7 +112,7 @@ def from_vectors(
 def from_lists(
     config: Any, spec: dict[str, Any], train_data: Any, valid_data: Optional[Any]
 ) -> Teacher:
-    """A teacher that is known by its lists only.
+    """Makes a teacher from a file of lists.
 
     Its features are the best approximation of what is listed, of ``teacher.spectral_rank``
     dimensions.

@@ -1,4 +1,4 @@
-"""What a teacher has seen of the pairs that its student is validated and tested on."""
+"""Checks which of the student's validation and test pairs a teacher has seen."""
 
 import logging
 from typing import Any, Optional
@@ -56,7 +56,7 @@ def check_leakage(
 
 
 def check_lessons(stored: Any, *, allow: bool, path: str) -> None:
-    """Refuses a teacher that is a student of one which was allowed to have seen too much.
+    """Refuses a teacher whose own teacher had seen validation or test pairs.
 
     Args:
         stored: The teacher's Config, from its checkpoint.

@@ -1,4 +1,4 @@
-"""What is taught where it is more than a teacher as it is: a team, scaled or filtered scores."""
+"""What is taught by a team, or by scaled or filtered scores."""
 
 import copy
 import logging
@@ -70,7 +70,7 @@ class Taught(Teacher):
         return (*super().depends_on(), np.array([self.weights()]))
 
     def ranker(self, dataset: Any) -> Ranker:
-        """The scores as they are taught."""
+        """The scores that are taught."""
         return self.scores
 
     def trajectory_rankers(self, dataset: Any) -> list[Callable[[], Ranker]]:

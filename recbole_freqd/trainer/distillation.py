@@ -110,7 +110,7 @@ class FreqDTrainer(DistillationTrainer):
 
 @cache
 def dispatching(host: type) -> type:
-    """A stand-in for a RecBole trainer class that looks at ``config["trainer"]``.
+    """Makes a stand-in for a RecBole trainer class that obeys ``config["trainer"]``.
 
     It is a subclass, so that ``issubclass`` holds, but its instances never are of it: they are the
     host's own where the config names no trainer, else ours mixed into the host.

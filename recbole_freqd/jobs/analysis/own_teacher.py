@@ -51,7 +51,7 @@ def find_own_teacher(students: Sequence[str], *, trust: bool = False) -> str:
 
 
 def check_own_teacher(path: str, config: Any, student: str, taught: Any, *, needed: bool) -> None:
-    """Says so where a student was taught by another teacher than the one it is held against.
+    """Refuses, or warns, if another teacher taught a student than the one it is compared with.
 
     Args:
         path: Of the teacher's checkpoint. config: Its own.

@@ -1,4 +1,4 @@
-"""``analyze`` on paper: figures, CSV, JSON, and one HTML file that needs no other."""
+"""The report of ``analyze``: figures, CSV, JSON, and one self-contained HTML file."""
 
 import base64
 import html

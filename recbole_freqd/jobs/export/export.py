@@ -1,4 +1,4 @@
-"""A checkpoint's user and item vectors under their own names, for whatever serves them."""
+"""Exports a checkpoint's user and item vectors under their own names."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -42,7 +42,7 @@ def export(
     trust_data: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Writes what a checkpoint scores with: vectors whose inner product orders the items.
+    """Writes the vectors of a checkpoint; their inner products order the items as the model does.
 
     ``users.npz`` and ``items.npz`` (or ``.parquet``, or both) hold the original tokens and the
     vectors, row for row, without RecBole's padding; biases are extra columns. They are written in
@@ -209,7 +209,7 @@ def _manifest(
     precision: str,
     histories: bool,
 ) -> dict[str, Any]:
-    """All that who serves the files has to know."""
+    """Makes the manifest: all that a server of the files has to know."""
     files = [file for side in SIDES for file in written.files[side]]
     files += [HISTORIES] if histories else []
     sides = {side: {"count": written.counts[side], "files": written.files[side]} for side in SIDES}
