@@ -27,7 +27,7 @@ def compare_with_record(
     its = f"The data of {reader.noun.lower()} {path} in {place}"
     if now["tokens"] != record["tokens"]:
         raise reader.make_error(
-            f"{its} has changed since the training: it has other users or items, or another "
+            f"{its} has changed since it was trained: it has other users or items, or another "
             "order, so nobody can tell which row is whose"
         )
     if now["train"] != record["train"]:
