@@ -58,7 +58,7 @@ def apply_fill(patches: Patches) -> None:
 
 
 def _without_the_warning(method: Callable[..., Any]) -> Callable[..., Any]:
-    """pandas warns of filling in place, which finds nothing to fill any more."""
+    """Silences pandas' warning of filling in place, where nothing is left to fill."""
 
     @functools.wraps(method)
     def quiet(*args: Any, **kwargs: Any) -> Any:

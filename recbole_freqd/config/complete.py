@@ -1,4 +1,4 @@
-"""What RecBole's Config does not know: nested teacher keys, our defaults, and the check of keys."""
+"""Completes a Config: nested teacher keys, our defaults, and the check of all keys."""
 
 import logging
 from typing import Any, Optional, Union

@@ -1,4 +1,4 @@
-"""What tells data and runs apart: tokens, interactions, keys and versions, as hashes."""
+"""Hashes that tell data and runs apart: tokens, interactions, keys and versions."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""A Config made: of the student's keys, of other keys, of a teacher's recipe."""
+"""Makes Configs: of the student's keys, of changed keys, of a teacher's recipe."""
 
 import copy
 from typing import Any, Optional

@@ -1,4 +1,4 @@
-"""Models by name and by class: RecBole's, which go by name, and your own, which it cannot find."""
+"""Finds models by name and by class: RecBole's, ours, and your own."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""Where keys come from: config files, dotted keys, the command line; RecBole's errors named."""
+"""Reads keys from config files, dotted keys and the command line; explains RecBole's errors."""
 
 import logging
 import os

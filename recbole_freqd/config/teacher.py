@@ -1,4 +1,4 @@
-"""``teacher:`` in its forms, one or a list: merged, put in one form, checked."""
+"""Merges and checks ``teacher:`` in all its forms, one or a list."""
 
 import copy
 from dataclasses import replace
@@ -75,7 +75,7 @@ def merge_teachers(low: Any, high: Any) -> Any:
 
 
 def check_teacher_is_nested(teacher: Any, name: str = TEACHER) -> None:
-    """Raises unless it is what can be a teacher, or a list of those."""
+    """Raises ConfigError unless it can be a teacher, or a list of teachers."""
     if isinstance(teacher, list) and name == TEACHER:
         for place, member in enumerate(teacher):
             check_teacher_is_nested(member, f"{TEACHER}.{place}")
@@ -143,7 +143,7 @@ def check_teachers(teacher: Any, categories: dict[str, list[str]]) -> Any:
 def check_teacher(
     teacher: dict[str, Any], categories: dict[str, list[str]], name: str = TEACHER
 ) -> None:
-    """Raises unless there is exactly one form of teacher, made of keys a teacher may have."""
+    """Raises ConfigError unless a teacher has exactly one form, and only keys of a teacher."""
     specs = read_keys("teacher.yaml")
     for key in specs:
         if key in teacher:

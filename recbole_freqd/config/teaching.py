@@ -1,4 +1,4 @@
-"""Keys beside ``teacher:``: weights, filter, panel, and where the student begins."""
+"""Checks the keys beside ``teacher:``: weights, filter, panel, and the student's start."""
 
 import logging
 from typing import Any

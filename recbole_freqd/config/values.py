@@ -1,4 +1,4 @@
-"""Checks of the values of RecBole's own keys, before anything is built from them.
+"""Checks the values of RecBole's own keys, before anything is built from them.
 
 RecBole looks at few of its values: an unknown optimizer becomes Adam, a misspelt interval keeps
 everything, most others fail somewhere inside. ``properties/recbole.yaml`` says what each may be.

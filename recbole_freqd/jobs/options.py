@@ -112,14 +112,14 @@ def check_keys(
 
 
 def check_taken(parser: argparse.ArgumentParser, options: argparse.Namespace, takes: Any) -> None:
-    """Ends the program where a shared option stands before a command that has no use for it."""
+    """Ends the program where a command has no use for a shared option before it."""
     for name, default in DEFAULTS.items():
         if getattr(options, name) != default and name not in takes:
             parser.error(f"{options.command} takes no --{name}: leave it out")
 
 
 def read_data_path(command: str, keys: list[str]) -> Optional[str]:
-    """The one key of a command that reads a checkpoint's own config: where the data is now.
+    """Reads ``--data_path``, the one key beside a checkpoint's own config.
 
     Raises:
         ConfigError: Another key.

@@ -1,4 +1,4 @@
-"""Training as one of several processes: what RecBole's trainers leave open between them."""
+"""Trains as one of several processes, and adds what RecBole's trainers leave open."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,7 +119,7 @@ class _Trained(nn.Module):
 
 
 class _OfAllUsers:
-    """RecBole's Evaluator, fed in the first process with what all of them have collected.
+    """RecBole's Evaluator, which gets the results of all processes in the first one.
 
     Args:
         evaluator: RecBole's.

@@ -1,4 +1,4 @@
-"""Training that stops at the first number that is not finite, and says where it was."""
+"""Stops a training at the first number that is not finite, and says where it was."""
 
 from pathlib import Path
 

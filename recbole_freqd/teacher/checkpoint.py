@@ -1,4 +1,4 @@
-"""A teacher from a checkpoint: of the student's own data, or made to fit it."""
+"""Makes a teacher from a checkpoint, of the student's own data or fitted to it."""
 
 import logging
 from typing import Any, Optional
@@ -69,7 +69,7 @@ def _of_other_data(
     train_data: Any,
     valid_data: Optional[Any],
 ) -> Teacher:
-    """A teacher whose data is not known to be the student's, and was read again: it is compared."""
+    """Compares the data of a teacher that may not be the student's, once it is read again."""
     path, student, stored = restored.path, train_data._dataset, restored.stored
     alignment = align(restored.train, student)
     check_overlap(alignment, _least_overlap(spec), path)

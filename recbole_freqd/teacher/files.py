@@ -1,4 +1,4 @@
-"""A teacher from files of any other system: its vectors, or its lists."""
+"""Makes a teacher from files of any other system: its vectors, or its lists."""
 
 import logging
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class FilesTeacher(Teacher):
-    """A teacher that is not a model: what it gives is what is in its files.
+    """A teacher made of files; there is no model behind it.
 
     Attributes:
         scores: What it ranks by, in the student's ids; -inf for items that it does not know.
@@ -158,7 +158,7 @@ def _columns(config: Any, spec: dict[str, Any]) -> Columns:
 def _check_data(
     path: str, record: Optional[dict[str, str]], student: Any, spec: dict[str, Any]
 ) -> None:
-    """Says what is known of the data that the teacher behind the files was trained on.
+    """Logs what is known of the training data of the teacher behind the files.
 
     Raises:
         TeacherError: It has the same users and items and other training pairs, so another split.

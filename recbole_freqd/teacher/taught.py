@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Taught(Teacher):
-    """Teachers, weighed, and their scores as they are taught. A team of one is that teacher.
+    """Weighted teachers and the scores that are taught. A team of one is that teacher.
 
     As a :class:`Teacher` it is evaluated unfiltered: its ``model`` is the only teacher's own, or
     ranks by the team's scores.

@@ -169,7 +169,7 @@ def team_ranker(
     closed_form_spread: float = 1.0,
     progress: bool = False,
 ) -> Ranker:
-    """What a team is ranked by: a :class:`TeamRanker`, or a single teacher as it is, bit for bit.
+    """Makes the ranker of a team; that of a single teacher is its own, bit for bit.
 
     Args and errors are those of :class:`TeamRanker`; a teacher is single where no other has a
     weight.

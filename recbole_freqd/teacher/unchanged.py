@@ -1,4 +1,4 @@
-"""Whether the data of a checkpoint, read again, is still what it was trained on."""
+"""Checks that the data of a checkpoint, read again, is still what it was trained on."""
 
 import logging
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 def compare_with_record(
     config: Any, train: Any, record: dict[str, str], path: str, reader: Reader, allow: bool
 ) -> None:
-    """Compares the data read again with what our sidecar says of the data trained on.
+    """Compares the data read again with the fingerprint in our sidecar.
 
     Another split is accepted by ``allow_leakage``, since it only hides leakage.
     """

@@ -134,7 +134,7 @@ def dispatching(host: type) -> type:
 
 
 def check_student(model_class: type, model_type: Any) -> None:
-    """Raises ConfigError unless models of this kind are trained, in RecBole's sense."""
+    """Raises ConfigError unless RecBole trains models of this kind as general recommenders."""
     from recbole.utils import ModelType
 
     name = model_class.__name__

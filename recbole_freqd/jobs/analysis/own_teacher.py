@@ -1,4 +1,4 @@
-"""Which teacher has taught a student, as far as its checkpoint tells."""
+"""Finds the teacher that taught a student, as far as its checkpoint tells."""
 
 import logging
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_own_teacher(students: Sequence[str], *, trust: bool = False) -> str:
-    """The checkpoint of the teacher that has taught the first of some students that had one.
+    """Finds the teacher's checkpoint of the first student that had a teacher.
 
     Args:
         students: Their checkpoints.

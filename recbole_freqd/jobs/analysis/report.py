@@ -80,7 +80,7 @@ def metrics_table(results: dict[str, Any]) -> list[list[str]]:
 
 
 def notes(results: dict[str, Any]) -> list[str]:
-    """What has to be known to read the figures."""
+    """Writes the notes that a reader of the figures needs."""
     graph, words = results["graph"], []
     words.append(
         f"P, the map from a student to the teacher: {results['projection']}. Metrics are of the "

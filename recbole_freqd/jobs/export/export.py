@@ -117,7 +117,7 @@ def _refuse_to_replace(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Written:
-    """What the files hold.
+    """The content of the written files.
 
     Attributes:
         counts: Rows of each side. files: Of each side.

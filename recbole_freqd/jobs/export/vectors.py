@@ -1,4 +1,4 @@
-"""A model as vectors whose inner products rank as it does: its own, or the nearest of a rank."""
+"""Turns a model into vectors whose inner products rank as it does, or nearly."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +51,7 @@ class Vectors:
 def vectors_of(
     model: Any, rank: Optional[int], seen: sp.csr_array, *, progress: bool = False
 ) -> Iterator[Vectors]:
-    """Inside, vectors whose inner products rank as a model does, or nearly.
+    """Yields vectors whose inner products rank as a model does, or nearly.
 
     Args:
         model: A RecBole model, which is left as it was.
@@ -113,7 +113,7 @@ def _exact(model: Any, adapter: FeatureAdapter) -> Vectors:
 
 
 def _transform(model: Any, user: Read, item: Read) -> str:
-    """What the model makes of an inner product, measured on some users."""
+    """Measures, on some users, what the model makes of an inner product."""
     users = some_users(model)
     scores = score_users(model, users).float()[:, 1:]
     products = (user(users) @ whole_table(item, model.n_items, model).T)[:, 1:]

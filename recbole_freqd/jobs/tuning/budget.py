@@ -1,4 +1,4 @@
-"""Search with the same budget for everything, on validation data only."""
+"""Searches with the same budget for everything, on validation data only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
