@@ -5,8 +5,8 @@
 
 The file has ``common`` keys, parts (``tuning``, ``rows``, ...) whose rows are keys laid over the
 common ones, and ``seeds`` of each part. A row without ``trainer`` is the student alone; a row with
-``teacher_only: true`` trains the teacher of the common keys and evaluates it. Without ``--test`` the
-test split is never evaluated. Finished runs are kept in ``<out>/cells`` and not run again while
+``teacher_only: true`` trains the teacher of the common keys and evaluates it. Without ``--test``
+the test split is never evaluated. Finished runs are kept in ``<out>/cells`` and not run again while
 their keys stay as they are. RecBole writes log/ into the working directory: start from a scratch
 folder.
 """
@@ -42,11 +42,18 @@ def main() -> None:
     rows = plan[options.part]
     names = options.rows.split(",") if options.rows else list(rows)
     seeds = [int(seed) for seed in (options.seeds or "").split(",") if seed]
-    place = {"checkpoint_dir": options.saved, **({"data_path": options.data} if options.data else {})}
+    place = {
+        "checkpoint_dir": options.saved,
+        **({"data_path": options.data} if options.data else {}),
+    }
     store = RunStore(options.out / "cells")
-    for seed in seeds or plan["seeds"][options.part]:
-        for name in names:
-            keys = {**copy.deepcopy(plan["common"]), **copy.deepcopy(rows[name] or {}), "seed": seed}
+    for name in names:  # whole rows first: fewer rows are worth more than fewer seeds
+        for seed in seeds or plan["seeds"][options.part]:
+            keys = {
+                **copy.deepcopy(plan["common"]),
+                **copy.deepcopy(rows[name] or {}),
+                "seed": seed,
+            }
             run_cell(store, name, keys, place, options.test)
 
 
@@ -68,9 +75,12 @@ def run_cell(
     if record is None:
         print_line(f"{stem}: failed: {outcome and outcome.error}")
         return
-    shown = {key: record.get(key) for key in ("valid", "test", "best_epoch", "epochs", "seconds_to_best")}
+    shown = {
+        key: record.get(key) for key in ("valid", "test", "best_epoch", "epochs", "seconds_to_best")
+    }
     brief = {
-        key: value.get("ndcg@10") if isinstance(value, dict) else value for key, value in shown.items()
+        key: value.get("ndcg@10") if isinstance(value, dict) else value
+        for key, value in shown.items()
     }
     print_line(f"{stem}: {json.dumps(brief)}{'' if outcome and outcome.fresh else ' (kept)'}")
 

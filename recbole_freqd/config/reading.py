@@ -27,15 +27,21 @@ class Given(dict[str, Any]):
 
     Attributes:
         command_line: The keys that the command line gave, folded.
+        of_the_job: Keys that the user did not give, and the job has set.
     """
 
-    def __init__(self, keys: dict[str, Any], command_line: Optional[dict[str, Any]] = None) -> None:
+    def __init__(
+        self,
+        keys: dict[str, Any],
+        command_line: Optional[dict[str, Any]] = None,
+        of_the_job: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__(keys)
-        self.command_line = dict(command_line or {})
+        self.command_line, self.of_the_job = dict(command_line or {}), of_the_job
 
     def with_keys(self, keys: dict[str, Any]) -> "Given":
         """The same with some keys changed."""
-        return Given({**self, **keys}, self.command_line)
+        return Given({**self, **keys}, self.command_line, self.of_the_job)
 
 
 def deep_merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:

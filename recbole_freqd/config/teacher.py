@@ -26,6 +26,12 @@ _ENVIRONMENT = (
 _INHERITED_CATEGORIES = ("General", "Evaluation", "Dataset")
 
 
+def reserved_option(teacher: dict[str, Any], name: str) -> Any:
+    """One of the reserved keys of a teacher, or its default."""
+    value = teacher.get(name)
+    return read_keys("teacher.yaml")[name].default if value is None else value
+
+
 class DottedKeys(dict[str, Any]):
     """Keys given as ``teacher.x`` or ``teacher.0.x``, less ``teacher.``: they change what is below.
 

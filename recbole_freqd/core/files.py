@@ -31,9 +31,6 @@ _OF_THE_DISK = frozenset(
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO")
     if hasattr(errno, name)
 )
-_TORCH_CANNOT_WRITE = re.compile(
-    "inline_container|PytorchStreamWriter|Parent directory|open file failed|file write failed"
-)
 
 
 @contextlib.contextmanager
@@ -107,17 +104,13 @@ def _is_alive(process: int) -> bool:
 
 @contextlib.contextmanager
 def _cannot_write(path: Path, only: Optional[frozenset[int]] = None) -> Iterator[None]:
-    """Errors of the disk become ours: of the system (``only`` these, or all) and of torch."""
+    """Errors of the system become ours: ``only`` these, or all."""
     try:
         yield
     except OSError as error:
         if only is not None and error.errno not in only:
             raise
         raise _not_written(path, error) from error
-    except RuntimeError as error:
-        if not _TORCH_CANNOT_WRITE.search(str(error)):
-            raise
-        raise _not_written(path, f"torch could not write all of it ({error})") from error
 
 
 def _not_written(path: Path, cause: Any) -> CheckpointError:
@@ -137,7 +130,14 @@ def write_atomically(path: PathLike, write: Callable[[str], Any]) -> None:
         CheckpointError: The file could not be written; what stood at ``path`` is untouched.
     """
     with replacing(path) as temporary, _cannot_write(Path(path)):
-        write(temporary)
+        try:
+            write(temporary)
+        except RuntimeError as error:
+            if type(error) is not RuntimeError:
+                raise
+            # torch tells neither type nor errno of a disk; here nothing is done but writing.
+            cause = f"torch could not write all of it ({error})"
+            raise _not_written(Path(path), cause) from error
 
 
 def write_text(path: PathLike, text: str) -> None:

@@ -174,7 +174,7 @@ def top_items(
     k: int,
     *,
     exclude: Optional[sp.csr_array] = None,
-    among: Optional[torch.Tensor] = None,
+    allowed: Optional[torch.Tensor] = None,
     progress: bool = False,
     title: str = "Ranking",
 ) -> TopItems:
@@ -185,7 +185,7 @@ def top_items(
         k: Length of the lists; the number of items where there are fewer.
         exclude: (n_users, n_items) sparse, non-zero for the pairs that do not count, e.g. the
             training interactions. The padding item never counts.
-        among: (n_items,) bool, the only items that count; None: all.
+        allowed: (n_items,) bool, the only items that count; None: all.
         progress: Whether to show a bar.
         title: Of the bar.
 
@@ -199,7 +199,7 @@ def top_items(
     ids = torch.zeros(shape, dtype=torch.int32, device=ranker.device)
     scores = torch.full(shape, -torch.inf, device=ranker.device)
     for users, best in top_blocks(
-        ranker, k, exclude=exclude, among=among, progress=progress, title=title
+        ranker, k, exclude=exclude, allowed=allowed, progress=progress, title=title
     ):
         ids[users], scores[users] = best.ids, best.scores
     return TopItems(ids, scores)
@@ -210,7 +210,7 @@ def top_blocks(
     k: int,
     *,
     exclude: Optional[sp.csr_array] = None,
-    among: Optional[torch.Tensor] = None,
+    allowed: Optional[torch.Tensor] = None,
     progress: bool = False,
     title: str = "Ranking",
 ) -> Iterator[tuple[torch.Tensor, TopItems]]:
@@ -220,7 +220,7 @@ def top_blocks(
     """
     k = min(k, ranker.shape[1] - 1)
     for users, found in candidate_blocks(
-        ranker, exclude=exclude, among=among, progress=progress, title=title
+        ranker, exclude=exclude, allowed=allowed, progress=progress, title=title
     ):
         best, items = found.topk(k, dim=1)
         yield users, TopItems(torch.where(best.isneginf(), 0, items).int(), best)
@@ -230,30 +230,30 @@ def candidate_blocks(
     ranker: Ranker,
     *,
     exclude: Optional[sp.csr_array] = None,
-    among: Optional[torch.Tensor] = None,
+    allowed: Optional[torch.Tensor] = None,
     progress: bool = False,
     title: str = "Ranking",
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Users (b,) and their :func:`candidates` (b, n_items), for all users block by block."""
     blocks = list(user_blocks(*ranker.shape, ranker.device))
     for users in tqdm(blocks, desc=title, ncols=100, disable=not progress):
-        yield users, candidates(ranker, users, exclude, among)
+        yield users, candidates(ranker, users, exclude, allowed)
 
 
 def candidates(
     ranker: Ranker,
     user_ids: torch.Tensor,
     exclude: Optional[sp.csr_array] = None,
-    among: Optional[torch.Tensor] = None,
+    allowed: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
     """(b, n_items) float32, the scores of users (b,), -inf for what does not count.
 
-    That is the padding and, see :func:`top_items`, ``exclude`` and what is not ``among``.
+    That is the padding and, see :func:`top_items`, ``exclude`` and what is not ``allowed``.
     """
     scores = ranker.block(user_ids).float()
     scores[:, 0] = -torch.inf
-    if among is not None:
-        scores[:, ~among] = -torch.inf
+    if allowed is not None:
+        scores[:, ~allowed] = -torch.inf
     if exclude is not None:
         scores[stored_pairs(exclude, user_ids)] = -torch.inf
     return scores

@@ -9,9 +9,9 @@ import torch
 
 from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker, user_blocks
-from recbole_freqd.core.rows import Features, single_precision
+from recbole_freqd.core.rows import Features
 from recbole_freqd.features.extract import factored_scores
-from recbole_freqd.features.low_rank import Scores, low_rank_features
+from recbole_freqd.features.low_rank import BlockScores, Scores, low_rank_features
 from recbole_freqd.features.products import SummedRanker
 from recbole_freqd.features.scores import ModelRanker
 
@@ -214,7 +214,7 @@ def _fix_signs(user_emb: torch.Tensor, item_emb: torch.Tensor) -> None:
     item_emb *= signs
 
 
-class RankerScores(Scores):
+class RankerScores(BlockScores):
     """The scores of any :class:`Ranker`, made anew in blocks of users at each pass.
 
     Args:
@@ -223,31 +223,12 @@ class RankerScores(Scores):
     """
 
     def __init__(self, ranker: Ranker, masks: Masks) -> None:
-        self.ranker, self.shape = ranker, ranker.shape
+        self.ranker, self.shape, self.device = ranker, ranker.shape, ranker.device
         self._masks = [torch.from_numpy(mask).to(ranker.device) for mask in masks]
 
-    def gram(self, basis: np.ndarray) -> np.ndarray:
-        columns = self._to_device(basis)
-        product = torch.zeros_like(columns)
-        for scores in self._blocks():
-            with single_precision(self.ranker.device):
-                product += scores.T @ (scores @ columns)
-        return product.cpu().numpy()
-
-    def project(self, basis: np.ndarray) -> tuple[np.ndarray, float]:
-        columns, energy, parts = self._to_device(basis), 0.0, []
-        for scores in self._blocks():
-            energy += float(scores.double().square().sum())
-            with single_precision(self.ranker.device):
-                parts.append((scores @ columns).cpu().numpy())
-        return np.concatenate(parts), energy
-
-    def _to_device(self, basis: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(basis).to(self.ranker.device)
-
-    def _blocks(self) -> Iterator[torch.Tensor]:
+    def blocks(self) -> Iterator[torch.Tensor]:
         of_users, of_items = self._masks
-        for users in user_blocks(*self.shape, self.ranker.device):
+        for users in user_blocks(*self.shape, self.device):
             scores = self.ranker.block(users).float()
             scores[:, ~of_items] = 0
             scores[~of_users[users]] = 0

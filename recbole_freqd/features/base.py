@@ -27,7 +27,8 @@ class FeatureAdapter:
         closed_form: Whether the model is computed when it is built, so that one epoch is all.
         capacity: RecBole's keys that set the width of a student's features.
         caches: Attributes that keep scores of earlier weights.
-        learned: Attributes that are learned but are not in the ``state_dict``.
+        learned: Attributes that are learned; those beside the ``state_dict`` above all.
+        reads_histories: Where it is not ``exact``, whether its scores read what users have chosen.
         random_in_eval: Whether random numbers are drawn where features are read in eval mode.
         extra: Package that RecBole imports for this model only, and the extra of ours that
             installs it.
@@ -50,6 +51,7 @@ class FeatureAdapter:
     capacity: tuple[str, ...] = ()
     caches: tuple[str, ...] = ("restore_user_e", "restore_item_e")
     learned: tuple[str, ...] = ()
+    reads_histories: bool = False
     random_in_eval: bool = False
     extra: Optional[tuple[str, str]] = None
     note: str = ""

@@ -56,6 +56,7 @@ class ItemWeights(OnlyScores):
     """EASE, SLIMElastic: interactions times item-to-item weights."""
 
     learned = ("item_similarity",)
+    reads_histories = True
 
     def factors(self, model: Any) -> Optional[list[Any]]:
         return [model.interaction_matrix, model.item_similarity]
@@ -74,6 +75,7 @@ class Neighbours(OnlyScores):
     """ItemKNN: interactions times similarities, of items or of users."""
 
     learned = ("w",)
+    reads_histories = True
 
     def factors(self, model: Any) -> Optional[list[Any]]:
         pair = [model.interaction_matrix, model.w]
@@ -85,16 +87,19 @@ class NormalisedNeighbours(OnlyScores):
     """AsymKNN: normalised and raised to a power; the sparse score matrix that it keeps itself."""
 
     learned = ("w",)  # pred_mat is made of it and the interactions
+    reads_histories = True
 
     def factors(self, model: Any) -> Optional[list[Any]]:
         return [model.pred_mat]
 
 
-@adapts("ShrunkKNN", "GFCF")
+@adapts("ShrunkKNN")
 class SparseFactors(OnlyScores):
-    """Our own ShrunkKNN and GFCF: a sum of products, sparse or of low rank."""
+    """Our own ShrunkKNN: a product of sparse factors."""
 
     pairs_by = "predict"
+    learned = ("neighbours",)
+    reads_histories = True
     note = "of this package"
 
     def scores(self, model: Any, progress: bool) -> Scores:
@@ -102,3 +107,10 @@ class SparseFactors(OnlyScores):
 
     def ranker(self, model: Any) -> Ranker:
         return model.ranker()
+
+
+@adapts("GFCF")
+class SummedFactors(SparseFactors):
+    """Our own GFCF: a sum of products, one sparse and one of low rank."""
+
+    learned = ("item_basis",)

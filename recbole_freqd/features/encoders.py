@@ -147,6 +147,7 @@ class DiffRecDenoiser(LastLayer):
     note = "exact for `mean_type: x0`"
     random_in_eval = True  # with sampling_steps or sampling_noise
     pairs_by = "rows"
+    reads_histories = True
 
     def __init__(self) -> None:
         super().__init__("mlp", "dims_dnn")
@@ -165,6 +166,7 @@ class LDiffRecDecoder(LastLayer):
     note = "exact, and a student, for `n_cate: 1`"
     random_in_eval = True
     pairs_by = "rows"
+    reads_histories = True
 
     def __init__(self) -> None:
         super().__init__("autoencoder.decoder", "in_dims")
@@ -190,6 +192,7 @@ class MacridVAEFacets(FeatureAdapter):
     capacity = ("embedding_size", "kfac")
     random_in_eval = True  # its gumbel noise is drawn and then multiplied by zero
     pairs_by = "rows"
+    reads_histories = True
 
     def exact(self, model: Any) -> bool:
         return False

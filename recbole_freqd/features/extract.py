@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from recbole_freqd.core.errors import ConfigError, TeacherError
+from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rows import Features, empty_rows
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
@@ -92,6 +93,17 @@ def extract_features(
         return tuple(_kept(part, dtype, mapped) for part in features)  # type: ignore[return-value]
 
 
+def ranker_of(model: Any) -> Ranker:
+    """What a model ranks by: dot products of features, biases included, where its scores are."""
+    adapter = adapter_of(model)
+    if are_exact(model, adapter):
+        return FeatureRanker(*extract_features(model, with_bias=True))
+    logger.info(
+        "%s is asked for its scores, which are no products of features.", type(model).__name__
+    )
+    return adapter.ranker(model)
+
+
 def check_teacher(model: Any, rank: Optional[int]) -> None:
     """Refuses, before it is trained, a model whose features could not be read.
 
@@ -113,19 +125,30 @@ def check_teacher(model: Any, rank: Optional[int]) -> None:
             f"teacher.spectral_rank: got {rank}, but the features of {type(model).__name__} are "
             "exact and are not approximated. Remove it; the model's own keys set their width."
         )
-    most = min(model.n_users, model.n_items) - 1  # the padding is one of each
-    if rank is not None and rank > most:
+    choose_rank(rank, (model.n_users, model.n_items))
+
+
+def choose_rank(rank: Optional[int], shape: tuple[int, ...]) -> int:
+    """Dimensions of an SVD of scores (n_users, n_items): those asked for, or the default.
+
+    Raises:
+        ConfigError: More than there are users or items.
+    """
+    most = min(shape) - 1  # the padding is one of each
+    if rank is None:
+        return min(read_keys("teacher.yaml")["spectral_rank"].default, most)
+    if rank > most:
         raise ConfigError(
             f"teacher.spectral_rank: got {rank}; allowed: at most {most}, the smaller number of "
             "users and items."
         )
+    return rank
 
 
 def _spectral(model: Any, adapter: FeatureAdapter, rank: Optional[int], progress: bool) -> Features:
     """Low-rank features of a model's scores."""
     name = type(model).__name__
-    default = read_keys("teacher.yaml")["spectral_rank"].default
-    rank = rank or min(default, model.n_users - 1, model.n_items - 1)
+    rank = choose_rank(rank, (model.n_users, model.n_items))
     try:
         scores = _scores(model, adapter, progress)
         logger.info("Factoring the scores of %s: three passes over all users", name)

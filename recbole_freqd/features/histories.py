@@ -66,6 +66,7 @@ class NAISHistory(FeatureAdapter):
     capacity = ("embedding_size",)
     note = "as student: the attention is trained by the base loss only"
     pairs_by = "forward"
+    reads_histories = True
     warm = "its attention depends on the item scored, so its scores are no products"
 
     def exact(self, model: Any) -> bool:

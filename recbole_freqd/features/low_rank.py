@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import torch
+
+from recbole_freqd.core.rows import single_precision
 
 _OVERSAMPLING = 16
 _ITERATIONS = 2
@@ -28,6 +31,36 @@ class Scores:
     def project(self, basis: np.ndarray) -> tuple[np.ndarray, float]:
         """S X (n_users, k) for X (n_items, k), and ‖S‖²_F, in one pass."""
         raise NotImplementedError
+
+
+class BlockScores(Scores):
+    """Scores that are made anew, in blocks of users, at each pass.
+
+    Attributes:
+        device: Where they are made.
+    """
+
+    device: torch.device
+
+    def blocks(self) -> Iterator[torch.Tensor]:
+        """(b, n_items) float32 each, the scores of all users in their order."""
+        raise NotImplementedError
+
+    def gram(self, basis: np.ndarray) -> np.ndarray:
+        columns = torch.from_numpy(basis).to(self.device)
+        product = torch.zeros_like(columns)
+        for scores in self.blocks():
+            with single_precision(self.device):
+                product += scores.T @ (scores @ columns)
+        return product.cpu().numpy()
+
+    def project(self, basis: np.ndarray) -> tuple[np.ndarray, float]:
+        columns, energy, parts = torch.from_numpy(basis).to(self.device), 0.0, []
+        for scores in self.blocks():
+            energy += float(scores.double().square().sum())
+            with single_precision(self.device):
+                parts.append((scores @ columns).cpu().numpy())
+        return np.concatenate(parts), energy
 
 
 class FactoredScores(Scores):

@@ -11,7 +11,7 @@ from torch import nn
 
 from recbole_freqd.core.rankers import Ranker, user_blocks
 from recbole_freqd.core.rng import rng_untouched
-from recbole_freqd.features.low_rank import Scores
+from recbole_freqd.features.low_rank import BlockScores
 
 _PAIRS = 4096  # scored at once by predict: RecBole's default eval_batch_size
 
@@ -89,7 +89,7 @@ def _seed_all() -> None:
     torch.manual_seed(0)
 
 
-class ScoredUsers(Scores):
+class ScoredUsers(BlockScores):
     """The scores of a model, computed anew in blocks of users at each pass.
 
     A model that draws random numbers when it scores (RecBole's Random, the tie-breaking noise of
@@ -103,34 +103,17 @@ class ScoredUsers(Scores):
 
     def __init__(self, model: Any, progress: bool = False) -> None:
         self.model, self.progress = model, progress
-        self.shape = (model.n_users, model.n_items)
+        self.shape, self.device = (model.n_users, model.n_items), torch.device(model.device)
 
-    def gram(self, basis: np.ndarray) -> np.ndarray:
-        columns = self._to_device(basis)
-        product = torch.zeros_like(columns)
-        for scores in self._blocks():
-            product += scores.T @ (scores @ columns)
-        return product.cpu().numpy()
-
-    def project(self, basis: np.ndarray) -> tuple[np.ndarray, float]:
-        columns, energy, parts = self._to_device(basis), 0.0, []
-        for scores in self._blocks():
-            energy += float(scores.double().square().sum())
-            parts.append((scores @ columns).cpu().numpy())
-        return np.concatenate(parts), energy
-
-    def _to_device(self, basis: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(basis).to(self.model.device)
-
-    def _blocks(self) -> Iterator[torch.Tensor]:
+    def blocks(self) -> Iterator[torch.Tensor]:
         from tqdm import tqdm
 
-        blocks = list(user_blocks(*self.shape, self.model.device))
+        blocks = list(user_blocks(*self.shape, self.device))
         for users in tqdm(blocks, desc="Scoring users", ncols=100, disable=not self.progress):
             _seed_all()
             scores = score_users(self.model, users)
             # A copy: some models hand out what they keep.
-            scores = scores.to(self.model.device, torch.float32, copy=True)
+            scores = scores.to(self.device, torch.float32, copy=True)
             scores[:, 0] = 0
             scores[users == 0] = 0
             yield scores

@@ -71,6 +71,7 @@ class NNCFTables(InputTables):
 
     capacity = ("ui_embedding_size",)
     pairs_by = "forward"
+    reads_histories = True
     note = "neighbourhood embeddings are trained by the base loss only"
 
 

@@ -67,7 +67,9 @@ def fill_in(
         )
         for key in ("model", "dataset")
     )
-    return model, dataset, None, Given(deep_merge(defaults, given), given.command_line)
+    keys = deep_merge(defaults, given)
+    own = frozenset(set(defaults) - set(given))
+    return model, dataset, None, Given(keys, given.command_line, own)
 
 
 def _defaults_of_this_job(

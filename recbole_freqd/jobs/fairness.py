@@ -58,9 +58,9 @@ def check_varied(job: str, key: str, seeds: str = "") -> None:
 def config_of(
     base: Any, losses: list[str], seed: int, keys: dict[str, Any], frozen: dict[str, Any]
 ) -> Any:
-    """The Config of a student with the frozen teacher and keys of its own."""
+    """The Config of a student with the frozen teacher and keys of its own, which go before it."""
     changes = {"seed": seed, **keys}
-    if losses and frozen.get("teacher"):
+    if losses and frozen.get("teacher") and TEACHER not in keys:
         changes[TEACHER] = merge_teachers(base[TEACHER], frozen["teacher"])
     return make.config_with(base, losses, **changes)
 
@@ -79,17 +79,17 @@ def check_seeds(seeds: Sequence[Any], option: str) -> list[int]:
     return list(seeds)
 
 
-def other_caps(tuned: dict[str, Any], here: dict[str, Any]) -> str:
+def other_caps(tuned: dict[str, Any], current: dict[str, Any]) -> str:
     """In words, how far runs were trained, as far as that is otherwise here; empty: it is not.
 
     Args:
         tuned: ``epochs``, ``eval_step``, ``stopping_step`` and ``metric``, as far as known.
-        here: The same of other runs.
+        current: The same of other runs.
     """
     return ", ".join(
         words.format(tuned[key])
         for key, words in _CAPS.items()
-        if {key} <= set(tuned) & set(here) and tuned[key] != here[key]
+        if {key} <= set(tuned) & set(current) and tuned[key] != current[key]
     )
 
 

@@ -8,19 +8,21 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd.features import adapter_of
-from recbole_freqd.features.scores import score_users
+from recbole_freqd.features.check import are_exact
+from recbole_freqd.features.scores import inspecting, score_users
 from recbole_freqd.teacher.taught import RankedBy
 
 _TOP = 20
 _REPEATS = 7
 _USERS = 1000
 _SLOW_SECONDS = 1.0
+_NUMBER, _ITEM_ID, _OFFSET = 4, 4, 8  # bytes of a float32, of an item in a history, of its start
 
 
 def parameter_count(model: torch.nn.Module) -> int:
     """Number of numbers that a model has learned: trained, or computed (EASE, ItemKNN, ...)."""
-    if isinstance(model, RankedBy) and model.models:
-        return sum(map(parameter_count, model.models))
+    if isinstance(model, RankedBy):
+        return sum(map(parameter_count, model.models)) or sum(map(torch.numel, model.buffers()))
     learned = _learned(model)
     if learned:  # then its parameters are a dummy that RecBole's trainer needs
         return sum(int(values.nnz if sp.issparse(values) else values.size) for values in learned)
@@ -35,8 +37,11 @@ def size_mb(model: torch.nn.Module) -> float:
     """
     if isinstance(model, RankedBy) and model.models:
         return sum(map(size_mb, model.models))
-    tensors = [value for value in model.state_dict().values() if isinstance(value, torch.Tensor)]
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    size = sum(
+        tensor.numel() * tensor.element_size()
+        for name, tensor in model.state_dict().items()
+        if isinstance(tensor, torch.Tensor) and name not in adapter_of(model).learned
+    )
     for values in _learned(model):
         if sp.issparse(values):
             values = sp.csr_array(values)
@@ -44,6 +49,52 @@ def size_mb(model: torch.nn.Module) -> float:
         else:
             size += values.nbytes
     return size / 1e6
+
+
+def bytes_per_entity(model: Any, interactions: int) -> float:
+    """Bytes that are needed to rank, for each of the users and items.
+
+    Where scores are products, these are the vectors that are served: both tables in float32, and
+    biases. Else it is all that the model has learned and, where its scores read them, the users'
+    histories: an id for each training interaction, and where a user's begin.
+
+    Args:
+        model: A RecBole model, or what stands for one.
+        interactions: Of the training data.
+    """
+    entities = model.n_users + model.n_items
+    parts = _parts(model)
+    size = sum(_own_bytes(part) for part in parts)
+    if any(_reads_histories(part) for part in parts):
+        size += _ITEM_ID * interactions + _OFFSET * model.n_users
+    return size / entities
+
+
+def _parts(model: Any) -> list[Any]:
+    """The models of a team; else the model."""
+    return list(model.models) if isinstance(model, RankedBy) and model.models else [model]
+
+
+def _reads_histories(model: Any) -> bool:
+    if isinstance(model, RankedBy):
+        return False
+    adapter = adapter_of(model)
+    return adapter.reads_histories and not are_exact(model, adapter)
+
+
+def _own_bytes(model: Any) -> float:
+    """What a model ranks by, without histories."""
+    if isinstance(model, RankedBy):
+        return sum(values.numel() * values.element_size() for values in model.buffers())
+    adapter = adapter_of(model)
+    if not are_exact(model, adapter):
+        return 1e6 * size_mb(model)
+    one = torch.ones(1, dtype=torch.int64, device=model.device)
+    with inspecting(model, adapter.caches):
+        rows, biases = adapter.rows(model), adapter.biases(model)
+        numbers = sum(bias.numel() for bias in biases if bias is not None)
+        numbers += model.n_users * rows.user(one).shape[1] + model.n_items * rows.item(one).shape[1]
+    return _NUMBER * numbers
 
 
 def _learned(model: torch.nn.Module) -> list[Any]:

@@ -58,8 +58,8 @@ class Countdown:
         self.skip(kind)
         self._taken[kind].append(seconds)
         place, left = self._all - sum(self._left.values()), self._seconds_left()
-        ending = f"; about {in_words(left)} left" if left else ""
-        self._say(f"[{place}/{self._all}] {words} ({in_words(seconds)}){ending}")
+        ending = f"; about {format_seconds(left)} left" if left else ""
+        self._say(f"[{place}/{self._all}] {words} ({format_seconds(seconds)}){ending}")
 
     def _seconds_left(self) -> Optional[float]:
         everything = _mean([one for taken in self._taken.values() for one in taken])
@@ -69,7 +69,7 @@ class Countdown:
         )
 
 
-def in_words(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """``45 s``, ``12.5 min`` or ``3.2 h``."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"

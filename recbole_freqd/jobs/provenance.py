@@ -24,16 +24,16 @@ def note_failure(path: Path, error: Exception) -> str:
     """
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     write_text(path, text)
-    return reason(error)
+    return describe_error(error)
 
 
-def reason(error: Exception) -> str:
-    """Gives the message of an error in one line, with its kind if it is not ours."""
+def describe_error(error: Exception) -> str:
+    """What an error says, in a line; of one that is not ours, with its kind."""
     text = " ".join(str(error).split())
     return text if isinstance(error, FreqDError) else f"{type(error).__name__}: {text}"
 
 
-def made_with(device: Any) -> dict[str, Any]:
+def describe_environment(device: Any) -> dict[str, Any]:
     """What a number was made with, beside what decides on the identity of its run."""
     import numpy
     import torch

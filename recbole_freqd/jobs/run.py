@@ -8,7 +8,7 @@ from recbole_freqd.compat import brief_console, fresh_log_handlers
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.config.values import check_data
-from recbole_freqd.jobs.measure import parameter_count, ranking_latencies, size_mb
+from recbole_freqd.jobs.tested import Tested, as_floats, evaluate_once
 from recbole_freqd.runtime.distributed import full_eval_loader
 from recbole_freqd.runtime.processes import Processes
 from recbole_freqd.runtime.seconds import Seconds, student_clock
@@ -28,6 +28,7 @@ class Run:
         data: RecBole's train, valid and test loaders.
         best_valid_score, best_valid_result: Of the best epoch.
         test_result: Metrics on the test split, or None where it was not opened.
+        tested: The same, with coverage and Gini index of the lists.
         seconds_per_epoch: Median of an epoch: what comes before its first step (lists, masks), and
             its steps, without its validation.
         seconds_to_best, seconds_all_in: From data loading to the best validation, and to the end of
@@ -42,13 +43,21 @@ class Run:
     best_valid_score: float
     best_valid_result: dict[str, float]
     test_result: Optional[dict[str, float]]
+    tested: Optional[Tested]
     seconds_per_epoch: Optional[float]
     seconds_to_best: Optional[float]
     seconds_all_in: Optional[float]
     best_epoch: Optional[int]
 
 
-def run(config: Any, *, saved: bool = True, test: bool = True, brief: bool = False) -> Run:
+def run(
+    config: Any,
+    *,
+    saved: bool = True,
+    test: bool = True,
+    brief: bool = False,
+    untrained: bool = False,
+) -> Run:
     """Trains what a Config asks for, with or without distillation; alone or as one of several.
 
     Random seeds are set where RecBole's ``run_recbole`` sets them, so initial weights and batches
@@ -59,6 +68,7 @@ def run(config: Any, *, saved: bool = True, test: bool = True, brief: bool = Fal
         saved: Whether the best model is written to, and read back from, a checkpoint.
         test: Whether the test split is evaluated; tuning must not.
         brief: Whether the console gets a line per epoch at most, unless ``state`` is ``DEBUG``.
+        untrained: Whether the student stays as it begins: a warm start by itself.
 
     Raises:
         FreqDError: The teacher or the student is not as it should be.
@@ -75,6 +85,8 @@ def run(config: Any, *, saved: bool = True, test: bool = True, brief: bool = Fal
         found = get_trainer(config["MODEL_TYPE"], config["model"])
         mixin = DistillationTrainer if trainer_names(config["trainer"]) else StudentTrainer
         trainer = mix_into(mixin, found)(config, model)
+    if untrained:  # in the config, too: it is another run, and its checkpoint says so
+        trainer.epochs = config["epochs"] = 0
     seconds = trainer.part(Seconds)
     seconds.begun = begun
     progress = config["show_progress"]
@@ -83,16 +95,18 @@ def run(config: Any, *, saved: bool = True, test: bool = True, brief: bool = Fal
         trainer.eval_collector.data_collect(train_data)
         valid_result = trainer.evaluate(valid_data, saved, show_progress=progress)
         score = valid_result[config["valid_metric"].lower()]
-    test_result = None
+    tested = None
     if test:
-        test_result = plain(trainer.evaluate(test_data, saved, show_progress=progress))
-        logger.info("Test result of %s: %s", name_of(config), test_result)
+        options = {"load_best_model": saved, "show_progress": progress}
+        tested = evaluate_once(trainer, train_data, test_data, **options)
+        logger.info("Test result of %s: %s", name_of(config), tested.metrics)
     trainer.tensorboard.close()
     if config["log_wandb"]:
         trainer.wandblogger._wandb.finish()  # else the next run of this process logs into it
     return Run(
         config, model, trainer, (train_data, valid_data, test_data),
-        float(score), plain(valid_result), test_result, trainer.seconds_per_epoch(),
+        float(score), as_floats(valid_result), tested.metrics if tested else None, tested,
+        trainer.seconds_per_epoch(),
         seconds.to_best, seconds.all_in, seconds.best_epoch,
     )  # fmt: skip
 
@@ -142,19 +156,28 @@ def evaluate_on(
     Returns:
         The teacher's model, and its metrics on each split: none where it does not know all users.
     """
+    model = teacher.model(data[0]._dataset)
+    results = evaluate_model(data, teacher, model, *splits)
+    return own_model(model), [result.metrics for result in results]
+
+
+def evaluate_model(
+    data: tuple[Any, Any, Any], teacher: Teacher, model: Any, *splits: int
+) -> list[Tested]:
+    """What a model that stands for a teacher comes to on each split; see :func:`evaluate_on`."""
     from recbole.trainer import Trainer
 
-    train_data = data[0]
-    model = teacher.model(train_data._dataset)
     # Not get_trainer's: that of a student of ours would want to be distilled again.
     trainer = Trainer(teacher.config, model)
-    trainer.eval_collector.data_collect(train_data)
+    trainer.eval_collector.data_collect(data[0])
     results = [
-        plain(trainer.evaluate(loader, load_best_model=False)) if teacher.can_rank(loader) else {}
+        evaluate_once(trainer, data[0], loader, load_best_model=False)
+        if teacher.can_rank(loader)
+        else Tested({})
         for loader in (full_eval_loader(data[split]) for split in splits)
     ]
     trainer.tensorboard.close()
-    return own_model(model), results
+    return results
 
 
 def evaluate_members(run: Run) -> tuple[Optional[dict[str, float]], list[dict[str, Any]]]:
@@ -177,68 +200,7 @@ def evaluate_members(run: Run) -> tuple[Optional[dict[str, float]], list[dict[st
     return whole_team or None, results
 
 
-def rows_of(distilled: Optional[Run], alone: Run) -> list[dict[str, Any]]:
-    """The rows of ``results.json``: teacher and distilled student, if any, and student alone."""
-    rows, models = [_student_row(alone)], [alone.model]
-    if distilled is not None:
-        teacher_row, teacher = _teacher_row(distilled)
-        rows = [teacher_row, *rows, _student_row(distilled)]
-        models = [teacher, *models, distilled.model]
-    for row, latency in zip(rows, ranking_latencies(models)):
-        row["latency_ms_per_1k_users"] = latency
-    return rows
-
-
-def _teacher_row(run: Run) -> tuple[dict[str, Any], Any]:
-    """The row of a run's teacher, and its model."""
-    teacher = run.trainer.teacher
-    model, (valid, test) = evaluate_teacher(run, 1, 2)
-    row = _row(
-        "teacher", teacher.config, model, valid, test,
-        teacher.facts.get("seconds_per_epoch"), teacher.checkpoint,
-    )  # fmt: skip
-    return row, model
-
-
-def _student_row(run: Run) -> dict[str, Any]:
-    """The row of a run's student."""
-    role = "distilled" if trainer_names(run.config["trainer"]) else "student_alone"
-    return _row(
-        role, run.config, run.model, run.best_valid_result, run.test_result,
-        run.seconds_per_epoch, run.trainer.saved_model_file,
-    )  # fmt: skip
-
-
-def _row(
-    role: str,
-    config: Any,
-    model: Any,
-    valid: dict[str, float],
-    test: Optional[dict[str, float]],
-    seconds_per_epoch: Optional[float],
-    checkpoint: str,
-) -> dict[str, Any]:
-    names = trainer_names(config["trainer"])
-    return {
-        "role": role,
-        "trainer": "+".join(names) or None,
-        "model": config["model"],
-        "parameters": parameter_count(model),
-        "size_mb": size_mb(model),
-        "valid": valid,
-        "test": test,
-        "latency_ms_per_1k_users": None,  # measured when all models are there to take turns
-        "seconds_per_epoch": seconds_per_epoch,
-        "checkpoint": checkpoint,
-    }
-
-
 def name_of(config: Any) -> str:
     """``BPR with FreqD`` or ``BPR alone``."""
     names = trainer_names(config["trainer"])
     return f"{config['model']} with {' + '.join(names)}" if names else f"{config['model']} alone"
-
-
-def plain(metrics: Optional[dict[str, Any]]) -> dict[str, float]:
-    """RecBole's metrics as a dict of Python floats."""
-    return {name: float(value) for name, value in (metrics or {}).items()}

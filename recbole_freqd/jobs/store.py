@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import read_json, write_json, write_text
 from recbole_freqd.core.locks import working_on
-from recbole_freqd.jobs.provenance import made_with, note_failure, reason
+from recbole_freqd.jobs.provenance import describe_environment, describe_error, note_failure
 
 Record = dict[str, Any]
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class RunStore:
             The record as it will be read again.
         """
         if device is not None:
-            record = {**record, "made_with": made_with(device)}
+            record = {**record, "made_with": describe_environment(device)}
         record = json.loads(json.dumps(record, default=str))
         try:
             write_json(self.file(name), record)
@@ -106,7 +106,7 @@ class RunStore:
 
     def remember(self, name: str, record: Record, error: Exception) -> None:
         """Keeps in memory what could not be written."""
-        logger.warning("%s cannot be kept on disk, and goes on in memory: %s", name, reason(error))
+        logger.warning("%s cannot be kept on disk, and goes on in memory: %s", name, describe_error(error))
         self._unsaved[name] = record
 
     def fail(self, name: str, error: Exception) -> str:
@@ -115,7 +115,7 @@ class RunStore:
             return note_failure(self.file(name, "failed"), error)
         except CheckpointError as unwritten:
             logger.warning("%s", unwritten)
-            return reason(error)
+            return describe_error(error)
 
     def attempt(
         self, name: str, run: Callable[[], Record], *, wait: bool, device: Any = None

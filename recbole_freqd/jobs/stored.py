@@ -9,7 +9,9 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd import __version__, compat
+from recbole_freqd.config.identity import data_fingerprint
 from recbole_freqd.core.errors import CheckpointError
+from recbole_freqd.core.files import sha256
 from recbole_freqd.features.data import pairs
 from recbole_freqd.teacher.reader import Reader
 from recbole_freqd.teacher.restore import Environment, Restored, restore
@@ -69,13 +71,21 @@ def pair_matrix(dataset: Any, shape: tuple[int, int]) -> sp.csr_array:
     return sp.csr_array((np.ones(len(ids[0]), dtype=bool), ids), shape=shape)
 
 
-def versions() -> dict[str, str]:
-    """Of everything that a file's content may depend on."""
+def describe_source(source: Restored) -> dict[str, Any]:
+    """What a file that is made of a checkpoint says of it, and of all that made the file."""
     import recbole
 
     modules = {"recbole": recbole, "torch": torch, "numpy": np}
     return {
-        "recbole_freqd": __version__,
-        **{name: str(module.__version__) for name, module in modules.items()},
-        "python": platform.python_version(),
+        "format": 1,
+        "model": source.stored["model"],
+        "trainer": source.stored["trainer"],
+        "checkpoint": {"file": Path(source.path).name, "sha256": sha256(source.path)},
+        "dataset": source.stored["dataset"],
+        "data": data_fingerprint(source.train),
+        "versions": {
+            "recbole_freqd": __version__,
+            **{name: str(module.__version__) for name, module in modules.items()},
+            "python": platform.python_version(),
+        },
     }

@@ -1,35 +1,53 @@
-"""Tables and sentences about runs. Computes nothing that is not in their results."""
+"""Tables of runs. Compute nothing that is not in their results."""
 
 from typing import Any, Optional
 
 from tabulate import tabulate
 
-ROLES = {"teacher": "teacher", "student_alone": "student alone", "distilled": "distilled"}
 
-
-def markdown_table(rows: list[dict[str, Any]], metrics: list[str]) -> str:
+def markdown_table(rows: list[dict[str, Any]], metric: str) -> str:
     """The rows of a ``results.json`` as a Markdown table.
 
     Args:
         rows: See ``results.json`` in ``docs/quick_start.md``.
-        metrics: Names of the test metrics to show, as RecBole prints them (``ndcg@10``).
+        metric: What was validated by, as RecBole prints it (``ndcg@10``). Shown are its validation
+            and test values, and recall at the same length.
     """
-    return as_table(_lines(rows, metrics))
+    return as_table(_lines(rows, metric), left=1)
 
 
-def _lines(rows: list[dict[str, Any]], metrics: list[str]) -> list[list[str]]:
+def _lines(rows: list[dict[str, Any]], metric: str) -> list[list[str]]:
     """The cells of the table, head first."""
-    head = ["", "model", "parameters", "MB", *(f"test {name}" for name in metrics)]
-    head += ["ms / 1k users", "s / epoch"]
+    tests = shown_metrics(rows, metric)
+    head = ["", "MB", "B/entity", f"valid {metric}", *(f"test {name}" for name in tests)]
+    head += ["share", "coverage", "gini", "ms/1k", "s/epoch", "s all in"]
     lines = [head]
+    whole = next((row for row in rows if row["role"] in ("teacher", "team")), None)
     for row in rows:
-        name = ROLES[row["role"]] + (f" ({row['trainer']})" if row["trainer"] else "")
+        label = f"teacher ({row['model']})" if row["role"] == "teacher" else row["label"]
         lines.append(
-            [name, row["model"], f"{row['parameters']:,}", f"{row['size_mb']:.2f}"]
-            + [_number((row["test"] or {}).get(metric), 4) for metric in metrics]
-            + [_number(row["latency_ms_per_1k_users"], 1), _number(row["seconds_per_epoch"], 2)]
+            [label, number(row["size_mb"], 2), number(row["bytes_per_entity"], 0)]
+            + [number(row["valid"].get(metric), 4)]
+            + [number((row["test"] or {}).get(name), 4) for name in tests]
+            + [_share(row, whole, tests[0] if tests else metric)]
+            + [number(row["coverage"], 2), number(row["gini"], 2)]
+            + [number(row["latency_ms_per_1k_users"], 1), number(row["seconds_per_epoch"], 2)]
+            + [number(row["seconds_all_in"], 1)]
         )
     return lines
+
+
+def shown_metrics(rows: list[dict[str, Any]], metric: str) -> list[str]:
+    """The test metrics of a table: the one that was validated by, and recall at its length."""
+    there: dict[str, float] = next((row["test"] for row in reversed(rows) if row["test"]), {})
+    wanted = dict.fromkeys((metric, f"recall@{metric.partition('@')[2]}"))
+    return [name for name in wanted if name in there]
+
+
+def _share(row: dict[str, Any], whole: Optional[dict[str, Any]], metric: str) -> str:
+    """Of the teacher's test metric."""
+    own, its = (((each or {}).get("test") or {}).get(metric) for each in (row, whole))
+    return "" if own is None or not its else f"{own / its:.0%}"
 
 
 def as_table(lines: list[list[str]], left: int = 2, form: str = "github") -> str:
@@ -41,41 +59,21 @@ def as_table(lines: list[list[str]], left: int = 2, form: str = "github") -> str
         form: As tabulate calls it.
     """
     sides = ["left"] * left + ["right"] * (len(lines[0]) - left)
-    return tabulate(lines[1:], lines[0], form, disable_numparse=True, colalign=sides)
-
-
-def in_words(rows: list[dict[str, Any]], metric: str) -> str:
-    """What a distillation brought: size, speed, share of the teacher's quality, gap closed.
-
-    Args:
-        rows: With one row of each role; else nothing is said of what is missing.
-        metric: The test metric that is talked about.
-    """
-    by_role = {row["role"]: row for row in rows}
-    teacher, alone, student = (by_role.get(role) for role in ROLES)
-    if teacher is None or student is None:
-        return ""
-    if metric not in (teacher["test"] or {}) or metric not in (student["test"] or {}):
-        return ""
-    smaller = teacher["size_mb"] / student["size_mb"]
-    faster = teacher["latency_ms_per_1k_users"] / student["latency_ms_per_1k_users"]
-    share = _ratio(student["test"][metric], teacher["test"][metric])
-    sentences = [
-        f"The student is {_times(smaller, 'smaller', 'larger')} than its teacher and ranks "
-        f"{_times(faster, 'faster', 'slower')}.",
-        f"It keeps {share:.1%} of the teacher's test {metric}." if share is not None else "",
-    ]
-    if alone and metric in (alone["test"] or {}):
-        gain = _ratio(student["test"][metric], alone["test"][metric])
-        if gain is not None:
-            sentences.append(f"That is {gain:.3f} times what it reaches alone.")
-        gap = gap_closed(teacher["test"][metric], alone["test"][metric], student["test"][metric])
-        sentences.append(
-            f"It closes {gap:.0%} of the gap between student alone and teacher."
-            if gap is not None
-            else "There is no gap to close: the teacher does not beat the student alone."
+    if form != "github":
+        return tabulate(lines[1:], lines[0], form, disable_numparse=True, colalign=sides)
+    # Not tabulate's: it makes every column two characters wider than its head.
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    rows = [
+        " | ".join(
+            cell.ljust(width) if side == "left" else cell.rjust(width)
+            for cell, width, side in zip(line, widths, sides)
         )
-    return " ".join(filter(None, sentences))
+        for line in lines
+    ]
+    rule = "|".join(
+        "-" * (width + 1) + ("-" if side == "left" else ":") for width, side in zip(widths, sides)
+    )
+    return "\n".join([f"| {rows[0]} |", f"|{rule}|", *(f"| {row} |" for row in rows[1:])])
 
 
 def gap_closed(teacher: float, alone: float, distilled: float) -> Optional[float]:
@@ -88,13 +86,6 @@ def gap_closed(teacher: float, alone: float, distilled: float) -> Optional[float
     return round((distilled - alone) / (teacher - alone), 6) if teacher > alone else None
 
 
-def _times(ratio: float, more: str, less: str) -> str:
-    return f"{ratio:.1f} times {more}" if ratio >= 1 else f"{1 / ratio:.1f} times {less}"
-
-
-def _ratio(above: float, below: float) -> Optional[float]:
-    return above / below if below > 0 else None
-
-
-def _number(value: Optional[float], places: int) -> str:
+def number(value: Optional[float], places: int) -> str:
+    """A number with so many places; empty where there is none."""
     return "" if value is None else f"{value:.{places}f}"

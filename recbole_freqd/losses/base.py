@@ -21,6 +21,10 @@ def call_locally(work: Callable[[], Any]) -> Any:
     return work()
 
 
+LossData = tuple[sp.csr_array, tuple[int, int], Features]
+"""What every loss is made of: interactions, widths of the student's features, the teacher's."""
+
+
 class SharedOptions(TypedDict, total=False):
     """What every loss takes by keyword, see :class:`DistillationLoss`; a method's own add to it.
 

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker, top_blocks, user_blocks
-from recbole_freqd.core.rows import FeatureRows, Features
-from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.core.rows import FeatureRows
+from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.draws import FreeItems
 from recbole_freqd.losses.over_scores import ScoreLoss
 from recbole_freqd.losses.ranks import RankDraws
@@ -72,14 +72,8 @@ class CDLoss(ScoreLoss):
     drawn_ids: torch.Tensor
     labels: torch.Tensor
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[CDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[CDOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         count = min(self.options["samples"], user_items.shape[1] - 1)
@@ -93,7 +87,7 @@ class CDLoss(ScoreLoss):
         if self.options["guide"] == "teacher":
             self._draw(self.teacher_scores)
         elif self.options["guide"] == "random":
-            free = FreeItems(user_items, device, among=self.known_items)
+            free = FreeItems(user_items, device, allowed=self.known_items)
             for users in user_blocks(*self.teacher_scores.shape, device):
                 self._note(users, free.draw_distinct(users, count, self.stream))
 
@@ -108,7 +102,7 @@ class CDLoss(ScoreLoss):
             guide,
             depth,
             exclude=self.user_items,
-            among=self.known_items,
+            allowed=self.known_items,
             progress=self.progress,
             title="CD items",
         ):

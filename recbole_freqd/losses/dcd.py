@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from recbole_freqd.core.rankers import Ranker, candidates, top_items, user_blocks
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows
-from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.draws import weighted_draw
 from recbole_freqd.losses.over_scores import weighted_mean
 from recbole_freqd.losses.registration import LOSSES
@@ -27,13 +27,13 @@ class Corrections(nn.Module):
     Args:
         teacher: The teacher's scores, (n, m).
         trained: (n, m) sparse, the pairs trained on: they are in no list, of neither.
-        among: (m,) bool, what may be in a list at all.
+        allowed: (m,) bool, what may be in a list at all.
         options: Those of DCD.
         stream: Where lists are drawn from.
         progress: Whether to show a bar.
     """
 
-    _among: torch.Tensor
+    _allowed: torch.Tensor
     _top: torch.Tensor
     _above: torch.Tensor
     _below: torch.Tensor
@@ -42,7 +42,7 @@ class Corrections(nn.Module):
         self,
         teacher: Ranker,
         trained: sp.csr_array,
-        among: torch.Tensor,
+        allowed: torch.Tensor,
         options: dict[str, Any],
         stream: RandomStream,
         progress: bool,
@@ -53,11 +53,11 @@ class Corrections(nn.Module):
             teacher,
             options["top"],
             exclude=trained,
-            among=among,
+            allowed=allowed,
             progress=progress,
             title="DCD lists",
         )
-        self.register_buffer("_among", among, persistent=False)
+        self.register_buffer("_allowed", allowed, persistent=False)
         self.register_buffer("_top", top.ids, persistent=False)
 
     def refresh(self, student: Ranker) -> None:
@@ -82,7 +82,7 @@ class Corrections(nn.Module):
         self, student: Ranker, ids: torch.Tensor, listed: torch.Tensor
     ) -> torch.Tensor:
         """(b, m) int64, how many untrained ones each of those listed is behind."""
-        scores = candidates(student, ids, self.trained, self._among)
+        scores = candidates(student, ids, self.trained, self._allowed)
         own = scores.gather(1, listed.long())
         if scores.device.type == "cpu":
             scores.numpy().sort(axis=1)  # in place; up to 15 times as fast as torch's
@@ -161,14 +161,8 @@ class DCDLoss(RelaxedRankingLoss):
     method = "DCD"
     prefix = "dcd"
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[DCDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[DCDOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         self.of_user_side = self._corrections(
@@ -186,9 +180,9 @@ class DCDLoss(RelaxedRankingLoss):
             self.of_item_side = self._corrections(teacher, trained, active.to(teacher.device))
 
     def _corrections(
-        self, teacher: Ranker, trained: sp.csr_array, among: torch.Tensor
+        self, teacher: Ranker, trained: sp.csr_array, allowed: torch.Tensor
     ) -> Corrections:
-        return Corrections(teacher, trained, among, self.options, self.stream, self.progress)
+        return Corrections(teacher, trained, allowed, self.options, self.stream, self.progress)
 
     def refresh(self, student: Ranker) -> None:
         self.of_user_side.refresh(student)

@@ -11,7 +11,7 @@ from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.graph.cooccurrence import SIDES
-from recbole_freqd.losses.base import DistillationLoss, SharedOptions
+from recbole_freqd.losses.base import DistillationLoss, LossData, SharedOptions
 from recbole_freqd.losses.distances import mean_over_batch, row_distance
 from recbole_freqd.losses.draws import gumbel
 from recbole_freqd.losses.projectors import uniform_parameter
@@ -182,14 +182,8 @@ class DELoss(ExpertLoss):
     method = "DE"
     prefix = "de"
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[DEOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[DEOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         self.make_mixtures(student_dims, self.options["experts"], self.options["hidden"])

@@ -27,7 +27,7 @@ class FreeItems(nn.Module):
     Args:
         user_items: (n_users, n_items) sparse, non-zero for the pairs that are not free.
         device: Where items are drawn.
-        among: (n_items,) bool, the only items that are free at all; None: all but the padding.
+        allowed: (n_items,) bool, the only items that are free at all; None: all but the padding.
         lists: (n_users, m) integer, more items that are not free; 0 is an empty place.
 
     Attributes:
@@ -48,12 +48,12 @@ class FreeItems(nn.Module):
         self,
         user_items: sp.csr_array,
         device: Any,
-        among: Optional[torch.Tensor] = None,
+        allowed: Optional[torch.Tensor] = None,
         lists: Optional[torch.Tensor] = None,
     ) -> None:
         super().__init__()
         n_users, n_items = user_items.shape
-        pool = np.arange(1, n_items) if among is None else np.flatnonzero(among.cpu().numpy())
+        pool = np.arange(1, n_items) if allowed is None else np.flatnonzero(allowed.cpu().numpy())
         places = np.full(n_items, -1)
         places[pool] = np.arange(len(pool))
         width = 1 if lists is None else lists.shape[1] + 1

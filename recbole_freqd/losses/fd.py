@@ -1,10 +1,9 @@
 """FD, which is FreqD with H = I."""
 
-import scipy.sparse as sp
 from typing_extensions import Unpack
 
-from recbole_freqd.core.rows import Features
 from recbole_freqd.filters import PolynomialFilter
+from recbole_freqd.losses.base import LossData
 from recbole_freqd.losses.freqd import FDOptions, FreqDLoss
 from recbole_freqd.losses.registration import LOSSES
 
@@ -24,14 +23,8 @@ class FDLoss(FreqDLoss):
     method = "FD"
     prefix = "fd"
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[FDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[FDOptions]) -> None:
+        super().__init__(*data, **options)
 
     def _make_filter(self) -> PolynomialFilter:
         return PolynomialFilter([1.0])

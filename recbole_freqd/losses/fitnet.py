@@ -12,7 +12,7 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.graph.cooccurrence import SIDES
-from recbole_freqd.losses.base import DistillationLoss, SharedOptions
+from recbole_freqd.losses.base import DistillationLoss, LossData, SharedOptions
 from recbole_freqd.losses.distances import (
     mean_or_zero,
     projected_distance,
@@ -102,14 +102,8 @@ class FitNetLoss(CatalogueLoss, FDLoss):
     method = "FitNet"
     prefix = "fitnet"
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[FDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[FDOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         FDLoss.build(self, user_items, student_dims)
@@ -193,14 +187,8 @@ class VkDLoss(CatalogueLoss):
     method = "VkD"
     prefix = "vkd"
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[VkDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[VkDOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         self.find_candidates()

@@ -19,7 +19,7 @@ from recbole_freqd.graph.adjacency import EntityGraph
 from recbole_freqd.graph.cooccurrence import SIDES, cooccurrence_graph
 from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.graph.watch import BandWatch
-from recbole_freqd.losses.base import DistillationLoss, SharedOptions
+from recbole_freqd.losses.base import DistillationLoss, LossData, SharedOptions
 from recbole_freqd.losses.distances import (
     mean_over_batch,
     projected_distance,
@@ -115,14 +115,8 @@ class FreqDLoss(DistillationLoss):
     method = "FreqD"
     prefix = "freqd"
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[FreqDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[FreqDOptions]) -> None:
+        super().__init__(*data, **options)
 
     @classmethod
     def check_options(cls, options: dict[str, Any]) -> None:

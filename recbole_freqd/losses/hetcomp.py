@@ -12,8 +12,8 @@ from typing_extensions import Unpack
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, candidates, top_items, user_blocks
-from recbole_freqd.core.rows import FeatureRows, Features, single_precision
-from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.core.rows import FeatureRows, single_precision
+from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.over_scores import (
     ScoreLoss,
     is_in,
@@ -112,14 +112,8 @@ class HetCompLoss(ScoreLoss):
     _noted: torch.Tensor
     _started: torch.Tensor
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[HetCompOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[HetCompOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         self._check_lengths()
@@ -186,7 +180,7 @@ class HetCompLoss(ScoreLoss):
             ranker,
             self.options["k"],
             exclude=self.user_items,
-            among=self.known_items,
+            allowed=self.known_items,
             progress=self.progress,
             title="Trajectory",
         )

@@ -7,8 +7,8 @@ import torch
 from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker, TopItems, top_blocks
-from recbole_freqd.core.rows import FeatureRows, Features
-from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.core.rows import FeatureRows
+from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.over_scores import ScoreLoss, cross_entropy
 from recbole_freqd.losses.registration import LOSSES
 
@@ -65,14 +65,8 @@ class KDLoss(ScoreLoss):
     list_ids: torch.Tensor
     list_scores: torch.Tensor
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[KDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[KDOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         length = min(self.options["k"], user_items.shape[1] - 1)
@@ -96,7 +90,7 @@ class KDLoss(ScoreLoss):
             guide,
             length,
             exclude=exclude,
-            among=self.known_items,
+            allowed=self.known_items,
             progress=self.progress,
             title="KD lists",
         ):

@@ -1,7 +1,9 @@
 """Maps from the student's feature space to the teacher's. Used in training only, never served."""
 
+import math
 from typing import Any, Callable, Optional, Union
 
+import psutil
 import torch
 from torch import nn
 
@@ -159,5 +161,13 @@ def make_projector(
 
 
 def uniform_parameter(stream: RandomStream, shape: tuple[int, ...], fan_in: int) -> nn.Parameter:
-    """A parameter of ``shape`` from U(±1/√fan_in), what torch starts a Linear from."""
+    """A parameter of ``shape`` from U(±1/√fan_in), what torch starts a Linear from.
+
+    Raises:
+        MemoryError: The machine has less memory. Asked for it, torch raises a plain RuntimeError,
+            or a TypeError.
+    """
+    size = math.prod(shape) * torch.finfo(torch.get_default_dtype()).bits // 8
+    if size > psutil.virtual_memory().total:
+        raise MemoryError(f"weights {shape} take {size / 2**30:.3g} GiB")
     return nn.Parameter(stream.uniform_(torch.empty(shape), fan_in**-0.5))

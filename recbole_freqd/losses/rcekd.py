@@ -7,8 +7,8 @@ import torch
 from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker, candidates, user_blocks
-from recbole_freqd.core.rows import FeatureRows, Features
-from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.core.rows import FeatureRows
+from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.draws import weighted_draw
 from recbole_freqd.losses.over_scores import ScoreLoss, cross_entropy, is_in
 from recbole_freqd.losses.registration import LOSSES
@@ -78,14 +78,8 @@ class RCEKDLoss(ScoreLoss):
     _is_added: torch.Tensor
     _gamma: torch.Tensor
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[RCEKDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[RCEKDOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         options = self.options

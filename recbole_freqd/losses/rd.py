@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import top_items
-from recbole_freqd.core.rows import FeatureRows, Features
-from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.core.rows import FeatureRows
+from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.draws import FreeItems
 from recbole_freqd.losses.over_scores import ScoreLoss
 from recbole_freqd.losses.registration import LOSSES
@@ -69,26 +69,20 @@ class RDLoss(ScoreLoss):
     counts_rows = True
     list_ids: torch.Tensor
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[RDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[RDOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         top = top_items(
             self.teacher_scores,
             self.options["k"],
             exclude=user_items,
-            among=self.known_items,
+            allowed=self.known_items,
             progress=self.progress,
             title="RD lists",
         )
         self.keep(list_ids=top.ids)
-        self.free = FreeItems(user_items, top.ids.device, among=self.known_items)
+        self.free = FreeItems(user_items, top.ids.device, allowed=self.known_items)
 
     def of_users(
         self, student: FeatureRows, user_ids: torch.Tensor

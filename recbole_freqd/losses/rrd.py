@@ -7,8 +7,8 @@ import torch
 from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker
-from recbole_freqd.core.rows import FeatureRows, Features
-from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.core.rows import FeatureRows
+from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.draws import FreeItems, weighted_draw
 from recbole_freqd.losses.over_scores import (
     ScoreLoss,
@@ -112,20 +112,14 @@ class RRDLoss(RelaxedRankingLoss):
     _below: torch.Tensor
     _free: FreeItems
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[RRDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[RRDOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         options = self.options
         plain = options["sampling"] == "none"
         top, _ = self.teacher_lists(max(options["top"], options["k"] if plain else 1))
-        self._free = FreeItems(user_items, top.device, among=self.known_items, lists=top)
+        self._free = FreeItems(user_items, top.device, allowed=self.known_items, lists=top)
         ranks = torch.arange(1, top.shape[1] + 1, device=top.device)
         self.keep(_top=top, _log_weights=-ranks / options["temperature"])
 

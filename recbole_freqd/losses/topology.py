@@ -8,7 +8,7 @@ from typing_extensions import Unpack
 
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.graph.cooccurrence import SIDES
-from recbole_freqd.losses.base import DistillationLoss, SharedOptions
+from recbole_freqd.losses.base import DistillationLoss, LossData, SharedOptions
 from recbole_freqd.losses.de import ExpertLoss
 from recbole_freqd.losses.distances import (
     mean_or_zero,
@@ -176,14 +176,8 @@ class FTDLoss(DistillationLoss):
     method = "FTD"
     prefix = "ftd"
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[FTDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[FTDOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         _refuse_one_dimension(self)
@@ -279,14 +273,8 @@ class HTDLoss(ExpertLoss):
     method = "HTD"
     prefix = "htd"
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[HTDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[HTDOptions]) -> None:
+        super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         _refuse_one_dimension(self)

@@ -11,8 +11,8 @@ from typing_extensions import Unpack
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import candidate_blocks
-from recbole_freqd.core.rows import FeatureRows, Features
-from recbole_freqd.losses.base import SharedOptions
+from recbole_freqd.core.rows import FeatureRows
+from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.over_scores import ScoreLoss
 from recbole_freqd.losses.ranks import RankDraws
 from recbole_freqd.losses.registration import LOSSES
@@ -76,14 +76,8 @@ class UnKDLoss(ScoreLoss):
     list_ids: torch.Tensor
     list_lengths: torch.Tensor
 
-    def __init__(
-        self,
-        user_items: sp.csr_array,
-        student_dims: tuple[int, int],
-        teacher_features: Features,
-        **options: Unpack[UnKDOptions],
-    ) -> None:
-        super().__init__(user_items, student_dims, teacher_features, **options)
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[UnKDOptions]) -> None:
+        super().__init__(*data, **options)
 
     @classmethod
     def check_options(cls, options: dict[str, Any]) -> None:
@@ -119,7 +113,7 @@ class UnKDLoss(ScoreLoss):
         for users, scores in candidate_blocks(
             self.teacher_scores,
             exclude=user_items,
-            among=self.known_items,
+            allowed=self.known_items,
             progress=self.progress,
             title="UnKD lists",
         ):

@@ -41,7 +41,7 @@ class SeveralProcesses(Part):
             config["log_wandb"] = False
         with compat.one_of_many(processes.is_first, config["device"].type == "cpu"):
             yield
-        self.trainer.evaluator = _OfAllUsers(self.trainer.evaluator, processes)
+        self.trainer.evaluator = OfAllUsers(self.trainer.evaluator, processes)
 
     def begin_fit(self, fit: Fit) -> None:
         """Raises ConfigError where the loaders were not made for this process."""
@@ -118,8 +118,8 @@ class _Trained(nn.Module):
         return x
 
 
-class _OfAllUsers:
-    """RecBole's Evaluator, which gets the results of all processes in the first one.
+class OfAllUsers:
+    """RecBole's Evaluator, fed in the first process with what all of them have collected.
 
     Args:
         evaluator: RecBole's.

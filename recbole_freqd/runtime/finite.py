@@ -1,11 +1,14 @@
 """Stops a training at the first number that is not finite, and says where it was."""
 
 from pathlib import Path
+from traceback import walk_tb
 
 import torch
 
 from recbole_freqd.core.errors import TrainingError
 from recbole_freqd.runtime.parts import Part
+
+_AUTOGRAD = "torch.autograd"
 
 
 class FiniteNumbers(Part):
@@ -40,7 +43,7 @@ class FiniteNumbers(Part):
 
     def explain(self, error: RuntimeError) -> None:
         """Raises TrainingError for what torch's anomaly detection found, where it is on."""
-        if "returned nan values" in str(error):
+        if torch.is_anomaly_enabled() and _is_of_a_backward_pass(error):
             raise TrainingError(
                 f"A gradient is nan in {self._place()}: {error} {self._what_is_left()}"
             ) from error
@@ -86,6 +89,12 @@ class FiniteNumbers(Part):
             else "No checkpoint had been saved before"
         )
         return f"{kept}. Lower learning_rate or the weight of the loss."
+
+
+def _is_of_a_backward_pass(error: RuntimeError) -> bool:
+    """Whether autograd raised it; running out of memory has a type of its own."""
+    calls = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    return type(error) is RuntimeError and "".join(calls[-1:]).startswith(_AUTOGRAD)
 
 
 def _is_finite(values: torch.Tensor) -> bool:

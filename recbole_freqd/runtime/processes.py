@@ -57,18 +57,18 @@ class Processes:
         """Whether this is the one that writes files."""
         return self.rank == 0
 
-    def run_in_all(self, work: Callable[[], T], here: bool = True) -> Optional[T]:
-        """Runs ``work`` where ``here``, and waits until all are done; None elsewhere.
+    def run_in_all(self, work: Callable[[], T], takes_part: bool = True) -> Optional[T]:
+        """Runs ``work`` where it ``takes_part``, and waits until all are done; None elsewhere.
 
         Raises:
             FreqDError: It failed somewhere; then it raises everywhere.
         """
         if self.size == 1:
             return work()
-        result, error = self._tried(work) if here else (None, None)
-        if self._anywhere(error is not None):
+        result, error = self._try(work) if takes_part else (None, None)
+        if self._any_process(error is not None):
             errors: list[Any] = [None] * self.size
-            dist.all_gather_object(errors, self._portable(error), group=_group())
+            dist.all_gather_object(errors, self._as_picklable(error), group=_group())
             raise error or next(filter(None, errors))
         return result
 
@@ -80,8 +80,8 @@ class Processes:
         """
         if self.size == 1:
             return work()
-        result, error = self._tried(work) if self.is_first else (None, None)
-        told = [(result, self._portable(error))]
+        result, error = self._try(work) if self.is_first else (None, None)
+        told = [(result, self._as_picklable(error))]
         dist.broadcast_object_list(told, src=0, group=_group())
         if error or told[0][1]:
             raise error or told[0][1]
@@ -104,7 +104,7 @@ class Processes:
             torch.save(made, file)
 
         try:
-            self.run_in_all(save, here=self.local_rank == 0)
+            self.run_in_all(save, takes_part=self.local_rank == 0)
             mapped = {"mmap": True} if "mmap" in signature(torch.load).parameters else {}
             read = partial(torch.load, file, weights_only=True, **mapped)
             return self.run_in_all(read)  # type: ignore[return-value]
@@ -128,22 +128,22 @@ class Processes:
         for file in files:
             wanted = self.from_first(partial(_hash, file))
             lacks = self.local_rank == 0 and _hash(file) != wanted
-            if self._anywhere(lacks):
+            if self._any_process(lacks):
                 content = self.from_first(file.read_bytes)
-                self.run_in_all(partial(_write, file, content), here=lacks)
+                self.run_in_all(partial(_write, file, content), takes_part=lacks)
 
-    def _anywhere(self, flag: bool) -> bool:
+    def _any_process(self, flag: bool) -> bool:
         found = torch.tensor([flag], dtype=torch.uint8)
         dist.all_reduce(found, dist.ReduceOp.MAX, group=_group())
         return bool(found)
 
-    def _tried(self, work: Callable[[], T]) -> tuple[Optional[T], Optional[Exception]]:
+    def _try(self, work: Callable[[], T]) -> tuple[Optional[T], Optional[Exception]]:
         try:
             return work(), None
         except Exception as error:
             return None, error
 
-    def _portable(self, error: Optional[Exception]) -> Optional[FreqDError]:
+    def _as_picklable(self, error: Optional[Exception]) -> Optional[FreqDError]:
         """An error as other processes can be told of it."""
         if error is None or isinstance(error, FreqDError):
             return error

@@ -83,7 +83,7 @@ class Resume(Part):
         return fingerprint(
             run_identity(trainer.config, fit.train_data._dataset, fit.valid_data),
             trainer.start_epoch,
-            *_start(trainer.model),
+            *_initial_weights(trainer.model),
             *(array for part in trainer.parts for array in part.depends_on()),
         )
 
@@ -116,7 +116,7 @@ class Resume(Part):
             "finished": finished,
             "epoch": epoch,
             "run_file": Path(trainer.run_file).name,
-            "saved_model_file": self._beside(trainer.saved_model_file),
+            "saved_model_file": self._name_beside(trainer.saved_model_file),
             "cur_step": trainer.cur_step,
             "best_valid_score": float(trainer.best_valid_score),
             "best_valid_result": None if best is None else _floats(best),
@@ -124,16 +124,16 @@ class Resume(Part):
             "parts": {
                 type(part).__name__: part.state_dict(finished=finished) for part in trainer.parts
             },
-            "where": self._where(),
+            "where": self._environment(),
         }
 
-    def _beside(self, path: str) -> str:
+    def _name_beside(self, path: str) -> str:
         """A path as seen from the state's folder, so that the folder may be moved."""
         same = Path(path).parent == Path(self.trainer.run_file).parent
         return Path(path).name if same else str(Path(path).resolve())
 
-    def _where(self) -> dict[str, Any]:
-        """Lists what may differ when a run is resumed, though not to the last bit."""
+    def _environment(self) -> dict[str, Any]:
+        """What a run may be resumed with otherwise, but then not to the last bit."""
         return {
             "torch": str(torch.__version__),
             "numpy": np.__version__,
@@ -146,7 +146,7 @@ class Resume(Part):
     def _state(self) -> dict[str, Any]:
         """What RecBole and the model hold."""
         changed = {
-            name: _plain(now[0])
+            name: _as_loadable(now[0])
             for name, now in self._attributes().items()
             if name not in self._untouched or not _is_same(self._untouched[name], now)
         }
@@ -178,7 +178,7 @@ class Resume(Part):
         trainer.start_epoch, self.to_restore = state["epoch"], state
         trainer.model.load_state_dict(state["model"])
         trainer.logger.info("Resumed at epoch %d: %s", state["epoch"], trainer.saved_model_file)
-        now = self._where()
+        now = self._environment()
         other = [f"{name} was {was}, is {now[name]}" for name, was in state["where"].items()
                  if was != now[name]]  # fmt: skip
         if other:
@@ -245,14 +245,14 @@ def _is_same(before: tuple[Any, Any], now: tuple[Any, Any]) -> bool:
     return type(now[0]) is type(before[0]) and now[0] == before[0]
 
 
-def _plain(value: Any) -> Any:
+def _as_loadable(value: Any) -> Any:
     """A value as ``torch.load`` reads it without pickle."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     return value.detach() if isinstance(value, torch.Tensor) else value
 
 
-def _start(model: torch.nn.Module) -> list[np.ndarray]:
+def _initial_weights(model: torch.nn.Module) -> list[np.ndarray]:
     """The bytes of the weights that a training begins with."""
     return [
         value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -72,11 +72,6 @@ class PartsTrainer:
         """What the names of its files begin with."""
         return str(self.config["model"])
 
-    @property
-    def epoch_seconds(self) -> list[float]:
-        """How long the training part of each epoch took, resumed ones included."""
-        return self.part(Seconds).of_epochs
-
     def seconds_per_epoch(self) -> Optional[float]:
         """Median seconds of an epoch without its validation, or None before the first."""
         return self.part(Seconds).per_epoch()
@@ -216,7 +211,9 @@ class PartsTrainer:
 
     def _save(self, path: str, save: Callable[[str], None]) -> None:
         """The first process writes; none goes on before the file is there, on every machine."""
-        self.processes.run_in_all(lambda: self._write(path, save), here=self.processes.is_first)
+        self.processes.run_in_all(
+            lambda: self._write(path, save), takes_part=self.processes.is_first
+        )
         self.processes.hand_over([Path(path)])
 
     def _write(self, path: str, save: Callable[[str], None]) -> None:
@@ -245,7 +242,8 @@ class PartsTrainer:
 
 
 @cache
-def mix_into(mixin: type, found: type) -> type:
+def mix_into(mixin: type, trainer_class: type) -> type:
     """``mixin`` over a RecBole trainer class (or over the host of a dispatching one)."""
-    host = vars(found).get("fit_host", found)  # of a class that inherits from one: itself
+    # Of a class that inherits from one: itself.
+    host = vars(trainer_class).get("fit_host", trainer_class)
     return type(f"{mixin.__name__}Over{host.__name__}", (mixin, host), {"fit_host": host})

@@ -10,13 +10,13 @@ import torch
 
 from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.identity import weights_hash
+from recbole_freqd.config.teacher import reserved_option
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.core.rankers import FeatureRanker, Ranker
+from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import Features, empty_rows
-from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features import adapter_of, extract_features
-from recbole_freqd.features.check import are_exact
 from recbole_freqd.features.data import pairs
+from recbole_freqd.features.extract import ranker_of
 from recbole_freqd.features.scores import ModelRanker
 from recbole_freqd.runtime.processes import Processes
 from recbole_freqd.teacher.alignment import Alignment, Translated
@@ -109,14 +109,9 @@ class Teacher:
             dataset: The student's training data.
         """
         model = self.model(dataset)
-        adapter = adapter_of(own_model(model))
-        if self.other_data is None and are_exact(model, adapter):
-            return FeatureRanker(*extract_features(model, with_bias=True))
-        logger.info(
-            "%s is asked for its scores, which are no products of features.", self.config["model"]
-        )
         if self.other_data is None:
-            return adapter.ranker(model)
+            return ranker_of(model)
+        adapter = adapter_of(own_model(model))
         return ModelRanker(model, adapter.caches, adapter.pairs_by)
 
     def depends_on(self) -> tuple[np.ndarray, ...]:
@@ -222,7 +217,7 @@ def features_of(config: Any, spec: dict[str, Any], model: torch.nn.Module) -> Fe
         spec: Its ``teacher`` keys.
         model: The teacher.
     """
-    precision = spec.get("precision") or read_keys("teacher.yaml")["precision"].default
+    precision = reserved_option(spec, "precision")
     return extract_features(
         model,
         with_bias=False,

@@ -5,9 +5,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from recbole_freqd.config.teacher import CHECKPOINT
+from recbole_freqd.config.teacher import CHECKPOINT, reserved_option
 from recbole_freqd.core.rows import Features
-from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features.data import pairs
 from recbole_freqd.teacher.alignment import align, check_overlap
 from recbole_freqd.teacher.base import (
@@ -72,7 +71,7 @@ def _of_other_data(
     """Compares the data of a teacher that may not be the student's, once it is read again."""
     path, student, stored = restored.path, train_data._dataset, restored.stored
     alignment = align(restored.train, student)
-    check_overlap(alignment, _least_overlap(spec), path)
+    check_overlap(alignment, reserved_option(spec, "min_overlap"), path)
     if stored["dataset"] != config["dataset"]:
         share = shared_training(restored, alignment, train_data)
         logger.warning(
@@ -96,8 +95,3 @@ def _of_other_data(
     if not alignment.is_in_order or not np.array_equal(pairs(restored.train), pairs(student)):
         other = OtherData(restored.config, restored.train, alignment)
     return Teacher(adopted(stored, config), path, features, "checkpoint", other_data=other)
-
-
-def _least_overlap(spec: dict[str, Any]) -> float:
-    least = spec.get("min_overlap")
-    return float(read_keys("teacher.yaml")["min_overlap"].default if least is None else least)

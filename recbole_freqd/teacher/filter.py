@@ -23,8 +23,8 @@ from recbole_freqd.core.rows import Features
 from recbole_freqd.filters import GraphFilter, PolynomialFilter, graph_filter
 from recbole_freqd.graph.adjacency import EntityGraph
 from recbole_freqd.graph.cooccurrence import SIDES
-from recbole_freqd.teacher.moments import UserMoments
-from recbole_freqd.teacher.rescaling import MaskedRanker
+from recbole_freqd.teacher.team.moments import UserMoments
+from recbole_freqd.teacher.team.rescaling import MaskedRanker
 
 Known = tuple[np.ndarray, np.ndarray]
 Mixture = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]

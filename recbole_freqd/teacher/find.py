@@ -23,9 +23,9 @@ from recbole_freqd.losses import LOSSES
 from recbole_freqd.teacher.base import Teacher
 from recbole_freqd.teacher.checkpoint import from_checkpoint
 from recbole_freqd.teacher.checks import check_features
-from recbole_freqd.teacher.files import from_lists, from_vectors
-from recbole_freqd.teacher.kept import Chooser
-from recbole_freqd.teacher.panel import choose_panel, panel_models
+from recbole_freqd.teacher.choice.chooser import Chooser
+from recbole_freqd.teacher.choice.panel import choose_panel, panel_models
+from recbole_freqd.teacher.files.files import from_lists, from_vectors
 from recbole_freqd.teacher.recipe import from_recipe
 from recbole_freqd.teacher.teach import teach
 
@@ -116,7 +116,7 @@ def _panel(config: Any, chooser: Chooser) -> list[dict[str, Any]]:
         )
         return [{RECIPE: model, **choice.keys} for model, choice in choices.items()]
 
-    return chooser.once("panel", keys, choose)
+    return chooser.choose_once("panel", keys, choose)
 
 
 def _say_idle(spec: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ class Restored:
         stored: The Config in it.
         config: What its model is built with: its own world and training data, in the environment
             of who restores it.
-        train, valid, whole: RecBole datasets; ``whole`` is all of it. The last two are None where
+        train, valid, unsplit: RecBole datasets; the last is all of it. The last two are None where
             the data is that of who restores it.
         moved: Whether its files are gone and those of a dataset of that name elsewhere were read.
         is_own: Whether ``train`` is the dataset that was given to :func:`restore`.
@@ -76,7 +76,7 @@ class Restored:
     config: Any
     train: Any
     valid: Any
-    whole: Any
+    unsplit: Any
     moved: bool
     is_own: bool
     reader: Reader
@@ -185,14 +185,14 @@ def _read_again(
             # A random split is by the seed.
             init_seed(config["seed"], config["reproducibility"])
             # Not create_dataset and data_preparation: they unpickle what the config may point to.
-            whole = Dataset(config)
-            train, valid, _ = whole.build()
+            unsplit = Dataset(config)
+            train, valid, _ = unsplit.build()
     except Exception as error:  # whatever RecBole stumbles over
         raise reader.make_error(
             f"The data of {reader.noun.lower()} {path} cannot be read again from "
             f"{config['data_path']}: {type(error).__name__}: {error}"
         ) from error
-    return config, (train, valid, whole), config["data_path"] != str(stored["data_path"])
+    return config, (train, valid, unsplit), config["data_path"] != str(stored["data_path"])
 
 
 def _folder(stored: Any, environment: Environment, path: str, reader: Reader) -> str:

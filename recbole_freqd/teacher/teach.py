@@ -21,15 +21,21 @@ from recbole_freqd.graph.cooccurrence import SIDES
 from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.teacher.base import MemberTeacher, Teacher, make_features_once, own_model
-from recbole_freqd.teacher.choose import choose_filter, choose_weights
-from recbole_freqd.teacher.files import FilesTeacher
+from recbole_freqd.teacher.choice.choose import choose_filter, choose_weights
+from recbole_freqd.teacher.choice.chooser import Chooser
+from recbole_freqd.teacher.files.files import FilesTeacher
 from recbole_freqd.teacher.filter import filter_features, filter_mixture, filtered_ranker
-from recbole_freqd.teacher.kept import Chooser
-from recbole_freqd.teacher.member import StandardisedRanker, TeamMember
 from recbole_freqd.teacher.recipe import is_closed_form
-from recbole_freqd.teacher.rescaling import MaskedRanker, ScaledRanker, rescaled
 from recbole_freqd.teacher.taught import Taught, team_config
-from recbole_freqd.teacher.team import TeamRanker, team_features
+from recbole_freqd.teacher.team.member import StandardisedRanker, TeamMember
+from recbole_freqd.teacher.team.rescaling import (
+    MaskedRanker,
+    ScaledRanker,
+    rescaled,
+    scale_features,
+)
+from recbole_freqd.teacher.team.team import TeamRanker
+from recbole_freqd.teacher.team.team_features import team_features
 
 # Each user's mean is taken away before the filter, of one teacher and of a team alike. On
 # validation it made no difference on CiteULike and was slightly better on ml-100k; gowalla was
@@ -111,7 +117,7 @@ class _Lesson:
 
     def taught(self) -> Taught:
         """Chooses, or takes what was chosen before, and makes it."""
-        chosen = self.chooser.once("taught", self._identity(), self._choose)
+        chosen = self.chooser.choose_once("taught", self._identity(), self._choose)
         weights, filtered = chosen["weights"], chosen["filter"]
         plain = self._plain(weights, chosen["factor"])
         present = [teacher for teacher, weight in zip(self.teachers, weights) if weight > 0]
@@ -213,8 +219,8 @@ class _Lesson:
             ranker,
             known,
             factor,
-            lambda: _times(member.features, factor),  # type: ignore[arg-type]
-            lambda: _times(teacher.features, factor),
+            lambda: scale_features(member.features, factor),  # type: ignore[arg-type]
+            lambda: scale_features(teacher.features, factor),
         )
 
     # --- the filter -------------------------------------------------------------------------------
@@ -269,14 +275,6 @@ class _Lesson:
         )
         features = None if side == "item" or is_product else plain.products()
         return {"graph": graph, "side": side, "features": features, "known": plain.known}
-
-
-def _times(features: Features, factor: float) -> Features:
-    """Features whose dot products are ``factor`` times as large."""
-    if factor == 1:
-        return features
-    root = factor**0.5
-    return features[0] * root, features[1] * root
 
 
 def _union(masks: Sequence[Optional[Known]]) -> Optional[Known]:

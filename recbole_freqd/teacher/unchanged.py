@@ -122,7 +122,7 @@ def validation_result(restored: Any, model: torch.nn.Module) -> Optional[dict[st
     if config["eval_args"]["mode"]["valid"] != "full" or len(restored.valid) == 0:
         return None
     if config["repeatable"]:
-        sampler = RepeatableSampler(phases, restored.whole)
+        sampler = RepeatableSampler(phases, restored.unsplit)
     else:
         sampler = Sampler(phases, [restored.train, restored.valid])
     loader = FullSortEvalDataLoader(config, restored.valid, sampler.set_phase("valid"))

@@ -120,7 +120,7 @@ class Launch:
         # What the processes tell is read from files that are nobody else's; a pipe would fill up.
         with tempfile.TemporaryDirectory(prefix="recbole_freqd-") as folder:
             told = (self, job, arguments, folder, threads)
-            started = mp.spawn(_one, args=told, nprocs=self.nproc, join=False)
+            started = mp.spawn(_run_in_process, args=told, nprocs=self.nproc, join=False)
             try:
                 while not started.join():
                     pass
@@ -142,7 +142,7 @@ class Launch:
             return pickle.loads((Path(folder) / "result").read_bytes())
 
 
-def _one(
+def _run_in_process(
     local_rank: int,
     launch: Launch,
     job: Callable[..., Any],
@@ -154,7 +154,7 @@ def _one(
 
     What it returns, or how it failed, is written into the folder.
     """
-    import torch
+    import torch.distributed
 
     if threads:
         torch.set_num_threads(threads)
@@ -163,16 +163,16 @@ def _one(
     except FreqDError as error:
         (Path(folder) / f"error-{local_rank}").write_bytes(pickle.dumps(error))
         raise
-    except RuntimeError as error:
-        if "by peer" in str(error):  # let the one that has gone be the one that is reported
+    except RuntimeError:
+        if torch.distributed.is_initialized():  # a peer may have gone: let that one be reported
             time.sleep(3)
         raise
-    _leave()
+    _leave_group()
     if local_rank == 0:
         (Path(folder) / "result").write_bytes(pickle.dumps(result))
 
 
-def _leave() -> None:
+def _leave_group() -> None:
     import torch.distributed as dist
 
     if dist.is_initialized():

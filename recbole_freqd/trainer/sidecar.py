@@ -130,11 +130,11 @@ class _StudentPart:
 
 def _distiller_part(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The rest of :class:`_StudentPart`: state of the parameters in the added groups."""
-    whole = optimizer.state_dict()
-    return {"state": _state_of(whole["param_groups"][1:], whole)}
+    state = optimizer.state_dict()
+    return {"state": _state_of(state["param_groups"][1:], state)}
 
 
-def _state_of(groups: list[dict[str, Any]], whole: dict[str, Any]) -> dict[int, Any]:
+def _state_of(groups: list[dict[str, Any]], state: dict[str, Any]) -> dict[int, Any]:
     """What an optimizer's state holds of the parameters of some of its groups."""
     own = {index for group in groups for index in group["params"]}
-    return {index: value for index, value in whole["state"].items() if index in own}
+    return {index: value for index, value in state["state"].items() if index in own}

@@ -72,7 +72,7 @@ def test_citeulike_teachers_without_training_reach_their_validation_score(citeul
     from recbole.data import create_dataset, data_preparation
 
     from recbole_freqd.features.data import training_matrix
-    from recbole_freqd.teacher.sampled import ValidationSample
+    from recbole_freqd.teacher.choice.sampled import ValidationSample
 
     keys = citeulike().external_config_dict
     config = Config(name, "citeulike", config_dict=keys)

@@ -241,7 +241,7 @@ def all_scores(model):
 
 def without_padding(model):
     with inspecting(model, adapter_of(model).caches):
-        return torch.cat(list(ScoredUsers(model)._blocks()))
+        return torch.cat(list(ScoredUsers(model).blocks()))
 
 
 # --- how a model is read ---------------------------------------------------------------------

@@ -73,7 +73,7 @@ def flags_of(model):
 def blocks_of(model):
     """The scores of all users, as a pass over the blocks gives them."""
     with inspecting(model):
-        return torch.cat(list(ScoredUsers(model)._blocks()))
+        return torch.cat(list(ScoredUsers(model).blocks()))
 
 
 # --- blocks ----------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def test_models_that_draw_when_they_score_give_the_same_matrix_at_each_pass(
         scores = ScoredUsers(model)
         for _ in range(2):
             projected, _ = scores.project(basis)
-            everything += [projected, torch.cat(list(scores._blocks())).numpy()]
+            everything += [projected, torch.cat(list(scores.blocks())).numpy()]
             np.testing.assert_allclose(
                 scores.gram(basis), projected.T @ projected, rtol=1e-4, atol=1e-4
             )
@@ -360,5 +360,5 @@ def test_scores_that_a_model_keeps_are_never_written_to(host, kind):
 
 def test_a_progress_bar_is_shown_only_where_asked_for(host, capsys):
     for progress in (False, True):
-        list(ScoredUsers(Toy(), progress)._blocks())
+        list(ScoredUsers(Toy(), progress).blocks())
         assert ("Scoring users" in capsys.readouterr().err) == progress

@@ -40,10 +40,12 @@ def checkpoints(tiny_config, tiny_keys):
 def analysed(checkpoints, tiny_config):
     """Results for teacher and students of the tiny data: ``analysed("alone", "distilled")``."""
     paths = dict(zip(("teacher", "alone", "distilled"), checkpoints()))
-    loaded = {name: analyze.loaded(path, tiny_config()) for name, path in paths.items()}
+    loaded = {name: analyze.load_with_data(path, tiny_config()) for name, path in paths.items()}
 
     def results(*students):
-        return analyze.results(loaded["teacher"], [loaded[name] for name in students], bands=4)
+        return analyze.measure_bands(
+            loaded["teacher"], [loaded[name] for name in students], bands=4
+        )
 
     results.loaded, results.paths = loaded, paths
     return results
@@ -105,7 +107,7 @@ def test_models_of_another_split_or_of_other_data_are_refused(tiny_config):
 
     def trained(**keys):
         path = runs.run(tiny_config(epochs=1, **keys), test=False).trainer.saved_model_file
-        return analyze.loaded(path, tiny_config())
+        return analyze.load_with_data(path, tiny_config())
 
     teacher = trained()
     analyze.check_same_data(teacher, trained(embedding_size=3))
@@ -171,14 +173,14 @@ def test_the_teacher_of_a_student_is_found_and_another_one_is_named_as_such(
 
     teacher, alone, distilled = checkpoints()
     assert find_own_teacher([alone, distilled]) == teacher
-    student = analyze.loaded(distilled, tiny_config())
+    student = analyze.load_with_data(distilled, tiny_config())
     for keys in ({"embedding_size": 6}, {"embedding_size": 8}, {"model": "LightGCN"}):
         other = runs.run(tiny_config(epochs=1, **keys), test=False).trainer.saved_model_file
-        found = analyze.loaded(other, tiny_config())
+        found = analyze.load_with_data(other, tiny_config())
         with pytest.raises(TeacherError, match=f"was taught by the checkpoint {teacher}, not by"):
-            analyze.results(found, [student], bands=2)
-        many = [student, analyze.loaded(alone, tiny_config())]
-        assert "least squares" in analyze.results(found, many, bands=2)["projection"]
+            analyze.measure_bands(found, [student], bands=2)
+        many = [student, analyze.load_with_data(alone, tiny_config())]
+        assert "least squares" in analyze.measure_bands(found, many, bands=2)["projection"]
         assert f"was taught by the checkpoint {teacher}, not by {other}" in caplog.text
     with pytest.raises(ConfigError, match="no teacher taught them.*--teacher TEACHER.pth"):
         find_own_teacher([alone])
@@ -195,10 +197,10 @@ def test_a_teacher_by_recipe_is_told_by_its_keys(tiny_config, teacher_recipe):
     student, own = taught()
     _, wider = taught(embedding_size=9)
     assert find_own_teacher([student]) == own
-    loaded = {path: analyze.loaded(path, tiny_config()) for path in (student, own, wider)}
-    analyze.results(loaded[own], [loaded[student]], bands=2)
+    loaded = {path: analyze.load_with_data(path, tiny_config()) for path in (student, own, wider)}
+    analyze.measure_bands(loaded[own], [loaded[student]], bands=2)
     with pytest.raises(TeacherError, match=r"taught by a BPR trained by its recipe \(embedding_si"):
-        analyze.results(loaded[wider], [loaded[student]], bands=2)
+        analyze.measure_bands(loaded[wider], [loaded[student]], bands=2)
 
 
 @pytest.mark.parametrize("bands", [0, -1, 100_000])

@@ -19,7 +19,7 @@ from recbole_freqd.jobs.comparison import plan as comparison
 from recbole_freqd.jobs.comparison.per_user import by_token, load_users, recording
 from recbole_freqd.jobs.comparison.plan import read_methods
 from recbole_freqd.jobs.comparison.plot import comparison_figure, comparison_plot
-from recbole_freqd.jobs.comparison.report import in_words, markdown, summarise, table_lines
+from recbole_freqd.jobs.comparison.report import describe_outcome, markdown, summarise, table_lines
 from recbole_freqd.jobs.comparison.significance import holm, paired_test, user_differences
 from recbole_freqd.jobs.comparison.store import CellStore, check_shared_teacher
 from recbole_freqd.jobs.fairness import check_seeds
@@ -126,11 +126,12 @@ def compare(host, tiny_keys, tmp_path):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """The runs that were really run: ``(trainer, seed)``."""
+    """The runs that were really run, but for the warm baselines: ``(trainer, seed)``."""
     found, run = [], runs.run
 
     def counting(config, **options):
-        found.append((config["trainer"], config["seed"]))
+        if config["freqrank_beta"] != 0:
+            found.append((config["trainer"], config["seed"]))
         return run(config, **options)
 
     monkeypatch.setattr(runs, "run", counting)
@@ -141,7 +142,11 @@ def test_two_methods_two_seeds_one_teacher_each_and_nothing_is_run_twice(compare
     results = compare()
     assert counted == [(None, 1), ("FreqD", 1), ("FD", 1), (None, 2), ("FreqD", 2), ("FD", 2)]
     table = {row["what"]: row for row in results["table"]}
-    assert list(table) == ["teacher", "alone", "FreqD", "FD"]
+    baselines = ["teacher_int8", "alone", "cut", "warm"]
+    assert list(table) == ["teacher", *baselines, "FreqD", "FD"]
+    assert [row["role"] for row in results["table"]] == [
+        "teacher", "teacher_int8", "student_alone", "cut", "student_warm", "distilled", "distilled",
+    ]  # fmt: skip
     for seed in range(2):
         of_seed = {what: results["cells"][what][seed] for what in table}
         assert {of_seed[what]["teacher"] for what in ("FreqD", "FD")} == {
@@ -159,16 +164,16 @@ def test_two_methods_two_seeds_one_teacher_each_and_nothing_is_run_twice(compare
     check_files(compare, results)
 
     again = compare()
-    assert len(counted) == 6 and "8 of them finished already" in compare.said[0]
+    assert len(counted) == 6 and "12 of them finished already" in compare.said[0]
     assert again["table"] == results["table"] and again["cells"] == results["cells"]
     compare(["FD"], seeds=[2])
-    assert len(counted) == 6 and "3 of them finished already" in compare.said[0]
+    assert len(counted) == 6 and "5 of them finished already" in compare.said[0]
 
 
 def check_significance(compare, results, table):
     """From the files, with scipy."""
     users = {}
-    for what in ("alone", "FreqD", "FD"):
+    for what in ("alone", "cut", "warm", "FreqD", "FD"):
         files = [next((compare.folder / "cells").glob(f"{what}-{seed}-*.npz")) for seed in (1, 2)]
         loaded = [load_users(file) for file in files]
         for (tokens, values), cell in zip(loaded, results["cells"][what]):
@@ -178,21 +183,21 @@ def check_significance(compare, results, table):
     assert results["reference"] == "FreqD" and table["FreqD"]["against"] is None
     assert table["teacher"]["against"] is None
     rivals = {
-        what: scipy.stats.ttest_rel(users[what], users["FreqD"]).pvalue for what in ("alone", "FD")
+        what: scipy.stats.ttest_rel(users[what], users["FreqD"]).pvalue
+        for what in ("alone", "cut", "warm", "FD")
     }
-    low, high = sorted(rivals.values())
+    corrected = holm(rivals)
     for what, p in rivals.items():
         found = table[what]["against"]
         assert found["p"] == pytest.approx(p, rel=1e-4) and found["users"] == 30
-        expected = min(1, 2 * low) if p == low else max(high, min(1, 2 * low))
-        assert found["p_holm"] == pytest.approx(expected, rel=1e-4)
+        assert found["p_holm"] == pytest.approx(corrected[what], rel=1e-4)
         wins = sum(
             ours["test"]["ndcg@10"] > its["test"]["ndcg@10"]
             for ours, its in zip(results["cells"][what], results["cells"]["FreqD"])
         )
         assert found["wins"] == wins
     ranks = sorted(row["rank"] for row in table.values() if row["rank"])
-    assert ranks[0] == 1 and len(ranks) == 3 and table["teacher"]["rank"] is None
+    assert ranks[0] == 1 and len(ranks) == 5 and table["teacher"]["rank"] is None
 
 
 def check_conditions(results):
@@ -215,7 +220,7 @@ def check_files(compare, results):
     assert yaml.safe_load(blocks[0])["epochs"] == 1
     assert yaml.safe_load(blocks[1])["FD"]["fd_beta"] == 1.0
     said = "\n".join(compare.said)
-    assert "[8/8] FD, seed 2: test ndcg@10" in said and "about" in said and str(file.stem) in said
+    assert "[12/12] FD, seed 2: test ndcg@10" in said and "about" in said and str(file.stem) in said
 
 
 def test_a_changed_key_is_run_anew_and_it_is_said_why(compare, counted):
@@ -247,9 +252,9 @@ def test_a_teacher_that_is_trained_again_to_the_same_weights_is_the_same(compare
     compare(["FD"], seeds=[1])
     shutil.rmtree(tmp_path / "saved")
     cells = compare(["FD", "FreqD"], seeds=[1])["cells"]
-    hashes = {cells[what][0]["teacher_weights"] for what in ("teacher", "FD", "FreqD")}
+    hashes = {cells[what][0]["teacher_hash"] for what in ("teacher", "FD", "FreqD")}
     assert len(hashes) == 1 and None not in hashes
-    assert cells["alone"][0]["teacher_weights"] is None
+    assert cells["alone"][0]["teacher_hash"] is None
 
 
 @pytest.mark.parametrize("weights", [("a", "a", "b"), ("a", None, "b")])
@@ -269,7 +274,7 @@ def test_teachers_of_older_cells_go_by_the_name_of_their_file():
 def shared(files, weights):
     """Records of a teacher and two methods; without weights they are of an older version."""
     records = [
-        {"what": what, "seed": 7, "teacher": file, "teacher_weights": hashed}
+        {"what": what, "seed": 7, "teacher": file, "teacher_hash": hashed}
         for what, file, hashed in zip(("teacher", "FD", "FreqD"), files, weights)
     ]
     return [{key: each[key] for key in each if each[key] is not None} for each in records]
@@ -283,7 +288,7 @@ def untrained(monkeypatch):
     def run(cell, metric, hindrance=None):
         ran.append((cell.what, cell.seed))
         teacher = None if cell.what == "alone" else f"teacher-{cell.seed}.pth"
-        return a_run(0.3, teacher=teacher, teacher_weights=teacher, size_mb=1.0), None
+        return a_run(0.3, teacher=teacher, teacher_hash=teacher, size_mb=1.0), None
 
     monkeypatch.setattr(comparison, "run_cell", run)
     return ran
@@ -314,11 +319,15 @@ def test_what_another_process_is_at_is_left_for_the_end_and_with_a_teacher_all_i
     monkeypatch.setattr(comparison, "cell_of", cell_of)
     monkeypatch.setattr(comparison, "run_cell", run_cell)
     results = compare(["FD"])
-    assert untrained == [("alone", 1), ("teacher", 2), ("alone", 2), ("FD", 2), ("FD", 1)]
+    of_a_teacher = ("cut", "warm", "FD")
+    assert untrained == [
+        *(("alone", 1), ("teacher", 2), ("alone", 2)),
+        *((what, seed) for seed in (2, 1) for what in of_a_teacher),
+    ]
     assert (
-        results["failed"] == [] and [len(found) for found in results["cells"].values()] == [2] * 3
+        results["failed"] == [] and [len(found) for found in results["cells"].values()] == [2] * 5
     )
-    assert any("[6/6] FD, seed 1" in line for line in compare.said)
+    assert any("[10/10] FD, seed 1" in line for line in compare.said)
     assert not list((compare.folder / "cells").glob("*.lock"))
 
 
@@ -332,7 +341,7 @@ def test_runs_of_another_commit_are_taken_and_mentioned_in_a_line(compare, untra
     compare(["FD"], seeds=[1])
     (line,) = [line for line in compare.said if "other commits" in line]
     assert "1 of the finished runs come from other commits of this package: abc (1);" in line
-    assert len(untrained) == 3
+    assert len(untrained) == 5
 
 
 def test_what_was_interrupted_goes_on(compare, counted, monkeypatch):
@@ -350,7 +359,7 @@ def test_what_was_interrupted_goes_on(compare, counted, monkeypatch):
     failing[0] = False
     results = compare(seeds=[1])
     assert counted == [(None, 1), ("FreqD", 1), ("FD", 1)]
-    assert [row["test"]["ndcg@10"]["sd"] for row in results["table"]] == [None] * 4
+    assert [row["test"]["ndcg@10"]["sd"] for row in results["table"]] == [None] * 7
 
 
 def test_a_run_that_fails_stops_no_other_is_named_and_is_tried_again(compare, counted, monkeypatch):
@@ -376,7 +385,8 @@ def test_a_run_that_fails_stops_no_other_is_named_and_is_tried_again(compare, co
     lines = {line[0]: line for line in table_lines(results)}
     place = lines[""].index("rank")
     assert [lines[name][place] for name in ("FreqD", "FD")] == ["failed", "failed"]
-    assert {lines[name][place] for name in ("student alone", "FTD")} <= {"1", "2"}
+    whole = ("student alone", "teacher cut to size", "student alone, warm", "FTD")
+    assert {lines[name][place] for name in whole} <= {"1", "2", "3", "4"}
     assert len(results["cells"]["FreqD"]) == 1 and results["cells"]["FD"] == []
     text = next(compare.folder.glob("results-*.md")).read_text()
     assert "FD, seed 1, failed: no checkpoint" in text
@@ -396,8 +406,9 @@ def test_what_a_failed_teacher_would_have_taught_has_failed_with_it(compare, cou
     monkeypatch.setattr("recbole_freqd.jobs.comparison.plan.find_teacher", broken)
     results = compare(["FD"], seeds=[1])
     assert counted == [(None, 1)]
-    assert [each["what"] for each in results["failed"]] == ["teacher", "FD"]
-    assert "The teacher of seed 1 failed: RuntimeError: no teacher" in results["failed"][1]["error"]
+    assert [each["what"] for each in results["failed"]] == ["teacher", "cut", "warm", "FD"]
+    for each in results["failed"][1:]:
+        assert "The teacher of seed 1 failed: RuntimeError: no teacher" in each["error"]
     monkeypatch.setattr(runs, "run", broken)
     with pytest.raises(
         TrainingError, match="None of the runs could be finished; the first: Runtime"
@@ -438,6 +449,8 @@ def test_a_run_that_was_interrupted_goes_on_inside_with_resume(compare, monkeypa
     begin, epochs, failing = Distillation.begin_epoch, [], [True]
 
     def broken(self, epoch):
+        if not self.distiller.losses:  # the student alone, warm
+            return begin(self, epoch)
         epochs.append(epoch)
         if epoch == 2 and failing[0]:
             raise KeyboardInterrupt
@@ -510,6 +523,104 @@ def test_mistakes_are_found_before_the_first_run(compare, counted):
         compare(keys={"fd_beta": -1})
     with pytest.raises(ConfigError, match="Unknown key 'teacher.embedding_sise'"):
         compare(keys={"teacher": {**TEACHER, "embedding_sise": 3}})
+    assert counted == []
+
+
+# --- baselines, members, rows of a file -----------------------------------------------------
+
+
+def test_every_row_has_bytes_coverage_gini_and_seconds_and_the_warm_one_is_not_below_the_cut(
+    compare,
+):
+    results = compare(["FreqD", "FreqRank"], seeds=[1])
+    (file,) = compare.folder.glob("results-*.json")
+    assert json.loads(file.read_text())["cells"] == results["cells"]
+    for what, (cell,) in results["cells"].items():
+        assert cell["bytes_per_entity"] > 0 and 0 < cell["coverage"] <= 1 and 0 <= cell["gini"] < 1
+        assert cell["role"] and cell["label"] and Path(cell["checkpoint"]).is_file(), what
+    cells = {what: found[0] for what, found in results["cells"].items()}
+    assert cells["warm"]["valid"]["ndcg@10"] >= cells["cut"]["valid"]["ndcg@10"]
+    assert cells["cut"]["epochs"] == 0 and cells["warm"]["epochs"] == 1
+    assert cells["cut"]["seconds_all_in"] > 0 and cells["cut"]["bytes_per_entity"] == 16
+    assert (cells["teacher"]["bytes_per_entity"], cells["teacher_int8"]["bytes_per_entity"]) == (
+        32,
+        12,
+    )
+    table = {row["what"]: row for row in results["table"]}
+    assert table["cut"]["rank"] and table["warm"]["against"] and not table["teacher_int8"]["rank"]
+    assert table["teacher"]["share"] == 1 and table["teacher_int8"]["share"] > 0.9
+    head, *body = table_lines(results)
+    assert {"share", "B/entity", "coverage", "gini", "s all in"} <= set(head)
+    assert "teacher in int8" in {line[0] for line in body}
+    # FreqRank has its own defaults in a comparison, whatever the others have
+    assert results["configs"]["FreqRank"]["warm_start"] == "teacher"
+    assert results["configs"]["FreqD"]["warm_start"] == "none"
+
+
+def test_the_members_of_a_team_have_rows_and_int8_is_left_out_with_the_reason(compare):
+    team = [dict(TEACHER), {"model": "ShrunkKNN"}]
+    results = compare(["FD"], seeds=[1, 2], keys={"teacher": team, "teacher_weights": [1, 1]})
+    table = {row["what"]: row for row in results["table"]}
+    assert list(table)[:3] == ["teacher", "member BPR", "member ShrunkKNN"]
+    assert "teacher_int8" not in table and table["member BPR"]["test"]["ndcg@10"]["sd"] is not None
+    assert table["member BPR"]["rank"] is None and table["member BPR"]["share"] > 0
+    assert table_lines(results)[1][0] == "team"
+    assert (
+        "Left out: teacher in int8, since the scores of the team are no products"
+        in describe_outcome(results)
+    )
+
+
+def test_a_student_that_cannot_start_warm_has_no_row_of_that_and_it_is_said_why(
+    host, tiny_keys, tmp_path
+):
+    said, keys = [], {**tiny_keys, "valid_metric": "NDCG@10", "epochs": 1, "teacher": dict(TEACHER)}
+    del keys["embedding_size"]
+    results = recbole_freqd.compare(
+        ["FD"], "MultiVAE", "tiny", config_dict={**keys, "train_neg_sample_args": None},
+        seeds=[1], output_dir=str(tmp_path / "out"), say=said.append,
+    )  # fmt: skip
+    assert [row["what"] for row in results["table"]] == ["teacher", "teacher_int8", "alone", "FD"]
+    assert any("Left out: teacher cut to size" in line for line in said)
+
+
+def test_rows_of_a_file_have_keys_of_their_own_and_may_have_another_teacher(compare, tmp_path):
+    file = tmp_path / "rows.yaml"
+    knn = {"trainer": "FreqRank", "teacher": {"model": "ShrunkKNN"}, "teacher_filter": "none"}
+    rows = {"by neighbours": knn, "plain/FreqRank": {"trainer": "FreqRank", "warm_start": "none"}}
+    file.write_text(yaml.safe_dump(rows))
+    results = compare(["FreqRank"], seeds=[1], rows=str(file))
+    cells = {what: found[0] for what, found in results["cells"].items()}
+    assert results["methods"] == ["FreqRank", "by neighbours", "plain/FreqRank"]
+    assert "ShrunkKNN" in cells["by neighbours"]["teacher"]
+    assert cells["FreqRank"]["teacher_hash"] == cells["plain/FreqRank"]["teacher_hash"]
+    assert cells["FreqRank"]["teacher_hash"] == cells["teacher"]["teacher_hash"]
+    assert cells["by neighbours"]["teacher_hash"] != cells["teacher"]["teacher_hash"]
+    assert results["configs"]["plain/FreqRank"]["warm_start"] == "none"
+    assert results["configs"]["by neighbours"]["teacher"] == {"model": "ShrunkKNN"}
+    tested = {row["what"]: row["against"] for row in results["table"] if row["against"]}
+    assert {"by neighbours", "plain/FreqRank", "cut"} <= set(tested)
+    again = compare(["FreqRank"], seeds=[1], rows=str(file))
+    assert "7 of them finished already" in compare.said[0] and again["cells"] == results["cells"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("x: {teacher: {model: BPR}}", "allowed: keys with a trainer among them"),
+        ("x: FreqD", "allowed: keys with a trainer among them"),
+        ("cut: {trainer: FreqD}", "cut is the name of another row"),
+        ("FD: {trainer: FreqD}", "FD is among the methods already"),
+        ("x: {trainer: FreqD, seed: 3}", "x sets seed, which is the same for all"),
+        ("x: {trainer: FreqX}", "Unknown trainer 'FreqX'"),
+        ("x: {trainer: FreqD, epochs: 7}", "x sets epochs, which is the same for all"),
+    ],
+)
+def test_rows_that_cannot_be_are_refused_before_any_run(compare, counted, tmp_path, row, message):
+    file = tmp_path / "rows.yaml"
+    file.write_text(row)
+    with pytest.raises(ConfigError, match=message):
+        compare(["FD"], seeds=[1], rows=str(file))
     assert counted == []
 
 
@@ -654,7 +765,7 @@ def some_results(teacher=0.5, failed=None):
         "reference": "FreqD", "seeds": [1], "cells": cells, "common": {"epochs": 3},
         "tuning": failed and {"trials": 2, "seeds": [1], "tuned": ["FD"], "failed": failed},
         "configs": {"FD": {"fd_beta": 0.3}}, "teacher": {"model": "BPR"}, "version": "0",
-        "commits": ["abc"], "cells_folder": "cells", "failed": [],
+        "commits": ["abc"], "cells_folder": "cells", "failed": [], "left_out": {},
         "table": summarise(cells, users, "FreqD", "ndcg@10"),
     }  # fmt: skip
 
@@ -673,20 +784,20 @@ def test_the_table_has_rank_gap_difference_and_time_and_blanks_where_there_is_no
 
 
 def test_the_words_say_who_is_first_also_when_it_is_another():
-    words = in_words(some_results())
+    words = describe_outcome(some_results())
     assert "First by mean test ndcg@10: DE. FreqD is number 2 of 4." in words
     assert "FreqD is better than student alone, FD; not told apart from DE." in words
     assert "no gap" not in words
     without_gap = some_results(teacher=0.1)
-    assert "There is no gap to close" in in_words(without_gap)
+    assert "There is no gap to close" in describe_outcome(without_gap)
     assert "Tuning: none" in markdown(without_gap)
     failed = some_results()  # no method has a gap then, but there is one
     for row in failed["table"]:
         row["gap_closed"] = None
-    assert "no gap" not in in_words(failed)
+    assert "no gap" not in describe_outcome(failed)
     for row in without_gap["table"][:2]:  # a mean over other seeds says nothing of a gap
         row["failed"] = True
-        assert "no gap" not in in_words(without_gap)
+        assert "no gap" not in describe_outcome(without_gap)
         row["failed"] = False
 
 
@@ -697,7 +808,7 @@ def test_a_teacher_that_cannot_be_tested_leaves_its_cells_blank():
     table = summarise(cells, users, "FreqD", "ndcg@10")
     assert table[0]["test"] == {} and table[2]["gap_closed"] is None and table[3]["against"] is None
     assert table_lines({**results, "table": table})[1][2:6] == ["", "", "", ""]
-    assert "There is no gap" not in in_words({**results, "table": table})
+    assert "There is no gap" not in describe_outcome({**results, "table": table})
 
 
 def test_the_plot_is_made(tmp_path):

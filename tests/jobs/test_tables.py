@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from recbole_freqd.jobs.tables import as_table, gap_closed, in_words, markdown_table
+from recbole_freqd.jobs.tables import as_table, describe_gains, gap_closed, markdown_table
 
 ndcg = st.floats(0.001, 1)
 
@@ -115,7 +115,7 @@ def test_a_text_stays_what_it_is_and_html_is_escaped():
 
 
 def test_the_words_give_size_speed_share_gain_and_gap(rows):
-    words = in_words(rows, "ndcg@10")
+    words = describe_gains(rows, "ndcg@10")
     assert "8.0 times smaller than its teacher" in words
     assert "ranks 3.0 times faster" in words
     assert "keeps 96.0% of the teacher's test ndcg@10" in words
@@ -125,7 +125,7 @@ def test_the_words_give_size_speed_share_gain_and_gap(rows):
 
 def test_a_larger_and_slower_student_is_said_to_be_larger_and_slower(rows):
     rows[2].update(size_mb=16.0, latency_ms_per_1k_users=120.0)
-    words = in_words(rows, "ndcg@10")
+    words = describe_gains(rows, "ndcg@10")
     assert "2.0 times larger than its teacher" in words
     assert "ranks 4.0 times slower" in words
     assert "smaller" not in words
@@ -134,14 +134,14 @@ def test_a_larger_and_slower_student_is_said_to_be_larger_and_slower(rows):
 
 def test_where_the_teacher_does_not_win_the_words_say_so_and_claim_no_gap(rows):
     rows[1]["test"]["ndcg@10"] = 0.25
-    words = in_words(rows, "ndcg@10")
+    words = describe_gains(rows, "ndcg@10")
     assert "no gap to close: the teacher does not beat the student alone" in words
     assert "closes" not in words
 
 
 def test_a_metric_of_zero_is_no_division_by_zero(rows):
     rows[0]["test"]["ndcg@10"] = rows[1]["test"]["ndcg@10"] = 0.0
-    words = in_words(rows, "ndcg@10")
+    words = describe_gains(rows, "ndcg@10")
     assert "smaller" in words
     assert "keeps" not in words
     assert "reaches alone" not in words
@@ -149,9 +149,9 @@ def test_a_metric_of_zero_is_no_division_by_zero(rows):
 
 def test_nothing_is_said_of_a_role_that_is_missing_or_not_tested(rows):
     teacher, alone, distilled = rows
-    assert in_words([alone], "ndcg@10") == ""
-    assert in_words([alone, distilled], "ndcg@10") == ""
-    assert in_words([teacher, alone, {**distilled, "test": None}], "ndcg@10") == ""
-    words = in_words([teacher, distilled], "ndcg@10")
+    assert describe_gains([alone], "ndcg@10") == ""
+    assert describe_gains([alone, distilled], "ndcg@10") == ""
+    assert describe_gains([teacher, alone, {**distilled, "test": None}], "ndcg@10") == ""
+    words = describe_gains([teacher, distilled], "ndcg@10")
     assert "8.0 times smaller" in words
     assert "alone" not in words

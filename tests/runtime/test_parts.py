@@ -161,10 +161,20 @@ def test_finite_numbers_names_the_epoch_and_what_of_the_loss_it_was():
 
 
 def test_finite_numbers_explains_what_anomaly_detection_found_and_nothing_else():
-    part = FiniteNumbers(stand_in())
-    part.explain(RuntimeError("out of memory"))
-    with pytest.raises(TrainingError, match="A gradient is nan in epoch 4: .*MulBackward0"):
-        part.explain(RuntimeError("Function 'MulBackward0' returned nan values"))
+    part, zero = FiniteNumbers(stand_in()), torch.zeros(1, requires_grad=True)
+
+    def raised(work):
+        with pytest.raises(RuntimeError) as info:
+            work()
+        return info.value
+
+    with pytest.warns(UserWarning, match="Anomaly|Error det"), torch.autograd.detect_anomaly():
+        nan = raised((zero.sqrt() * 0).backward)
+        part.explain(raised(lambda: torch.ones(2) @ torch.ones(3)))
+        part.explain(torch.cuda.OutOfMemoryError("out of memory"))
+        with pytest.raises(TrainingError, match="A gradient is nan in epoch 4: .*SqrtBackward0"):
+            part.explain(nan)
+    part.explain(nan)
 
 
 def test_finite_numbers_names_spoiled_weights_beside_the_model_by_what_they_are_of():

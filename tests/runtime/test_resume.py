@@ -24,6 +24,7 @@ from recbole_freqd.core.rng import set_streams, streams
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.runtime import state_file
 from recbole_freqd.runtime.resume import Resume
+from recbole_freqd.runtime.seconds import Seconds
 from recbole_freqd.runtime.state_file import StateFile
 from recbole_freqd.runtime.trainer import PartsTrainer, mix_into
 from recbole_freqd.trainer.distillation import DistillationTrainer
@@ -123,7 +124,7 @@ def outcome(trainer, loaders):
         "result": trainer.best_valid_result and dict(trainer.best_valid_result),
         "losses": trainer.train_loss_dict,
         "step": trainer.cur_step,
-        "epochs": len(trainer.epoch_seconds),
+        "epochs": len(trainer.part(Seconds).of_epochs),
         "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
     }
     payload = load_checkpoint(trainer.saved_model_file)
@@ -491,7 +492,7 @@ def test_fit_called_twice_trains_twice(started):
     trainer.fit(*loaders[:2])
     before = trainer.model.state_dict()["user_embedding.weight"].clone()
     trainer.fit(*loaders[:2])
-    assert len(trainer.epoch_seconds) == 4
+    assert len(trainer.part(Seconds).of_epochs) == 4
     assert not torch.equal(before, trainer.model.state_dict()["user_embedding.weight"])
 
 
@@ -525,7 +526,7 @@ def test_a_state_in_use_is_not_taken_by_a_second_run(started, monkeypatch, caplo
     second = []
 
     def start_a_second(*_args):
-        if trainer.start_epoch == 0 and len(trainer.epoch_seconds) == 3 and not second:
+        if trainer.start_epoch == 0 and len(trainer.part(Seconds).of_epochs) == 3 and not second:
             caplog.set_level(logging.INFO)
             other, data = started(resume=True)
             second.append(other)
@@ -539,7 +540,7 @@ def test_a_state_in_use_is_not_taken_by_a_second_run(started, monkeypatch, caplo
         f"{state_of(trainer).path} is in use by another process, so it is not resumed"
         in caplog.text
     )
-    assert second[0].start_epoch == 0 and len(second[0].epoch_seconds) == 5
+    assert second[0].start_epoch == 0 and len(second[0].part(Seconds).of_epochs) == 5
     assert second[0].saved_model_file != trainer.saved_model_file
 
 

@@ -17,9 +17,10 @@ from recbole_freqd.teacher.filter import (
     filter_mixture,
     filtered_ranker,
 )
-from recbole_freqd.teacher.team import TeamMember, TeamRanker
+from recbole_freqd.teacher.team.member import TeamMember
+from recbole_freqd.teacher.team.team import TeamRanker
 from tests.support.oracles import dense_filter, random_interactions
-from tests.teacher.test_team import DenseRanker, masks, tables
+from tests.teacher.team.test_team import DenseRanker, masks, tables
 
 N_USERS, N_ITEMS = 9, 10
 EVERYONE = torch.arange(N_USERS)

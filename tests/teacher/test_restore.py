@@ -128,7 +128,7 @@ def test_a_checkpoint_of_an_older_recbole_teaches_with_its_own_score(
 def test_a_checkpoint_of_an_older_recbole_is_exported_and_analyzed(stock, config_of, older):
     path = stock(changed=older)
     assert recbole_freqd.export(path, "out")["users"]["count"] == USERS
-    assert analyze.loaded(path, config_of()).metrics["ndcg@10"] > 0
+    assert analyze.load_with_data(path, config_of()).metrics["ndcg@10"] > 0
 
 
 def test_what_is_up_to_date_stays_as_it_is(stock):
@@ -170,7 +170,7 @@ def test_a_checkpoint_of_another_kind_of_model_is_named_with_its_kind(
     with pytest.raises(ConfigError, match=words):
         recbole_freqd.export(path, "out", trust=trust)
     with pytest.raises(ConfigError, match=words):
-        analyze.loaded(path, config_of(), trust=trust)
+        analyze.load_with_data(path, config_of(), trust=trust)
 
 
 def test_a_model_that_scores_by_chance_has_no_data_that_changed(stock, find):
@@ -219,14 +219,18 @@ def test_each_reader_is_told_in_its_own_words_what_it_can_do(stock, find, config
     ways = {
         "teacher": (TeacherError, lambda: find(path), "set teacher.trust_data: true"),
         "export": (CheckpointError, lambda: recbole_freqd.export(path, "out"), "--trust_data"),
-        "analysis": (TeacherError, lambda: analyze.loaded(path, config_of()), "--trust_data"),
+        "analysis": (
+            TeacherError,
+            lambda: analyze.load_with_data(path, config_of()),
+            "--trust_data",
+        ),
     }
     for reader, (error, act, way) in ways.items():
         with pytest.raises(error, match=f"cannot be checked.*{way}") as raised:
             act()
         assert ("teacher" in str(raised.value).lower()) is (reader == "teacher")
     assert recbole_freqd.export(path, "out", trust_data=True)["model"] == "BPR"
-    assert analyze.loaded(path, config_of(), trust_data=True).metrics == {}
+    assert analyze.load_with_data(path, config_of(), trust_data=True).metrics == {}
 
 
 def test_a_class_of_ones_own_is_refused_in_the_words_of_the_reader(stock, find, config_of):
@@ -239,7 +243,7 @@ def test_a_class_of_ones_own_is_refused_in_the_words_of_the_reader(stock, find, 
     for act, way in (
         (lambda: find(path), "set teacher.trust_checkpoint: true"),
         (lambda: recbole_freqd.export(path, "out"), "give --trust_checkpoint"),
-        (lambda: analyze.loaded(path, config_of()), "give --trust_checkpoint"),
+        (lambda: analyze.load_with_data(path, config_of()), "give --trust_checkpoint"),
     ):
         with pytest.raises(CheckpointError, match=f"{class_of_mine}.*{way}"):
             act()
@@ -256,5 +260,5 @@ def test_a_key_called_trainer_that_is_somebody_elses_is_no_hindrance(
     path = stock(changed=with_it)
     assert find(path).origin == "checkpoint"
     assert recbole_freqd.export(path, "out")["trainer"] is None
-    taught = analyze.loaded(path, config_of())
-    assert analyze._described(taught, "it")["trainer"] == []
+    taught = analyze.load_with_data(path, config_of())
+    assert analyze._describe(taught, "it")["trainer"] == []

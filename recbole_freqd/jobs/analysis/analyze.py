@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import torch
@@ -99,19 +99,21 @@ def analyze(
 
     require("matplotlib", "plot", "analyze")  # before the work, not after it
     Bands.equal(bands)  # refuses what is no number of bands
-    read = partial(loaded, environment=environment, trust=trust, trust_data=trust_data)
+    read = partial(load_with_data, environment=environment, trust=trust, trust_data=trust_data)
     taught, learnt = read(teacher or find_own_teacher(students, trust=trust)), []
     for path in students:
         learnt.append(read(path))
         check_same_data(taught, learnt[-1])
-    found = results(taught, learnt, bands)
+    found = measure_bands(taught, learnt, bands)
     stem = f"analysis-{found['dataset']}"
     home = Path(new_checkpoint_path(folder, stem)).with_suffix("")
     print_line(as_table(spectrum_report.metrics_table(found), left=1))
     return spectrum_report.write(found, home)
 
 
-def loaded(path: str, environment: Any, *, trust: bool = False, trust_data: bool = False) -> Loaded:
+def load_with_data(
+    path: str, environment: Any, *, trust: bool = False, trust_data: bool = False
+) -> Loaded:
     """A checkpoint's model, features and validation metrics, on its own data, read again.
 
     That this is still the data it was trained on is checked: by the fingerprint beside the
@@ -148,7 +150,7 @@ def check_same_data(teacher: Loaded, student: Loaded) -> None:
         )
 
 
-def results(teacher: Loaded, students: Sequence[Loaded], bands: int = 8) -> dict[str, Any]:
+def measure_bands(teacher: Loaded, students: Sequence[Loaded], bands: int = 8) -> dict[str, Any]:
     """All numbers of the report, as they are saved in ``analysis.json``."""
     graph, many = graph_options(students), len(students) > 1
     maps = [None if many else _projection_of(student) for student in students]
@@ -156,33 +158,9 @@ def results(teacher: Loaded, students: Sequence[Loaded], bands: int = 8) -> dict
         check_own_teacher(
             teacher.path, teacher.config, student.path, student.config, needed=bool(projection)
         )
-    R, sides = training_matrix(teacher.home.train), {}
-    by_student: list[dict[str, Any]] = [{} for _ in students]
-    for place, side in enumerate(SIDES):
-        links = cooccurrence_graph(R, side=side, k=graph["k"], max_pairs=graph["max_pairs"])
-        spectrum = GraphSpectrum(links, bands)
-        taught = teacher.features[place]
-        energy = spectrum.energies(taught)
-        sides[side] = {
-            "entities": spectrum.size - 1,
-            "isolated": len(spectrum.isolated),
-            "edges": links.nnz // 2,
-            "form": "exact" if spectrum.exact else f"Chebyshev, degree {spectrum.degree}",
-            "eigenvalues": spectrum.counts().tolist(),
-            "teacher_energy": energy.tolist(),
-            "teacher_isolated": spectrum.isolated_energy(taught),
-        }
-        for found, student, projection in zip(by_student, students, maps):
-            own = student.features[place]
-            rows = None if projection is None else projection(place, own, taught)
-            parts = band_losses(spectrum, own, taught, rows, energy)
-            found[side] = {
-                "loss": parts.loss.tolist(),
-                "relative": [None if np.isnan(x) else float(x) for x in parts.relative],
-                "energy": parts.student.tolist(),
-                "isolated_loss": parts.isolated[0],
-                "isolated_energy": parts.isolated[2],
-            }
+    sides = [
+        _measure_side(place, teacher, students, maps, graph, bands) for place in range(len(SIDES))
+    ]
     names = _names([student.config for student in students])
     return {
         "version": __version__,
@@ -191,16 +169,54 @@ def results(teacher: Loaded, students: Sequence[Loaded], bands: int = 8) -> dict
         "bands": list(Bands.equal(bands).edges),
         "projection": LEAST_SQUARES if maps[0] is None else "the projector trained with it",
         "responses": _responses([student.config for student in students]),
-        "sides": sides,
-        "teacher": _described(teacher, name_of(teacher.config).replace(" alone", "")),
+        "sides": {side: facts for side, (facts, _) in zip(SIDES, sides)},
+        "teacher": _describe(teacher, name_of(teacher.config).replace(" alone", "")),
         "students": [
-            {**_described(student, name), "sides": parts}
-            for student, name, parts in zip(students, names, by_student)
+            {**_describe(student, name), "sides": dict(zip(SIDES, parts))}
+            for student, name, *parts in zip(students, names, *(losses for _, losses in sides))
         ],
     }
 
 
-def _described(model: Loaded, name: str) -> dict[str, Any]:
+def _measure_side(
+    place: int,
+    teacher: Loaded,
+    students: Sequence[Loaded],
+    maps: Sequence[Optional[Callable[..., torch.Tensor]]],
+    graph: dict[str, Any],
+    bands: int,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What is said of a side's graph and teacher, and the losses of each student there."""
+    interactions, taught = training_matrix(teacher.home.train), teacher.features[place]
+    links = cooccurrence_graph(interactions, side=SIDES[place], **graph)
+    spectrum = GraphSpectrum(links, bands)
+    energy, losses = spectrum.energies(taught), []
+    for student, projection in zip(students, maps):
+        own = student.features[place]
+        rows = None if projection is None else projection(place, own, taught)
+        parts = band_losses(spectrum, own, taught, rows, energy)
+        losses.append(
+            {
+                "loss": parts.loss.tolist(),
+                "relative": [None if np.isnan(x) else float(x) for x in parts.relative],
+                "energy": parts.student.tolist(),
+                "isolated_loss": parts.isolated[0],
+                "isolated_energy": parts.isolated[2],
+            }
+        )
+    facts = {
+        "entities": spectrum.size - 1,
+        "isolated": len(spectrum.isolated),
+        "edges": links.nnz // 2,
+        "form": "exact" if spectrum.exact else f"Chebyshev, degree {spectrum.degree}",
+        "eigenvalues": spectrum.counts().tolist(),
+        "teacher_energy": energy.tolist(),
+        "teacher_isolated": spectrum.isolated_energy(taught),
+    }
+    return facts, losses
+
+
+def _describe(model: Loaded, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "checkpoint": model.path,
@@ -263,7 +279,7 @@ def _names(configs: Sequence[Any]) -> list[str]:
     ]
 
 
-def _projection_of(student: Loaded) -> Optional[Any]:
+def _projection_of(student: Loaded) -> Optional[Callable[..., torch.Tensor]]:
     """P of the sidecar as a function of side, S and T; None where there is none."""
     path = Path(sidecar_path(student.path))
     methods = [name for name in ("FreqD", "FD") if name in trainer_names(student.config["trainer"])]

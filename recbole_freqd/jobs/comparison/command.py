@@ -10,7 +10,16 @@ from recbole_freqd.jobs.options import KEYS, add_shared, read_seeds, split_names
 
 NAME = "compare"
 TAKES = ("model", "dataset", "config_files", "output_dir", "resume", "debug")
-_ARGUMENTS = ("seeds", "tune", "tune_seeds", "tune_only", "keep_teacher", "search", "frozen")
+_ARGUMENTS = (
+    "seeds",
+    "tune",
+    "tune_seeds",
+    "tune_only",
+    "keep_teacher",
+    "search",
+    "frozen",
+    "rows",
+)
 _LEFT_TO = {"trainer": "its methods", "seed": "--seeds"}
 
 
@@ -38,6 +47,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--keep_teacher", action="store_true", help="do not tune the teacher")
     parser.add_argument("--search", metavar="FILE", help="YAML file of your own search spaces")
     parser.add_argument("--frozen", metavar="FILE", help="YAML file of chosen configs")
+    parser.add_argument("--rows", metavar="FILE", help="YAML file of more rows, with own keys")
     add_shared(parser, *TAKES)
     return parser
 

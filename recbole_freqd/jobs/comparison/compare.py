@@ -7,6 +7,7 @@ from typing import Any, Callable, Optional
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.jobs.progress import print_line
 
+_SHARED = {"teacher", "teacher_weights", *("panel_models", "panel_users", "panel_ease_items")}
 SEEDS = (2020, 2021, 2022, 2023, 2024)
 
 
@@ -24,12 +25,14 @@ def compare(
     keep_teacher: bool = False,
     search: Optional[str] = None,
     frozen: Optional[str] = None,
+    rows: Optional[str] = None,
     output_dir: str = "freqd_runs",
     say: Callable[[str], None] = print_line,
 ) -> dict[str, Any]:
     """Compares distillation methods and the student alone under equal conditions.
 
-    For each seed one teacher, the student alone, and a student of every method on the same split.
+    For each seed one teacher and a student of every method on the same split, beside what they have
+    to beat: the teacher in int8 and cut to the student's size, the student alone, cold and warm.
     Finished runs are kept as files, and taken when the same is asked for again: whatever was
     interrupted goes on. A run that was interrupted itself goes on with ``resume: true``. A run or
     trial that fails stops none of the others; it is tried again when the same is asked for again.
@@ -49,6 +52,8 @@ def compare(
         search: A YAML file with search spaces of your own.
         frozen: A YAML file with the keys of the teacher, the student alone and every method, as
             ``tune`` writes it, for the same dataset, student and teacher.
+        rows: A YAML file with more students: names, each with a ``trainer`` and keys that are its
+            own, such as another teacher. Not with ``tune``.
         output_dir: Everything is in the folder ``compare-<dataset>-<model>`` in it.
         say: Where lines of progress and the table go.
 
@@ -75,6 +80,7 @@ def compare(
     from recbole_freqd.config.make import make_config
     from recbole_freqd.config.reading import read_given
     from recbole_freqd.jobs.comparison import plan
+    from recbole_freqd.jobs.comparison.beside import read_rows
     from recbole_freqd.jobs.fairness import check_seeds
     from recbole_freqd.jobs.tuning import budget, space
     from recbole_freqd.jobs.tuning.frozen import read_frozen
@@ -82,8 +88,17 @@ def compare(
     from recbole_freqd.teacher.find import check_trajectory
 
     named = plan.read_methods(methods)
+    own_keys: dict[str, dict[str, Any]] = {}
+    if rows is not None:
+        more, own_keys = read_rows(rows)
+        _check_names(rows, named, more)
+        named |= more
     seeds = check_seeds(seeds, "--seeds")
     _check_tuning(tune, tune_only, frozen, tune_seeds, keep_teacher, search)
+    if tune and rows is not None:
+        raise ConfigError(
+            "--rows: goes with no --tune: their keys are what they are. Leave it out."
+        )
     tune_seeds = check_seeds(seeds[:2] if tune_seeds is None else tune_seeds, "tune_seeds")
     own = space.read_own(search)
     losses = list(dict.fromkeys(loss for parts in named.values() for loss in parts))
@@ -102,7 +117,18 @@ def compare(
         )
     if tune_only:
         return chosen or {}
-    return plan.compare_runs(base, named, seeds, folder, frozen=chosen or None, say=say)
+    for name, keys in own_keys.items():
+        chosen = {**(chosen or {}), name: keys}
+    own_teachers = [name for name, keys in own_keys.items() if _SHARED & set(keys)]
+    return plan.compare_runs(
+        base, named, seeds, folder, frozen=chosen or None, own_teachers=own_teachers, say=say
+    )
+
+
+def _check_names(file: str, methods: Iterable[str], more: Iterable[str]) -> None:
+    """Raises ConfigError where a row of a file has the name of a method."""
+    for name in set(methods) & set(more):
+        raise ConfigError(f"--rows {file}: {name} is among the methods already. Change the name.")
 
 
 def _check_tuning(

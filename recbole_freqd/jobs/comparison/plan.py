@@ -3,7 +3,7 @@
 (Not ``compare.py``: a module of that name would hide the function ``recbole_freqd.compare``.)
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Callable, Optional
@@ -15,13 +15,24 @@ from recbole_freqd.config.teacher import recipe_of
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.files import fingerprint
 from recbole_freqd.core.locks import each_when_free
+from recbole_freqd.jobs import lineup, rows
 from recbole_freqd.jobs import run as runs
+from recbole_freqd.jobs.comparison.beside import (
+    ALONE,
+    CUT,
+    INT8,
+    NAMES,
+    WARM,
+    baselines,
+    role_of,
+    with_rows_beside,
+)
+from recbole_freqd.jobs.comparison.beside import TEACHER as TEACHER_CELL
 from recbole_freqd.jobs.comparison.per_user import by_token, recording
 from recbole_freqd.jobs.comparison.results import results_of, write_results
 from recbole_freqd.jobs.comparison.significance import PerUser
 from recbole_freqd.jobs.comparison.store import Cell, CellStore, check_shared_teacher
 from recbole_freqd.jobs.fairness import config_of
-from recbole_freqd.jobs.measure import parameter_count, size_mb
 from recbole_freqd.jobs.progress import Countdown, print_line
 from recbole_freqd.jobs.provenance import say_other_commits
 from recbole_freqd.teacher import find_teacher
@@ -38,6 +49,7 @@ def compare_runs(
     folder: Path,
     *,
     frozen: Optional[dict[str, Any]] = None,
+    own_teachers: Collection[str] = (),
     say: Callable[[str], None] = print_line,
 ) -> dict[str, Any]:
     """Runs what is not finished yet, and writes ``results-<hash>`` as JSON, Markdown and picture.
@@ -48,6 +60,7 @@ def compare_runs(
         seeds: One run of everything for each.
         folder: Where finished runs are kept (``cells/``), and the results.
         frozen: Keys by ``teacher``, ``alone`` and method that lie over those of ``base``.
+        own_teachers: Those of the methods whose keys name a teacher of their own.
         say: Where lines go.
 
     Returns:
@@ -57,7 +70,7 @@ def compare_runs(
         TrainingError: No student could be finished at all.
     """
     metric, store = metric_of(base), CellStore(folder / "cells", say)
-    whats = ["teacher", "alone", *methods]
+    whats = [TEACHER_CELL, *baselines(base.model_class, say), *methods]
     plan = [cell_of(base, what, methods, seed, frozen or {}) for seed in seeds for what in whats]
     count, found = Countdown([cell.what for cell in plan], say), {}
     for cell in plan:  # before the first run, so that it is said at once why something is anew
@@ -78,11 +91,14 @@ def compare_runs(
             f"None of the runs could be finished; the first: {failures[0]['error']} All of them: "
             f"*.failed in {store.folder}."
         )
-    taught = [record for what, each in records.items() if what != "alone" for record in each]
+    apart = {"alone", *own_teachers}
+    taught = [record for what, each in records.items() if what not in apart for record in each]
     check_shared_teacher(taught)
-    per_user = {what: [store.users(cell) for cell in cells] for what, cells in by_what.items()}
-    configs = {cell.what: cell.config for cell in reversed(plan)}
-    results = results_of(base, records, per_user, configs, failures, seeds, metric, frozen)
+    users = {what: [store.users(cell) for cell in cells] for what, cells in by_what.items()}
+    shown = with_rows_beside(records)  # type: ignore[arg-type]
+    users = {what: users.get(what, [None] * len(each)) for what, each in shown.items()}
+    configs = {cell.what: cell.config for cell in reversed(plan) if cell.what not in (CUT, WARM)}
+    results = results_of(base, shown, users, configs, failures, seeds, metric, frozen)
     results["cells_folder"] = str(store.folder)
     write_results(results, folder / f"results-{fingerprint([cell.name for cell in plan])[:8]}", say)
     return results
@@ -142,6 +158,14 @@ def cell_of(
     base: Any, what: str, methods: dict[str, list[str]], seed: int, frozen: dict[str, Any]
 ) -> Cell:
     """A run of the comparison, with its whole Config."""
+    if what in (CUT, WARM):
+        # They train alone, so what was chosen for the student alone is theirs.
+        keys = {**frozen.get(ALONE, {}), **lineup.WARM_KEYS}
+        config = config_of(base, [lineup.WARM], seed, keys, frozen)
+        identity = planned_identity(config)
+        if what == CUT:
+            identity["config"]["epochs"] = "0"
+        return Cell(what, seed, config, identity)
     losses = methods.get(what, [])
     if what == "teacher":
         config = config_of(base, next(iter(methods.values())), seed, {}, frozen)
@@ -227,7 +251,7 @@ def run_cell(cell: Cell, metric: str, hindrance: Optional[str] = None) -> Outcom
     if cell.what == "teacher":
         return _run_teacher(cell.config, metric)
     with recording() as users:
-        run = runs.run(cell.config)
+        run = runs.run(cell.config, untrained=cell.what == CUT)
     if metric not in (run.test_result or {}):
         raise ConfigError(
             f"There is no test {metric} for {cell.what}: the split has no test part. Change "
@@ -235,36 +259,40 @@ def run_cell(cell: Cell, metric: str, hindrance: Optional[str] = None) -> Outcom
         )
     teacher = run.trainer.teacher if trainer_names(cell.config["trainer"]) else None
     row = {
-        "model": cell.config["model"],
-        "parameters": parameter_count(run.model),
-        "size_mb": size_mb(run.model),
-        "valid": run.best_valid_result,
-        "test": run.test_result,
-        "seconds_per_epoch": run.seconds_per_epoch,
+        **rows.student_row(role_of(cell.what), NAMES.get(cell.what, cell.what), run).values,
         "epochs": len(run.trainer.train_loss_dict),
-        "checkpoint": run.trainer.saved_model_file,
         "teacher": teacher and teacher.checkpoint,
-        "teacher_weights": teacher and teacher.weights(),
+        "teacher_hash": teacher and _hash_of(teacher),
     }
     return row, by_token(run.data[2], users[metric])
 
 
 def _run_teacher(config: Any, metric: str) -> Outcome:
-    """Trains the teacher of a seed, or takes it as it is, and evaluates it."""
+    """Trains the teacher of a seed, or takes it as it is, and evaluates it; its members too."""
     data = runs.read_data(config)
     teacher = find_teacher(config, data[0], data[1])
-    with recording() as users:
-        model, (valid, test) = runs.evaluate_on(data, teacher, 1, 2)
+    with recording() as users:  # a team comes after its members, so the last ones are its own
+        whole, *members = (row.values for row in rows.teacher_rows(data, teacher))
+    int8 = rows.int8_row(data, teacher)
     row = {
-        "model": teacher.config["model"],
-        "parameters": parameter_count(model),
-        "size_mb": size_mb(model),
-        "valid": valid,
-        "test": test,
-        "seconds_per_epoch": teacher.facts.get("seconds_per_epoch"),
+        **whole,
         "epochs": None,
-        "checkpoint": teacher.checkpoint,
         "teacher": teacher.checkpoint,
-        "teacher_weights": teacher.weights(),
+        "teacher_hash": _hash_of(teacher),
+        "beside": [
+            {**each, "epochs": None}
+            for each in (*members, *([] if isinstance(int8, str) else [int8.values]))
+        ],
+        "left_out": {NAMES[INT8]: int8} if isinstance(int8, str) else {},
     }
-    return row, by_token(data[2], users[metric]) if metric in test else None
+    return row, by_token(data[2], users[metric]) if metric in whole["test"] else None
+
+
+def _hash_of(teacher: Any) -> str:
+    """Of the weights, in both senses, of what teaches before it is filtered."""
+    found = [
+        (member.name, member.weight, member.teacher.weights())
+        for member in teacher.members
+        if member.weight > 0
+    ]
+    return found[0][2] if len(found) == 1 else fingerprint(found)

@@ -5,6 +5,7 @@ from typing import Any
 
 from recbole_freqd.core.errors import require
 from recbole_freqd.core.files import write_atomically
+from recbole_freqd.jobs.comparison.beside import NAMES, role_of
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; markers differ as well.
 _BLUE, _ORANGE, _GREY, _BLACK = "#0072B2", "#D55E00", "#7F7F7F", "#000000"
@@ -42,7 +43,7 @@ def comparison_figure(results: dict[str, Any]) -> Any:
         seeds = [cell["test"][metric] for cell in results["cells"][row["what"]]]
         axes.plot(seeds, [height] * len(seeds), "|", color=colour, alpha=0.5, markersize=8)
         axes.errorbar(mean, height, xerr=sd, fmt=marker, color=colour, capsize=3, markersize=6)
-    names = [{"alone": "student alone"}.get(row["what"], row["what"]) for row in rows]
+    names = [NAMES.get(row["what"], row["what"]) for row in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_ylabel("method")
@@ -62,9 +63,10 @@ def comparison_figure(results: dict[str, Any]) -> Any:
 
 def _look(what: str, reference: str) -> tuple[str, str]:
     """Colour and marker of a row."""
-    if what == "teacher":
+    role = role_of(what)
+    if role in ("teacher", "member", "teacher_int8"):
         return _GREY, "s"
-    if what == "alone":
+    if role != "distilled":
         return _BLACK, "^"
     return (_ORANGE, "D") if what == reference else (_BLUE, "o")
 

@@ -9,11 +9,13 @@ import yaml
 from recbole_freqd.config.identity import WHERE_IT_RUNS
 from recbole_freqd.config.names import teaching_keys
 from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.jobs.comparison.beside import NAMES, is_student, role_of
 from recbole_freqd.jobs.comparison.significance import PerUser, holm, paired_test, user_differences
 from recbole_freqd.jobs.fairness import EQUAL_FOR_ALL, other_caps
 from recbole_freqd.jobs.tables import as_table, gap_closed
 
 LEVEL = 0.05
+_COLUMNS = ("bytes_per_entity", "coverage", "gini", "seconds_all_in")
 _SHOWN = (
     "epochs",
     "eval_step",
@@ -48,8 +50,9 @@ def summarise(
 
     Returns:
         ``what``, means and standard deviations of ``valid`` and ``test``; ``rank`` among the
-        students by the mean of the test metric; ``gap_closed`` of the means; ``failed``, whether a
-        run is missing; ``against`` the reference: see
+        students by the mean of the test metric; ``share`` of the teacher's, and ``gap_closed``, of
+        the means; ``bytes_per_entity``, ``coverage``, ``gini`` and ``seconds_all_in``, means;
+        ``failed``, whether a run is missing; ``against`` the reference: see
         :func:`.significance.paired_test`, with ``p_holm`` over all other students and ``wins``, the
         seeds in which the mean is above the reference's. Ranks, gaps and wins go by the means over
         users as they are, not by RecBole's rounded ones.
@@ -57,11 +60,13 @@ def summarise(
     table = [{**_row(what, found), "failed": what in failed} for what, found in rows.items()]
     exact = {what: _exact(rows[what], users[what], metric) for what in rows if what not in failed}
     means = {what: float(np.mean(values)) for what, values in exact.items() if values}
-    students = [what for what in means if what != "teacher"]
+    students = [what for what in means if is_student(what)]
     for row in table:
         what = row["what"]
         if what in students:
             row["rank"] = 1 + sum(means[other] > means[what] for other in students)
+        if what in means and means.get("teacher"):
+            row["share"] = means[what] / means["teacher"]
         if what in students and what != "alone" and {"teacher", "alone"} <= set(means):
             row["gap_closed"] = gap_closed(means["teacher"], means["alone"], means[what])
     known = {
@@ -100,17 +105,26 @@ def _row(what: str, found: list[dict[str, Any]]) -> dict[str, Any]:
     epochs = [row["epochs"] for row in found if row["epochs"] is not None]
     return {
         "what": what,
+        "role": role_of(what),
         "model": found[0]["model"] if found else None,
         "parameters": found[0]["parameters"] if found else None,
         "seeds": len(found),
         "valid": _spreads([row["valid"] for row in found]),
         "test": _spreads([row["test"] for row in found]),
         "rank": None,
+        "share": None,
         "gap_closed": None,
         "against": None,
         "epochs": float(np.mean(epochs)) if epochs else None,
         "seconds_per_epoch": float(np.median(seconds)) if seconds else None,
+        **{name: _mean([row.get(name) for row in found]) for name in _COLUMNS},
     }
+
+
+def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
+    """Over the seeds; None where one has none."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if values and len(known) == len(values) else None
 
 
 def _spreads(results: Sequence[dict[str, float]]) -> dict[str, dict[str, Optional[float]]]:
@@ -128,7 +142,7 @@ def _spreads(results: Sequence[dict[str, float]]) -> dict[str, dict[str, Optiona
     }
 
 
-def apart(
+def split_common(
     configs: dict[str, dict[str, Any]], equal: frozenset[str] = EQUAL_FOR_ALL
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What all students have in common, and what differs, by student; not where they were run.
@@ -163,9 +177,13 @@ def apart(
     unequal = sorted((equal - {"trainer", "teacher"}) & set(students["alone"]) - set(common))
     if unequal:
         raise ConfigError(f"{', '.join(unequal)}: not the same for all that is compared.")
-    left_out = {*common, "teacher"}
+    shared = taught[0]["teacher"] if taught else None
     return common, {
-        what: {key: value for key, value in config.items() if key not in left_out}
+        what: {
+            key: value
+            for key, value in config.items()
+            if key not in common and (key, value) != ("teacher", shared)
+        }
         for what, config in students.items()
     }
 
@@ -183,24 +201,28 @@ def table_lines(results: dict[str, Any]) -> list[list[str]]:
         if name.startswith(("recall@", "ndcg@")) or name == metric
     ]
     head = ["", "model", f"valid {metric}", *(f"test {name}" for name in shown), "rank"]
-    head += ["gap closed", f"Δ to {reference}", "seeds won", "p (Holm)", "epochs", "s / epoch"]
+    head += ["share", "gap closed", f"Δ to {reference}", "seeds won", "p (Holm)"]
+    head += ["B/entity", "coverage", "gini", "epochs", "s / epoch", "s all in"]
     lines = [head]
     for row in results["table"]:
         against = row["against"] or {}
         rank = "failed" if row["failed"] else _word(row["rank"], "d")
         lines.append(
-            [_name(row["what"]), row["model"] or "", _spread(row["valid"].get(metric))]
+            [_row_name(row), row["model"] or "", _spread(row["valid"].get(metric))]
             + [_spread(row["test"].get(name)) for name in shown]
-            + [rank, _word(row["gap_closed"], ".0%")]
+            + [rank, _word(row["share"], ".0%"), _word(row["gap_closed"], ".0%")]
             + [_word(against.get("difference"), "+.4f")]
             + [f"{against['wins']} of {row['seeds']}" if against else ""]
             + [_p_value(against.get("p_holm"))]
+            + [_word(row["bytes_per_entity"], ".0f")]
+            + [_word(row[name], ".2f") for name in ("coverage", "gini")]
             + [_word(row["epochs"], ".0f"), _word(row["seconds_per_epoch"], ".2f")]
+            + [_word(row["seconds_all_in"], ".0f")]
         )
     return lines
 
 
-def in_words(results: dict[str, Any]) -> str:
+def describe_outcome(results: dict[str, Any]) -> str:
     """Who is first, and what the reference beats, loses to, or is not told apart from."""
     metric, reference = results["metric"], results["reference"]
     by_name = {row["what"]: row for row in results["table"]}
@@ -227,6 +249,7 @@ def in_words(results: dict[str, Any]) -> str:
     whole = not any(by_name[what]["failed"] for what in ("teacher", "alone"))
     if whole and None not in ends and ends[0]["mean"] <= ends[1]["mean"]:
         sentences.append("There is no gap to close: the teacher does not beat the student alone.")
+    sentences += [f"Left out: {what}, since {why}." for what, why in results["left_out"].items()]
     sentences += [
         f"{_name(one['what'])}, seed {one['seed']}, failed: {one['error']}"
         for one in results["failed"]
@@ -245,14 +268,19 @@ def markdown(results: dict[str, Any]) -> str:
             "",
             as_table(table_lines(results)),
             "",
-            in_words(results),
+            describe_outcome(results),
             "",
             f"Mean ± standard deviation over seeds {seeds}; every method has the same teacher in a "
             f"seed. Δ is the mean over users of the difference in test {metric}, averaged over "
             "seeds first; seeds won are those with a higher mean than the reference; p is of the "
             "paired t-test over users, corrected by Holm over all rows that have one. Users are "
             "its sample, not seeds: read it beside the spread over seeds. The gap closed is of the "
-            "means: (method − alone) / (teacher − alone).",
+            "means: (method − alone) / (teacher − alone); the share, too: method / teacher. B are "
+            "bytes needed to rank; coverage and gini, ItemCoverage@10 and GiniIndex@10 of the test "
+            "lists; s all in, seconds from reading the data to the end of training, the teacher's "
+            "own left out. The teacher cut to size is the best approximation of its unfiltered "
+            "scores by features of the student's width. The student alone, warm, begins there; "
+            "both have the keys of the student alone.",
             "",
             f"Tuning: {_budget(results['tuning'] or {}, common)}.",
             "",
@@ -289,7 +317,12 @@ def _yaml(values: dict[str, Any]) -> str:
 
 
 def _name(what: str) -> str:
-    return {"alone": "student alone"}.get(what, what)
+    return NAMES.get(what, what)
+
+
+def _row_name(row: dict[str, Any]) -> str:
+    """Of a row of the table, where a team is called that."""
+    return "team" if (row["what"], row["model"]) == ("teacher", "Team") else _name(row["what"])
 
 
 def _spread(value: Optional[dict[str, Optional[float]]]) -> str:

@@ -11,6 +11,7 @@ from recbole_freqd.config.teacher import merge_teachers, teacher_label
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.files import write_json, write_text
 from recbole_freqd.jobs.comparison import report as comparison_report
+from recbole_freqd.jobs.comparison.beside import role_of
 from recbole_freqd.jobs.comparison.plot import comparison_plot
 from recbole_freqd.jobs.comparison.significance import PerUser
 from recbole_freqd.jobs.fairness import equal_for_all
@@ -33,7 +34,8 @@ def results_of(
 
     Args:
         base: The Config with the keys of all methods and the teacher.
-        records: What was kept of each run, by ``teacher``, ``alone`` and method.
+        records: What was kept of each run, by ``teacher``, members, ``teacher_int8``, ``alone``,
+            ``cut``, ``warm`` and method.
         users: The metric of every user of those runs, or None where there is none.
         configs: A Config of each student.
         failures: What, seed and error of the runs that failed.
@@ -41,12 +43,12 @@ def results_of(
         metric: What is ranked and tested by.
         frozen: The chosen keys, and under ``tuned`` how they were.
     """
-    methods = [what for what in records if what not in ("teacher", "alone")]
+    methods = [what for what in records if role_of(what) == "distilled"]
     failed = {failure["what"] for failure in failures}
     whole = [what for what in methods if what not in failed] or methods
     reference = "FreqD" if "FreqD" in whole else whole[0]
-    plain = {what: _plain(config) for what, config in configs.items()}
-    common, apart = comparison_report.apart(plain, equal_for_all(base.model_class))
+    configured = {what: _as_read_again(config) for what, config in configs.items()}
+    common, different = comparison_report.split_common(configured, equal_for_all(base.model_class))
     tuned = (frozen or {}).get("tuned")
     spec = merge_teachers(base[TEACHER], (frozen or {}).get("teacher", {}))
     every = [record for found in records.values() for record in found]
@@ -62,12 +64,17 @@ def results_of(
         "methods": methods,
         "seeds": list(seeds),
         "failed": failures,
+        "left_out": {
+            what: why
+            for record in records["teacher"]
+            for what, why in record.get("left_out", {}).items()
+        },
         "commits": sorted({str(record["made_with"]["commit"]) for record in every}),
         "made_with": every[-1]["made_with"],
         "tuning": tuned and {key: tuned[key] for key in _TUNING if key in tuned},
         "teacher": spec,
         "common": common,
-        "configs": apart,
+        "configs": different,
         "table": comparison_report.summarise(records, users, reference, metric, failed),
         "cells": {
             what: [
@@ -86,9 +93,8 @@ def write_results(results: dict[str, Any], stem: Path, say: Callable[[str], None
         CheckpointError: They cannot be written; the table has been said.
     """
     say(f"\n{results['dataset']}, seeds {', '.join(map(str, results['seeds']))}")
-    say(
-        f"{as_table(comparison_report.table_lines(results))}\n\n{comparison_report.in_words(results)}"
-    )
+    table = as_table(comparison_report.table_lines(results))
+    say(f"{table}\n\n{comparison_report.describe_outcome(results)}")
     write_json(stem.with_suffix(".json"), results)
     write_text(stem.with_suffix(".md"), comparison_report.markdown(results))
     made = ".json, .md"
@@ -100,6 +106,6 @@ def write_results(results: dict[str, Any], stem: Path, say: Callable[[str], None
     say(f"Results: {stem}{made}")
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def _as_read_again(config: Any) -> dict[str, Any]:
     """All keys of a Config, as they are read again from a file."""
     return json.loads(json.dumps(config.final_config_dict, default=str))

@@ -1,5 +1,6 @@
 """What is kept of a comparison's runs, each named by all that its outcome depends on."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,16 @@ from recbole_freqd.jobs.comparison.per_user import load_users, save_users
 from recbole_freqd.jobs.comparison.significance import PerUser
 from recbole_freqd.jobs.store import Record, RunStore
 
+_NO_NAME = re.compile(r"[^\w.+-]+")  # in the name of a file
+
 
 @dataclass(frozen=True)
 class Cell:
     """One run of a comparison.
 
     Attributes:
-        what: ``teacher``, ``alone``, or the names of the losses, joined by ``+``.
+        what: ``teacher``, ``alone``, ``cut``, ``warm``, the names of the losses, joined by ``+``,
+            or the name of a row.
         seed: Of the run.
         config: The student's Config; a teacher's cell has that of a student it teaches.
         identity: From :func:`recbole_freqd.config.identity.planned_identity`.
@@ -32,7 +36,12 @@ class Cell:
     @property
     def name(self) -> str:
         """``FreqD-2020-<hash>``: the hash is that of the frozen config, its data and versions."""
-        return f"{self.what}-{self.seed}-{fingerprint(self.identity)[:12]}"
+        return f"{self.stem}{fingerprint(self.identity)[:12]}"
+
+    @property
+    def stem(self) -> str:
+        """What the names of all runs of this kind and seed begin with."""
+        return f"{_NO_NAME.sub('_', self.what)}-{self.seed}-"
 
 
 class CellStore(RunStore):
@@ -90,7 +99,7 @@ class CellStore(RunStore):
         """What sets a cell apart from the nearest one kept of its method and seed, if any is."""
         candidates = []
         for name in self.names():
-            record = super().find(name) if name.startswith(f"{cell.what}-{cell.seed}-") else None
+            record = super().find(name) if name.startswith(cell.stem) else None
             try:
                 changed = differences((record or {})["identity"], cell.identity)
             except (KeyError, TypeError):
@@ -115,7 +124,7 @@ def check_shared_teacher(records: Iterable[dict[str, Any]]) -> None:
         by_seed.setdefault(record["seed"], []).append(record)
     for seed, of_seed in sorted(by_seed.items()):
         names = [Path(each["teacher"]).name for each in of_seed]
-        weights = [each.get("teacher_weights") for each in of_seed]
+        weights = [each.get("teacher_hash") for each in of_seed]
         by_name = None in weights and len(set(names)) > 1
         if by_name or len(set(weights) - {None}) > 1:
             told = [

@@ -10,7 +10,6 @@ import numpy as np
 import scipy.sparse as sp
 from tqdm import tqdm
 
-from recbole_freqd.config.identity import data_fingerprint
 from recbole_freqd.core.errors import CheckpointError, ConfigError
 from recbole_freqd.core.files import sha256, write_json
 from recbole_freqd.core.rankers import user_blocks
@@ -19,7 +18,7 @@ from recbole_freqd.features.data import pairs, tokens
 from recbole_freqd.jobs.export.files import FORMATS, Form, check_formats, open_table, write_csr
 from recbole_freqd.jobs.export.turn import turn_vectors
 from recbole_freqd.jobs.export.vectors import Vectors, vectors_of
-from recbole_freqd.jobs.stored import pair_matrix, restore_for_job, shape_of, versions
+from recbole_freqd.jobs.stored import describe_source, pair_matrix, restore_for_job, shape_of
 from recbole_freqd.teacher.restore import Restored
 
 HISTORIES = "histories.npz"
@@ -192,7 +191,7 @@ def _histories(source: Restored) -> sp.csr_array:
     """(n_users - 1, n_items - 1) uint8 CSR: 1 for training, 2 for validation, 3 for other pairs."""
     shape = tuple(size - 1 for size in shape_of(source))
     keys = [
-        (pairs(part) - 1) @ [shape[1], 1] for part in (source.train, source.valid, source.whole)
+        (pairs(part) - 1) @ [shape[1], 1] for part in (source.train, source.valid, source.unsplit)
     ]
     # np.unique keeps the first of equal pairs, so the earliest split that has one.
     kept, first = np.unique(np.concatenate(keys), return_index=True)
@@ -214,12 +213,7 @@ def _manifest(
     files += [HISTORIES] if histories else []
     sides = {side: {"count": written.counts[side], "files": written.files[side]} for side in SIDES}
     return {
-        "format": 1,
-        "model": source.stored["model"],
-        "trainer": source.stored["trainer"],
-        "checkpoint": {"file": Path(source.path).name, "sha256": sha256(Path(source.path))},
-        "dataset": source.stored["dataset"],
-        "data": data_fingerprint(source.train),
+        **describe_source(source),
         "metric": "cosine" if written.normalised and not vectors.biases else "dot",
         "dimensions": vectors.width,
         "dtype": precision,
@@ -232,5 +226,4 @@ def _manifest(
         **sides,
         "histories": HISTORIES if histories else None,
         "sha256": {file: sha256(folder / file) for file in files},
-        "versions": versions(),
     }

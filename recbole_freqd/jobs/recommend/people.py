@@ -14,6 +14,7 @@ from recbole_freqd.core.errors import ConfigError, join_names
 from recbole_freqd.core.pair_files import Columns, read_pairs
 from recbole_freqd.core.rows import Features
 from recbole_freqd.features import adapter_of
+from recbole_freqd.features.base import with_bias_columns
 from recbole_freqd.features.check import are_exact, whole_table
 from recbole_freqd.features.fold_in import fold_in
 from recbole_freqd.features.scores import inspecting
@@ -105,11 +106,7 @@ class NewUsers:
             self.chosen[:, 1:],
             item_bias=None if own_bias is None else own_bias[1:].numpy(),
         )
-        user_emb = torch.from_numpy(users)
-        if own_bias is None:
-            return user_emb, items
-        ones = torch.ones(len(user_emb), 1)
-        return torch.cat([user_emb, ones], dim=1), torch.cat([items, own_bias[:, None]], dim=1)
+        return with_bias_columns((torch.from_numpy(users), items), (None, own_bias))
 
 
 def read_new_users(path: Path, columns: Columns, item_names: np.ndarray) -> NewUsers:

@@ -7,18 +7,15 @@ from typing import Any, Optional, Union
 import numpy as np
 import scipy.sparse as sp
 
-from recbole_freqd.config.identity import data_fingerprint
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.core.files import sha256
 from recbole_freqd.core.pair_files import Columns
-from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.features import adapter_of, extract_features
-from recbole_freqd.features.check import are_exact
+from recbole_freqd.core.rankers import FeatureRanker
 from recbole_freqd.features.data import tokens
+from recbole_freqd.features.extract import ranker_of
 from recbole_freqd.jobs.recommend.lists import check_suffix, open_lists
 from recbole_freqd.jobs.recommend.people import NewUsers, places_of, read_new_users, read_users
 from recbole_freqd.jobs.recommend.top import Block, top_lists
-from recbole_freqd.jobs.stored import pair_matrix, restore_for_job, shape_of, versions
+from recbole_freqd.jobs.stored import describe_source, pair_matrix, restore_for_job, shape_of
 from recbole_freqd.teacher.restore import Restored
 
 LEAVE_OUT = ("train", "all", "none")
@@ -78,10 +75,10 @@ def recommend(
     columns = Columns(source.stored["USER_ID_FIELD"], source.stored["ITEM_ID_FIELD"])
     item_names = tokens(source.train)[1].astype(np.str_)
     if histories is None:
-        names, lists = _of_known(source, top, users, leave_out, progress)
+        names, lists = _lists_of_known(source, top, users, leave_out, progress)
     else:
         new = read_new_users(Path(histories), columns, item_names)
-        names, lists = _of_new(source, new, top, leave_out, progress)
+        names, lists = _lists_of_new(source, new, top, leave_out, progress)
     metadata = _metadata(source, top, leave_out, users, histories, len(names))
     with open_lists(path, columns, metadata) as write:
         for places, items, scores in lists:
@@ -101,7 +98,7 @@ def _check(top: Any, users: Any, leave_out: Any, histories: Any) -> None:
         )
 
 
-def _of_known(
+def _lists_of_known(
     source: Restored, top: int, users: Any, leave_out: str, progress: bool
 ) -> tuple[np.ndarray, Iterator[Block]]:
     """Names by id, and the lists of users by id."""
@@ -109,12 +106,12 @@ def _of_known(
     ids = np.arange(1, len(names))
     if users is not None:
         ids = places_of(read_users(users), names, "--users")
-    ranker = _ranker_of(source.model())
+    ranker = ranker_of(source.model())
     lists = top_lists(ranker, ids, top, leave_out=_left_out(source, leave_out), progress=progress)
     return names, lists
 
 
-def _of_new(
+def _lists_of_new(
     source: Restored, new: NewUsers, top: int, leave_out: str, progress: bool
 ) -> tuple[np.ndarray, Iterator[Block]]:
     """The same of users who are folded in; 0 stands for nobody."""
@@ -124,18 +121,11 @@ def _of_new(
     return new.names, top_lists(ranker, ids, top, leave_out=left_out, progress=progress)
 
 
-def _ranker_of(model: Any) -> Ranker:
-    adapter = adapter_of(model)
-    if are_exact(model, adapter):
-        return FeatureRanker(*extract_features(model, with_bias=True))
-    return adapter.ranker(model)
-
-
 def _left_out(source: Restored, leave_out: str) -> Optional[sp.csr_array]:
     """(n_users, n_items), non-zero for the pairs that are not recommended."""
     if leave_out == "none":
         return None
-    dataset = source.train if leave_out == "train" else source.whole
+    dataset = source.train if leave_out == "train" else source.unsplit
     return pair_matrix(dataset, shape_of(source))
 
 
@@ -144,14 +134,8 @@ def _metadata(
 ) -> dict[str, Any]:
     whom = "all" if users is None else "some"
     return {
-        "format": 1,
-        "model": source.stored["model"],
-        "trainer": source.stored["trainer"],
-        "checkpoint": {"file": Path(source.path).name, "sha256": sha256(source.path)},
-        "dataset": source.stored["dataset"],
-        "data": data_fingerprint(source.train),
+        **describe_source(source),
         "users": whom if histories is None else f"{n_names - 1} new",
         "top": top,
         "left_out": leave_out,
-        "versions": versions(),
     }

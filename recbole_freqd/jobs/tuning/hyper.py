@@ -16,7 +16,7 @@ from recbole_freqd.config.names import TEACHER
 from recbole_freqd.core.errors import ConfigError, require
 from recbole_freqd.core.files import fingerprint, write_json
 from recbole_freqd.jobs.store import Record
-from recbole_freqd.jobs.tuning.hyper_space import Space, plain
+from recbole_freqd.jobs.tuning.hyper_space import Space, as_builtins
 from recbole_freqd.jobs.tuning.session import _MARK, Objective, Search, _train
 from recbole_freqd.jobs.validation import check_validation
 
@@ -98,7 +98,7 @@ def _identity(config: Any, space: Space, algo: str) -> dict[str, Any]:
     return {
         "model": config["model"],
         "dataset": config["dataset"],
-        "config": {key: plain(given[key]) for key in sorted(given) if key not in left_out},
+        "config": {key: as_builtins(given[key]) for key in sorted(given) if key not in left_out},
         "space": space.text,
         "algo": algo,
         "seed": config["seed"],

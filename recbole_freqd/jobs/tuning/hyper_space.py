@@ -112,11 +112,11 @@ class Space:
             if key in ranges:
                 self._refuse_fractions(key, values, config)
             for value in values if key in self.choices else values[:1]:
-                with_keys(config, self.plain({key: value}, config))
+                with_keys(config, self.as_keys({key: value}, config))
 
     def _refuse_fractions(self, key: str, values: list[Any], config: Any) -> None:
         """Raises ConfigError where a range has fractions of what RecBole has whole numbers of."""
-        drawn = (self.plain({key: value}, config)[key] for value in values)
+        drawn = (self.as_keys({key: value}, config)[key] for value in values)
         fraction = next((value for value in drawn if isinstance(value, float)), None)
         name = key.removeprefix(_TEACHERS)
         if fraction is not None and is_whole(name, self._defaults(key, config)):
@@ -135,7 +135,7 @@ class Space:
             self._of_teacher = recipe.internal_config_dict if recipe is not None else {}
         return self._of_teacher
 
-    def plain(self, drawn: dict[str, Any], config: Any) -> dict[str, Any]:
+    def as_keys(self, drawn: dict[str, Any], config: Any) -> dict[str, Any]:
         """What hyperopt has drawn, as a config holds it.
 
         Strings are read as literals (RecBole's way to write a choice of lists), and a whole number
@@ -143,7 +143,7 @@ class Space:
         """
         keys = {}
         for key, value in drawn.items():
-            value = plain(value)
+            value = as_builtins(value)
             if isinstance(value, str):
                 try:
                     value = literal(value)
@@ -215,12 +215,12 @@ def _by_kind(content: str, file: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def plain(value: Any) -> Any:
+def as_builtins(value: Any) -> Any:
     """Values as JSON and YAML have them: no tuples, no numbers of NumPy's."""
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): as_builtins(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [as_builtins(item) for item in value]
     if isinstance(value, np.generic):
         return value.item()
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

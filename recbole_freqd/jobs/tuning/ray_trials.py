@@ -2,6 +2,10 @@
 
 What is tried is drawn by the algorithms of RecBole's HyperTuning, as where hyperopt runs the trials
 one after the other; Ray gives each a process of its own, with a processor or a GPU.
+
+The queue is our own: Ray's HyperOptSearch knows TPE only, draws from a random state of another kind
+than fmin's, so other trials, and goes on from a pickle. Its ConcurrencyLimiter counts what runs; it
+holds no trial back until its teacher is there, or until the trial of the same keys has ended.
 """
 
 import json
@@ -161,7 +165,7 @@ class Queue:
         memory.insert_trial_doc(new)
         memory.refresh()
         values = {key: found[0] for key, found in new["misc"]["vals"].items() if found}
-        keys = self.search.space.plain(space_eval(nodes, values), self.search.config)
+        keys = self.search.space.as_keys(space_eval(nodes, values), self.search.config)
         return Drawn(number, keys, memory.trials[-1])
 
     @staticmethod

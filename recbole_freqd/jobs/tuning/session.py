@@ -14,8 +14,8 @@ from recbole_freqd.core.files import fingerprint, write_text, write_yaml
 from recbole_freqd.features.data import pairs
 from recbole_freqd.jobs.progress import print_line, save_or_say
 from recbole_freqd.jobs.store import Record, write_lines
-from recbole_freqd.jobs.tuning.hyper_space import Space, plain
-from recbole_freqd.jobs.tuning.trials import Trials, in_words
+from recbole_freqd.jobs.tuning.hyper_space import Space, as_builtins
+from recbole_freqd.jobs.tuning.trials import Trials, format_score
 from recbole_freqd.jobs.validation import validation_score
 
 Objective = Callable[[Any], Record]
@@ -119,7 +119,7 @@ class Search:
 
     def _evaluate(self, drawn: dict[str, Any], _: Any = None) -> dict[str, Any]:
         """RecBole's objective function: the validation score of some keys; no test result."""
-        keys, start = self.space.plain(drawn, self.config), perf_counter()
+        keys, start = self.space.as_keys(drawn, self.config), perf_counter()
         facts = self.recall(keys)
         if facts is None:
             facts = attempt(self.objective, with_keys(self.config, self.marked(keys)))
@@ -146,13 +146,19 @@ class Search:
                 "Put the data back, or remove that folder."
             )
         seconds = round(facts["seconds"], 3)
-        record = {**facts, "keys": keys, "seconds": seconds, "trial": number, "drawn": plain(drawn)}
+        record = {
+            **facts,
+            "keys": keys,
+            "seconds": seconds,
+            "trial": number,
+            "drawn": as_builtins(drawn),
+        }
         self.trials.add(record)
         words = ", ".join(f"{key}={value}" for key, value in keys.items())
         same = f" (as trial {record['same_as']})" if "same_as" in record else ""
         print_line(
             f"Trial {number} of {self.total}: {words}: validation {self.trials.metric} "
-            f"{in_words(record)}{same}, {seconds:.0f} s."
+            f"{format_score(record)}{same}, {seconds:.0f} s."
         )
         best = self.trials.best()
         if best is not None and best["trial"] == number:
@@ -163,9 +169,9 @@ class Search:
         given = with_keys(self.config, record["keys"]).external_config_dict
         named = {"model": self.config["model"], "dataset": self.config["dataset"]}
         content = {**named, **{key: given[key] for key in given if key not in (_MARK, "resume")}}
-        found = f"{self.trials.metric} {in_words(record)} on validation"
+        found = f"{self.trials.metric} {format_score(record)} on validation"
         comment = f"Trial {record['trial']} of {self.home}: {found}."
-        write_yaml(self.home / "best.yaml", comment, plain(content), allow_unicode=True)
+        write_yaml(self.home / "best.yaml", comment, as_builtins(content), allow_unicode=True)
 
 
 def attempt(objective: Objective, config: Any) -> Record:

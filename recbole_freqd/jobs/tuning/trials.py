@@ -57,13 +57,13 @@ class Trials:
         lines = [["trial", *keys, self.metric, "seconds"]]
         for record in order:
             values = [str(record["keys"].get(key, "")) for key in keys]
-            lines.append([str(record["trial"]), *values, in_words(record)])
+            lines.append([str(record["trial"]), *values, format_score(record)])
             lines[-1].append(f"{record['seconds']:.1f}")
         teachers = sorted({record["teacher"] for record in order if record.get("teacher")})
         taught = f"\n\nTeacher: {', '.join(teachers)}" if teachers else ""
         return as_table(lines, left=0) + taught
 
 
-def in_words(record: Record) -> str:
+def format_score(record: Record) -> str:
     """The score, or that there is none."""
     return "failed" if record["score"] is None else f"{record['score']:.4f}"

@@ -12,22 +12,22 @@ import torch
 
 from recbole_freqd.config.identity import data_fingerprint, same_data
 from recbole_freqd.config.names import TEACHER
-from recbole_freqd.config.teacher import LISTS, VECTORS
+from recbole_freqd.config.teacher import LISTS, VECTORS, reserved_option
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.files import file_hash
 from recbole_freqd.core.pair_files import Columns
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rows import Features
-from recbole_freqd.core.schema import read_keys
 from recbole_freqd.core.vector_files import hash_of_export, read_export
 from recbole_freqd.features.data import Known
+from recbole_freqd.features.extract import choose_rank
 from recbole_freqd.teacher.alignment import Alignment, align_tokens, check_overlap
 from recbole_freqd.teacher.base import Teacher, is_mapped, make_features_once
+from recbole_freqd.teacher.files.listed import ListRanker, spectral_features
+from recbole_freqd.teacher.files.lists import Lists, read_lists
 from recbole_freqd.teacher.leakage import warn_of_lists
-from recbole_freqd.teacher.listed import ListRanker, spectral_features
-from recbole_freqd.teacher.lists import Lists, read_lists
-from recbole_freqd.teacher.rescaling import MaskedRanker
 from recbole_freqd.teacher.taught import RankedBy, team_config
+from recbole_freqd.teacher.team.rescaling import MaskedRanker
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def from_vectors(
     _check_data(str(folder), (exported.manifest or {}).get("data"), student, spec)
     padded = tuple(np.concatenate([[""], names]) for names in exported.tokens)
     alignment = align_tokens(padded, student)  # type: ignore[arg-type]
-    check_overlap(alignment, _least_overlap(spec), str(folder))
+    check_overlap(alignment, reserved_option(spec, "min_overlap"), str(folder))
     tables = [_with_padding(rows, config["device"]) for rows in exported.vectors]
     user, item = alignment.remapped((tables[0], tables[1]))
     known = None if alignment.is_complete else alignment.known
@@ -128,7 +128,7 @@ def from_lists(
     _check_data(str(path), lists.metadata.get("data"), student, spec)
     padded = tuple(np.concatenate([[""], names]) for names in (lists.users, lists.items))
     alignment = align_tokens(padded, student)  # type: ignore[arg-type]
-    _check_lists(alignment, _least_overlap(spec), str(path))
+    _check_lists(alignment, reserved_option(spec, "min_overlap"), str(path))
     above, floors = _in_student_ids(lists, alignment)
     warn_of_lists(
         above, train_data, valid_data, left_out=lists.metadata.get("left_out"), path=str(path)
@@ -146,12 +146,11 @@ def from_lists(
 
 
 def _columns(config: Any, spec: dict[str, Any]) -> Columns:
-    own = {key: read_keys("teacher.yaml")[f"lists_{key}"].default for key in ("score", "rank")}
     return Columns(
         spec.get("lists_user") or config["USER_ID_FIELD"],
         spec.get("lists_item") or config["ITEM_ID_FIELD"],
-        spec.get("lists_score") or own["score"],
-        spec.get("lists_rank") or own["rank"],
+        reserved_option(spec, "lists_score"),
+        reserved_option(spec, "lists_rank"),
     )
 
 
@@ -224,14 +223,7 @@ def _in_student_ids(lists: Lists, alignment: Alignment) -> tuple[sp.csr_array, n
 
 
 def _spectral(config: Any, spec: dict[str, Any], above: sp.csr_array) -> Features:
-    most = min(above.shape) - 1
-    rank = spec.get("spectral_rank")
-    if rank is not None and rank > most:
-        raise ConfigError(
-            f"teacher.spectral_rank: got {rank}; allowed: at most {most}, the smaller number of "
-            "users and items."
-        )
-    rank = rank or min(read_keys("teacher.yaml")["spectral_rank"].default, most)
+    rank = choose_rank(spec.get("spectral_rank"), above.shape)
     features, share = spectral_features(above, rank, config["device"])
     logger.info(
         "Features of the lists: truncated SVD, rank %d, %.1f %% of their energy kept. Methods "
@@ -245,7 +237,7 @@ def _spectral(config: Any, spec: dict[str, Any], above: sp.csr_array) -> Feature
 def _stored(config: Any, spec: dict[str, Any], features: Features) -> Features:
     """Features in the form that the reserved keys ask for."""
     is_mapped(config, spec)
-    precision = spec.get("precision") or read_keys("teacher.yaml")["precision"].default
+    precision = reserved_option(spec, "precision")
     user, item = (table.to(getattr(torch, precision)) for table in features)
     return user, item
 
@@ -255,8 +247,3 @@ def _with_padding(rows: np.ndarray, device: Any) -> torch.Tensor:
     table = torch.zeros(len(rows) + 1, rows.shape[1], device=device)
     table[1:] = torch.from_numpy(rows)
     return table
-
-
-def _least_overlap(spec: dict[str, Any]) -> float:
-    least = spec.get("min_overlap")
-    return float(read_keys("teacher.yaml")["min_overlap"].default if least is None else least)

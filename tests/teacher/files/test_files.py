@@ -13,7 +13,7 @@ from recbole_freqd.core.rankers import FeatureRanker, top_items
 from recbole_freqd.features import extract_features
 from recbole_freqd.features.data import tokens, training_matrix
 from recbole_freqd.jobs import run as runs
-from recbole_freqd.teacher.files import from_lists, from_vectors
+from recbole_freqd.teacher.files.files import from_lists, from_vectors
 
 
 @pytest.fixture

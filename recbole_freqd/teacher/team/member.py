@@ -11,7 +11,7 @@ import torch
 from recbole_freqd.core.errors import ConfigError, TeacherError, join_names, short_repr
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import Features
-from recbole_freqd.teacher.moments import UserMoments
+from recbole_freqd.teacher.team.moments import UserMoments
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import Ranker, stored_pairs, user_blocks
-from recbole_freqd.teacher.ranking_metrics import metric_named, top_list_metric
+from recbole_freqd.teacher.choice.ranking_metrics import metric_named, top_list_metric
 
 MOST_USERS = 2_000
 
@@ -27,7 +27,7 @@ class ValidationSample:
         everyone: (n,) int64, all users that have validation items, ascending.
         seen: (n_users, n_items) sparse, the pairs that are not ranked.
         wanted: (n_users, n_items) sparse, the pairs to be found.
-        metric: Such as ``NDCG@10``, see :func:`recbole_freqd.teacher.ranking_metrics.metric_named`.
+        metric: Such as ``NDCG@10``, see :func:`.ranking_metrics.metric_named`.
     """
 
     users: np.ndarray

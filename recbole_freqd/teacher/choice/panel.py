@@ -14,8 +14,8 @@ from recbole_freqd.core.errors import ConfigError, join_names
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features.products import SummedRanker, SummedScores
 from recbole_freqd.graph.similarity import shrunk_cosines
+from recbole_freqd.teacher.choice.sampled import ValidationSample
 from recbole_freqd.teacher.models.gfcf import ideal_basis, normalise_both_sides, summed_filters
-from recbole_freqd.teacher.sampled import ValidationSample
 
 Keys = dict[str, Any]
 Scorer = Callable[[Keys], SummedScores]
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TriedKeys:
     """A model with values of its keys.
 
     Attributes:
@@ -55,7 +55,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Choice:
+class BestKeys:
     """The best keys of a model.
 
     Attributes:
@@ -69,7 +69,7 @@ class Choice:
     model: str
     keys: Keys
     value: float
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[TriedKeys, ...]
     seconds: float
 
 
@@ -92,7 +92,7 @@ def choose_panel(
     *,
     models: Optional[Sequence[str]] = None,
     seconds: Optional[float] = None,
-) -> dict[str, Choice]:
+) -> dict[str, BestKeys]:
     """Tries a few values of the keys of each model on validation users, in memory.
 
     What several candidates share is computed once: one Gram matrix for all values of EASE, one
@@ -140,21 +140,21 @@ def _default(key: str, given: Any) -> Any:
 
 def _choose(
     name: str, user_items: sp.csr_array, sample: ValidationSample, deadline: float
-) -> Choice:
+) -> BestKeys:
     start = perf_counter()
     grid = distinct_candidates(name, user_items.shape)
     scorer = _SCORERS[name](user_items, grid)
-    tried: list[Candidate] = []
+    tried: list[TriedKeys] = []
     longest = 0.0
     for keys in grid:
         began = perf_counter()
         if tried and began + longest > deadline:
-            tried.append(Candidate(keys, None))
+            tried.append(TriedKeys(keys, None))
             continue
-        tried.append(Candidate(keys, sample.value(SummedRanker(scorer(keys)))))
+        tried.append(TriedKeys(keys, sample.value(SummedRanker(scorer(keys)))))
         longest = max(longest, perf_counter() - began)
     best = max(tried, key=lambda each: -np.inf if each.value is None else each.value)
-    choice = Choice(name, best.keys, float(best.value or 0), tuple(tried), perf_counter() - start)
+    choice = BestKeys(name, best.keys, float(best.value or 0), tuple(tried), perf_counter() - start)
     _log(choice, sample.metric)
     return choice
 
@@ -180,7 +180,7 @@ def distinct_candidates(name: str, shape: tuple[int, int]) -> list[Keys]:
     return [keys for place, keys in enumerate(grid) if keys not in grid[:place]]
 
 
-def _log(choice: Choice, metric: str) -> None:
+def _log(choice: BestKeys, metric: str) -> None:
     figures = "; ".join(
         f"{_named(each.keys)}: {'no time' if each.value is None else f'{each.value:.4f}'}"
         for each in choice.candidates

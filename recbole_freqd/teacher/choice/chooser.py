@@ -13,7 +13,7 @@ from recbole_freqd.core.errors import CheckpointError, ConfigError
 from recbole_freqd.core.files import fingerprint, read_json, write_json
 from recbole_freqd.features.data import pairs, positive_matrix, training_matrix
 from recbole_freqd.runtime.processes import Processes
-from recbole_freqd.teacher.sampled import MOST_USERS, ValidationSample
+from recbole_freqd.teacher.choice.sampled import MOST_USERS, ValidationSample
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ class Chooser:
         )
         return False
 
-    def once(self, kind: str, of: dict[str, Any], choose: Callable[[], Any]) -> Any:
-        """Gives what ``choose`` gives in the first process, or gave in an earlier run.
+    def choose_once(self, kind: str, of: dict[str, Any], choose: Callable[[], Any]) -> Any:
+        """What ``choose`` gives in the first process, or gave in an earlier run.
 
         It is kept in ``checkpoint_dir``, so that a resumed run is taught the same; but not without
         validation data, where there was no choice.

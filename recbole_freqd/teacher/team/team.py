@@ -12,22 +12,9 @@ from tqdm import tqdm
 from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.rankers import FeatureRanker, Ranker, stored_pairs, user_blocks
 from recbole_freqd.core.rows import Features
-from recbole_freqd.teacher.member import Member, StandardisedRanker, TeamMember, in_order
-from recbole_freqd.teacher.moments import moments_of, product_moments
-from recbole_freqd.teacher.rescaling import MaskedRanker, ScaledRanker, rescaled
-from recbole_freqd.teacher.team_features import team_features
-
-__all__ = [
-    "MaskedRanker",
-    "Member",
-    "ScaledRanker",
-    "StandardisedRanker",
-    "TeamMember",
-    "TeamRanker",
-    "rescaled",
-    "team_features",
-    "team_ranker",
-]
+from recbole_freqd.teacher.team.member import Member, in_order
+from recbole_freqd.teacher.team.moments import moments_of, product_moments
+from recbole_freqd.teacher.team.team_features import team_features
 
 logger = logging.getLogger(__name__)
 
@@ -159,29 +146,6 @@ class TeamRanker(Ranker):
         for member, weight in zip(self.members, self.weights):
             total.add_(member.block(user_ids), alpha=weight)
         return total
-
-
-def team_ranker(
-    members: Sequence[Member],
-    weights: Sequence[float],
-    *,
-    exclude: Optional[sp.csr_array] = None,
-    closed_form_spread: float = 1.0,
-    progress: bool = False,
-) -> Ranker:
-    """Makes the ranker of a team; that of a single teacher is its own, bit for bit.
-
-    Args and errors are those of :class:`TeamRanker`; a teacher is single where no other has a
-    weight.
-    """
-    team = TeamRanker(
-        members,
-        weights,
-        exclude=exclude,
-        closed_form_spread=closed_form_spread,
-        progress=progress,
-    )
-    return team if len(team.members) > 1 else team.members[0].member.ranker
 
 
 def _any_of(masks: Sequence[torch.Tensor]) -> torch.Tensor:

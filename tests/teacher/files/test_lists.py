@@ -9,8 +9,8 @@ import torch
 
 from recbole_freqd.core.errors import CheckpointError, ConfigError
 from recbole_freqd.core.pair_files import Columns
-from recbole_freqd.teacher.listed import ListRanker, spectral_features
-from recbole_freqd.teacher.lists import read_lists
+from recbole_freqd.teacher.files.listed import ListRanker, spectral_features
+from recbole_freqd.teacher.files.lists import read_lists
 
 COLUMNS = Columns("user_id", "item_id")
 

@@ -8,7 +8,7 @@ import torch
 from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rows import Features
-from recbole_freqd.teacher.member import StandardisedRanker, TeamMember
+from recbole_freqd.teacher.team.member import StandardisedRanker, TeamMember
 
 
 class ScaledRanker(Ranker):
@@ -33,10 +33,7 @@ class ScaledRanker(Ranker):
 
     def factors(self) -> Optional[Features]:
         factors = self.ranker.factors()
-        if factors is None:
-            return None
-        root = self.factor**0.5
-        return factors[0] * root, factors[1] * root
+        return None if factors is None else scale_features(factors, self.factor)
 
 
 class MaskedRanker(Ranker):
@@ -66,6 +63,14 @@ class MaskedRanker(Ranker):
 
     def factors(self) -> Features:
         return self.ranker.factors()
+
+
+def scale_features(features: Features, factor: float) -> Features:
+    """Features whose dot products are ``factor`` times as large."""
+    if factor == 1:
+        return features
+    root = factor**0.5
+    return features[0] * root, features[1] * root
 
 
 def rescaled(

@@ -12,9 +12,9 @@ import torch
 
 from recbole_freqd.core import rankers as catalogue
 from recbole_freqd.core.rankers import Ranker
+from recbole_freqd.teacher.choice.sampled import ValidationSample
 from recbole_freqd.teacher.filter import Mixture
-from recbole_freqd.teacher.member import Member, StandardisedRanker, in_order
-from recbole_freqd.teacher.sampled import ValidationSample
+from recbole_freqd.teacher.team.member import Member, StandardisedRanker, in_order
 
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _FINE_GRID = 5  # members; more of them than this are tried one by one, in pairs and all together

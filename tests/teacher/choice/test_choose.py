@@ -11,18 +11,19 @@ from recbole_freqd.core import rankers as catalogue
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import FeatureRanker
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
-from recbole_freqd.teacher.choose import (
+from recbole_freqd.teacher.choice.choose import (
     Candidate,
     choose,
     choose_filter,
     choose_weights,
     weight_grid,
 )
+from recbole_freqd.teacher.choice.ranking_metrics import METRICS, metric_named
+from recbole_freqd.teacher.choice.sampled import ValidationSample
 from recbole_freqd.teacher.filter import filter_mixture, filtered_ranker
-from recbole_freqd.teacher.ranking_metrics import METRICS, metric_named
-from recbole_freqd.teacher.sampled import ValidationSample
-from recbole_freqd.teacher.team import StandardisedRanker, TeamMember, TeamRanker
-from tests.teacher.test_team import DenseRanker
+from recbole_freqd.teacher.team.member import StandardisedRanker, TeamMember
+from recbole_freqd.teacher.team.team import TeamRanker
+from tests.teacher.team.test_team import DenseRanker
 
 N_USERS, N_ITEMS = 60, 40
 NDCG = metric_named("NDCG@5")

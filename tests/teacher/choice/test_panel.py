@@ -12,10 +12,10 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import FeatureRanker, user_blocks
 from recbole_freqd.features.data import training_matrix
 from recbole_freqd.features.scores import ModelRanker
-from recbole_freqd.teacher import panel
-from recbole_freqd.teacher.panel import choose_panel, distinct_candidates, panel_models
-from recbole_freqd.teacher.ranking_metrics import top_list_metric
-from recbole_freqd.teacher.sampled import ValidationSample
+from recbole_freqd.teacher.choice import panel
+from recbole_freqd.teacher.choice.panel import choose_panel, distinct_candidates, panel_models
+from recbole_freqd.teacher.choice.ranking_metrics import top_list_metric
+from recbole_freqd.teacher.choice.sampled import ValidationSample
 
 N_USERS, N_ITEMS = 60, 40
 

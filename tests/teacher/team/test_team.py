@@ -12,16 +12,10 @@ from hypothesis import strategies as st
 from recbole_freqd.core import rankers as catalogue
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.teacher.team import (
-    MaskedRanker,
-    ScaledRanker,
-    StandardisedRanker,
-    TeamMember,
-    TeamRanker,
-    rescaled,
-    team_features,
-    team_ranker,
-)
+from recbole_freqd.teacher.team.member import StandardisedRanker, TeamMember
+from recbole_freqd.teacher.team.rescaling import MaskedRanker, ScaledRanker, rescaled
+from recbole_freqd.teacher.team.team import TeamRanker
+from recbole_freqd.teacher.team.team_features import team_features
 from tests.support.oracles import random_interactions
 
 N_USERS, N_ITEMS = 9, 10
@@ -196,13 +190,6 @@ def test_a_member_without_weight_counts_as_absent():
     assert members[1].ranker.asked.sum() == 0
     alone = TeamRanker(members, [0.0, 0.0, 1.0], exclude=exclude)
     assert alone.block(EVERYONE)[:, 4].isneginf().all()
-
-
-def test_a_single_teacher_is_passed_on_as_it_is():
-    members = [asked("a", 1), asked("b", 2)]
-    assert team_ranker(members, [0.0, 0.4]) is members[1].ranker
-    assert team_ranker(members[:1], [1.0]) is members[0].ranker
-    assert isinstance(team_ranker(members, [0.5, 0.5]), TeamRanker)
 
 
 def test_scores_that_are_all_the_same_or_all_trained_on_say_nothing():

@@ -8,8 +8,8 @@ import torch
 
 from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.core.rows import Features
-from recbole_freqd.teacher.member import Member, StandardisedRanker, in_order
-from recbole_freqd.teacher.moments import product_moments
+from recbole_freqd.teacher.team.member import Member, StandardisedRanker, in_order
+from recbole_freqd.teacher.team.moments import product_moments
 
 
 def team_features(
@@ -33,7 +33,7 @@ def team_features(
     features unless ``offsets``.
 
     Args:
-        members: See :class:`recbole_freqd.teacher.team.TeamRanker`; all with features.
+        members: See :class:`recbole_freqd.teacher.team.team.TeamRanker`; all with features.
         weights: One each.
         exclude: (n_users, n_items) sparse, non-zero for the training interactions: they do not
             count in mean and spread.

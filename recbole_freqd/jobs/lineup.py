@@ -1,0 +1,74 @@
+"""Which students a table has: the baselines that a method has to beat, and what is asked for."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+from recbole_freqd.config.complete import trainer_names
+from recbole_freqd.config.make import alone_config, config_with
+from recbole_freqd.config.names import TEACHER
+from recbole_freqd.config.teacher import PANEL
+from recbole_freqd.jobs.validation import missing_parts
+
+WARM = "FreqRank"
+WARM_KEYS = {"freqrank_beta": 0.0, "teacher_filter": "none", "warm_start": "teacher"}
+"""Trainer and keys of the student alone that begins as the best approximation of its teacher."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A student to be run.
+
+    Attributes:
+        role, label: Of its row.
+        config: Its Config.
+        shows_teacher: Whether what teaches it gets rows, too.
+        untrained: Whether it stays as it begins.
+    """
+
+    role: str
+    label: str
+    config: Any
+    shows_teacher: bool = False
+    untrained: bool = False
+
+
+def asked_for(config: Any) -> Entry:
+    """The student that the user's config is about."""
+    names = trainer_names(config["trainer"])
+    return Entry("distilled", "+".join(names), config, True) if names else alone(config)
+
+
+def alone(config: Any) -> Entry:
+    """The student without any teacher."""
+    return Entry("student_alone", "student alone", alone_config(config))
+
+
+def baselines(config: Any) -> list[Entry]:
+    """The student alone, cold and warm, and what teaches it cut to its size."""
+    whole = "team" if _is_team(config) else "teacher"
+    warm = config_with(config, [WARM], **WARM_KEYS)
+    return [
+        alone(config),
+        Entry("cut", f"{whole} cut to size", warm, untrained=True),
+        Entry("student_warm", "student alone, warm", config_with(config, [WARM], **WARM_KEYS)),
+    ]
+
+
+def offered(config: Any) -> list[Entry]:
+    """What is shown beside the default trainer: FreqRank by the same teacher, and by a team.
+
+    The team is the teacher and the panel; none where a list is given already, or where there are
+    no validation data to weigh it on.
+    """
+    entries = [Entry("distilled", "FreqRank", config_with(config, ["FreqRank"]))]
+    can_weigh = config["eval_step"] > 0 and "valid" not in missing_parts(config)
+    if can_weigh and not _is_team(config):
+        team = [copy.deepcopy(config.external_config_dict[TEACHER]), PANEL]
+        by_team = config_with(config, ["FreqRank"], **{TEACHER: team})
+        entries.append(Entry("distilled", "FreqRank by a team", by_team, True))
+    return entries
+
+
+def _is_team(config: Any) -> bool:
+    return isinstance(config[TEACHER], list) or config[TEACHER] == PANEL

@@ -1,0 +1,1 @@
+"""What a teacher chooses by validation data: a panel, weights, a filter."""

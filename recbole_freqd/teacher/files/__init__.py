@@ -1,0 +1,1 @@
+"""Teachers that are files: vectors of another system, or its lists."""

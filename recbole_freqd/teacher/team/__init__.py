@@ -1,0 +1,1 @@
+"""Several teachers as one: members, their weights, scores and features."""
