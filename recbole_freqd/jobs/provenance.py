@@ -28,7 +28,7 @@ def note_failure(path: Path, error: Exception) -> str:
 
 
 def describe_error(error: Exception) -> str:
-    """What an error says, in a line; of one that is not ours, with its kind."""
+    """Gives the message of an error in one line, with its kind if it is not ours."""
     text = " ".join(str(error).split())
     return text if isinstance(error, FreqDError) else f"{type(error).__name__}: {text}"
 

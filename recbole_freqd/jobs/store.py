@@ -106,7 +106,9 @@ class RunStore:
 
     def remember(self, name: str, record: Record, error: Exception) -> None:
         """Keeps in memory what could not be written."""
-        logger.warning("%s cannot be kept on disk, and goes on in memory: %s", name, describe_error(error))
+        logger.warning(
+            "%s cannot be kept on disk, and goes on in memory: %s", name, describe_error(error)
+        )
         self._unsaved[name] = record
 
     def fail(self, name: str, error: Exception) -> str:

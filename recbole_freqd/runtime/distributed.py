@@ -119,7 +119,7 @@ class _Trained(nn.Module):
 
 
 class OfAllUsers:
-    """RecBole's Evaluator, fed in the first process with what all of them have collected.
+    """RecBole's Evaluator, which gets the results of all processes in the first one.
 
     Args:
         evaluator: RecBole's.

@@ -133,7 +133,7 @@ class Resume(Part):
         return Path(path).name if same else str(Path(path).resolve())
 
     def _environment(self) -> dict[str, Any]:
-        """What a run may be resumed with otherwise, but then not to the last bit."""
+        """Lists what may differ when a run is resumed, though not to the last bit."""
         return {
             "torch": str(torch.__version__),
             "numpy": np.__version__,

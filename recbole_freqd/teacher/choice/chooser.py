@@ -77,7 +77,7 @@ class Chooser:
         return False
 
     def choose_once(self, kind: str, of: dict[str, Any], choose: Callable[[], Any]) -> Any:
-        """What ``choose`` gives in the first process, or gave in an earlier run.
+        """Gives what ``choose`` gives in the first process, or gave in an earlier run.
 
         It is kept in ``checkpoint_dir``, so that a resumed run is taught the same; but not without
         validation data, where there was no choice.
