@@ -234,7 +234,7 @@ def class_or_name(name: Union[str, type]) -> Union[str, type]:
     """What RecBole's Config takes for a model: a name of its own, or a class.
 
     Args:
-        name: A model of RecBole, or the dotted name of a class of yours, ``package.module.Class``;
+        name: A model of RecBole, or the dotted name of your own class, ``package.module.Class``;
             a class stays what it is.
 
     Raises:

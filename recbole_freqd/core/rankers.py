@@ -56,8 +56,8 @@ class Ranker:
     def exchanged(self) -> Optional["Ranker"]:
         """The same scores with users and items exchanged, (n_items, n_users) in shape.
 
-        None where they are no products of features: then all users of an item are not to be had;
-        nor where the features of a student are computed and not looked up: too dear to be had.
+        None where they are no products of features, since an item then has none to rank users by;
+        and where a student computes its features instead of looking them up: that costs too much.
         """
         return None
 

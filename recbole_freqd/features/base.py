@@ -35,7 +35,7 @@ class FeatureAdapter:
         note: What a user of the model has to know, in words.
         shared_forward: A method or submodule that ``calculate_loss`` calls and whose result is, or
             gives, the features: in training they are then not computed a second time.
-        pairs_by: Where it is not ``exact``, how scores of chosen pairs are had: ``"predict"``;
+        pairs_by: Where it is not ``exact``, how scores of chosen pairs are read: ``"predict"``;
             ``"forward"``, what ``predict`` puts a sigmoid on; ``"rows"``, out of the scores of all
             items (of a model that makes these anyway).
         warm: How a student's weights can be set so that its features are given ones: ``"tables"``,

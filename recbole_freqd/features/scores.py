@@ -125,7 +125,7 @@ class ModelRanker(Ranker):
     Args:
         model: The model.
         caches: Attributes that hold scores of earlier weights, see :func:`inspecting`.
-        pairs_by: How scores of chosen pairs are had, see :func:`score_pairs`. With ``"forward"``
+        pairs_by: How scores of chosen pairs are read, see :func:`score_pairs`. With ``"forward"``
             whole rows come from there too.
     """
 

@@ -74,7 +74,7 @@ def read_launch(options: argparse.Namespace) -> Launch:
     """The processes that the options ask for.
 
     Raises:
-        ConfigError: They cannot be had, or what is asked for runs in one process.
+        ConfigError: They cannot be started, or the command runs in one process.
     """
     launch = Launch(
         options.nproc, options.world_size, options.ip, options.port, options.group_offset

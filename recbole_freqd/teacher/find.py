@@ -61,7 +61,7 @@ def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Tea
         train_data, valid_data: The student's loaders; a recipe is trained on their data.
 
     Raises:
-        ConfigError, CheckpointError, TeacherError: A teacher cannot be had, or does not fit.
+        ConfigError, CheckpointError, TeacherError: A teacher cannot be made, or does not fit.
     """
     generators = [loader.generator for loader in (train_data, valid_data) if loader is not None]
     check_data(config, train_data._dataset)

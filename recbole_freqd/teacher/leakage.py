@@ -167,7 +167,7 @@ def _leaks(
 def _held_out(
     train_data: Any, valid_data: Optional[Any], n_items: int
 ) -> dict[str, Optional[np.ndarray]]:
-    """Codes of the student's validation and test pairs; None where they cannot be had.
+    """Codes of the student's validation and test pairs; None where they cannot be read.
 
     A trainer never sees the test loader. But the negative samplers of the other two know all
     splits, as RecBole makes them, so that no test pair is drawn as a negative.

@@ -49,7 +49,7 @@ class DistillationTrainer(PartsTrainer):
 
     Raises:
         ConfigError: A key is wrong, or the student is a model that cannot be trained or read.
-        CheckpointError, TeacherError: From ``fit``: the teacher cannot be had, or does not fit.
+        CheckpointError, TeacherError: From ``fit``: the teacher cannot be made, or does not fit.
         TrainingError: From ``fit``: a loss or weights that are not finite, an epoch without any
             call of the student's ``calculate_loss``, or no model was saved although asked for.
     """

@@ -50,7 +50,7 @@ class Distillation(Part):
 
         Raises:
             ConfigError: A second ``fit`` brings other data than the first.
-            CheckpointError, TeacherError: The teacher cannot be had, or does not fit.
+            CheckpointError, TeacherError: The teacher cannot be made, or does not fit.
         """
         dataset = fit.train_data._dataset
         if self.distiller is None:

@@ -229,7 +229,7 @@ def map_into(
         placed: (n_users,) and (n_items,) bool.
 
     Returns:
-        (n_users, d) and (n_items, d); a warning says where M could not be had well.
+        (n_users, d) and (n_items, d); a warning says if M is poor.
     """
     both = torch.from_numpy(placed[1] & approximation.masks[1]).to(tables[1].device)
     theirs, ours = approximation.item_emb[both].double(), tables[1][both].double()

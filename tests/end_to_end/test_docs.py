@@ -240,6 +240,8 @@ def test_every_key_of_properties_is_in_the_reference_of_keys():
 def test_every_method_has_a_row_with_its_prefix_in_the_table_of_methods():
     rows = dict(re.findall(r"^\| `([\w-]+)` \| `(\w+)_` \|", TEXT["docs/methods.md"], re.M))
     assert rows == {name: LOSSES.get(name).prefix for name in LOSSES.names()}
+    uses = re.findall(r"^\| `([\w-]+)` \| (?!`)\S.* \| \S.* \|$", TEXT["docs/methods.md"], re.M)
+    assert sorted(uses) == sorted(LOSSES.names()), "each has a use and a cost"
 
 
 @pytest.mark.parametrize("name", LOSSES.names())
