@@ -10,6 +10,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from recbole_freqd.config.models import general_models
+from recbole_freqd.features import ADAPTERS
+from recbole_freqd.features.warm import PROPAGATED, TABLES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 HEAD = (
@@ -18,6 +20,7 @@ HEAD = (
     "energy kept",
     "as student: features",
     "capacity keys",
+    "warm start",
     "RecBole's trainer",
     "notes",
 )
@@ -45,13 +48,22 @@ def findings(report: Path) -> dict[str, dict[str, str]]:
     return found
 
 
+def warm_start(name: str) -> str:
+    """Whether a student can start warm, or why not; a model that is no student says nothing."""
+    adapter = ADAPTERS.get(name)
+    if adapter.student is None or adapter.closed_form:
+        return ""
+    ways = {TABLES: "yes", PROPAGATED: "yes, by conjugate gradients"}
+    return ways.get(adapter.warm, f"no: {adapter.warm}")
+
+
 def row(name: str, found: dict[str, str]) -> str:
     spectral = found["teacher"] == "spectral"
     kept = f"{float(found['kept']):.1%}" if spectral else ""
     keys = ", ".join(f"`{key}`" for key in filter(None, found.get("capacity", "").split(", ")))
     student = found.get("student") or "no (closed form)"
-    cells = (name, found["teacher"], kept, student, keys, found.get("trainer", ""), found["note"])
-    return f"| {' | '.join(cells)} |"
+    cells = (name, found["teacher"], kept, student, keys, warm_start(name))
+    return f"| {' | '.join((*cells, found.get('trainer', ''), found['note']))} |"
 
 
 def main(report: str) -> None:

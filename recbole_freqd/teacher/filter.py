@@ -112,6 +112,11 @@ def filter_features(
     return tables[0], tables[1]
 
 
+def centre_items(features: Features) -> Features:
+    """The features with the mean of all items but the padding taken away from each of these."""
+    return features[0], _centred_items(features[1], _mask(None, 1, features[1]))
+
+
 class FilteredRanker(Ranker):
     """Y Hᵀ for the scores Y of any ranker: the items' side.
 

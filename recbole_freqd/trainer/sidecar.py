@@ -42,6 +42,7 @@ class Sidecar(Part):
             "streams": self._of.distiller.extra_state(),
             "optimizers": [_distiller_part(optimizer) for optimizer in self.trainer.optimizers],
             "data": self._of.data,
+            "filtered": getattr(self._of.teacher, "filtered", None),
         }
         write_atomically(sidecar_path(path), lambda temporary: torch.save(state, temporary))
 

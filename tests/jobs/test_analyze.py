@@ -12,6 +12,7 @@ import torch
 from recbole_freqd.checkpoint.loading import load_plain, sidecar_path
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
+from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.graph.spectrum import least_squares
 from recbole_freqd.jobs.analysis import analyze
 from recbole_freqd.jobs.analysis import report as spectrum_report
@@ -91,6 +92,40 @@ def test_one_student_with_a_sidecar_is_seen_through_its_own_projector(analysed):
     rows *= t.norm(dim=1, keepdim=True) / rows.norm(dim=1, keepdim=True)  # cosine teaches no length
     own = found["students"][0]["sides"]["user"]
     assert sum(own["loss"]) == pytest.approx(float((rows - t).square().sum()), rel=1e-4)
+
+
+def test_the_teacher_is_drawn_before_and_after_its_filter(tiny_config, checkpoints, tmp_path):
+    pytest.importorskip("matplotlib")
+    from recbole_freqd.jobs import run as runs
+
+    teacher, alone, _ = checkpoints()
+    keys = {"teacher": {"checkpoint": teacher}, "teacher_filter": 0.4}
+    keys |= {"teacher_filter_side": "item", "teacher_filter_k": 3}
+    student = runs.run(tiny_config(trainer="FreqRank", **keys), test=False).trainer.saved_model_file
+    loaded = [analyze.loaded(path, tiny_config()) for path in (teacher, alone, student)]
+    found = analyze.results(loaded[0], loaded[1:], bands=4)
+    facts = found["filter"]
+    assert (facts["side"], facts["alpha"], facts["student"]) == ("item", 0.4, "BPR with FreqRank")
+    R = analyze.training_matrix(loaded[0].home.train)
+    graph = cosine_graph(R, side="item", k=3, shrinkage=3.0)
+    values, vectors = np.linalg.eigh(dense_laplacian(graph.toarray()))
+    items = loaded[0].features[1].double().numpy().copy()
+    items[1:] -= items[1:].mean(axis=0)
+    items[0] = 0
+    parts = np.square(vectors.T @ items).sum(axis=1)
+    band = np.clip(np.floor((values + 1e-9) / 0.5), 0, 3)
+    after = parts * (1 - 0.4 * values) ** 2
+    for key, energy in (("before", parts), ("after", after)):
+        expected = [energy[band == b].sum() for b in range(4)]
+        np.testing.assert_allclose(facts[key], expected, rtol=1e-4, atol=1e-6)
+    report = spectrum_report.write(found, tmp_path / "report")
+    page = report.read_text()
+    assert "The teacher before and after its filter" in page and "Numbers: the filter" in page
+    assert report.with_name("filter.png").is_file() and "with α = 0.4" in page
+    plain = analyze.results(loaded[0], loaded[1:2], bands=4)
+    assert plain["filter"] is None
+    page = spectrum_report.write(plain, tmp_path / "plain").read_text()
+    assert "before and after" not in page
 
 
 def test_a_linear_projector_is_read_from_its_tensors_as_well():

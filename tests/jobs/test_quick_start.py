@@ -49,32 +49,111 @@ def script(*arguments):
     return main(["-m", "BPR", "-d", "tiny", *arguments])
 
 
-def test_the_script_trains_three_models_prints_one_table_and_saves_it(tiny_file, capsys, tmp_path):
+def rows_in(folder):
+    (saved,) = folder.glob("freqd_runs/*/results.json")
+    return json.loads(saved.read_text())["rows"]
+
+
+BASELINES = ["teacher", "teacher_int8", "cut", "student_alone", "student_warm"]
+
+
+def test_the_script_shows_every_baseline_in_one_table_and_saves_it(tiny_file, capsys, tmp_path):
     assert script("--config_files", tiny_file, "--topk=[5,10]", "--valid_metric=NDCG@5") == 0
     printed = capsys.readouterr().out
     saved = list(tmp_path.glob("freqd_runs/tiny-BPR-FreqD-*/results.json"))
-    assert len(saved) == 1 and str(saved[0].relative_to(tmp_path)) in printed
+    assert len(saved) == 1 and str(saved[0].parent.relative_to(tmp_path)) in printed
     results = json.loads(saved[0].read_text())
     assert set(results) == {"dataset", "seed", "version", "config", "rows"}
     assert results["dataset"] == "tiny" and results["seed"] == 2020
     assert results["config"]["freqd_keep_prob"] == 0.5  # the defaults used are in it too
     assert results["config"]["teacher"]["model"] == "LightGCN"
     rows = results["rows"]
-    assert [row["role"] for row in rows] == ["teacher", "student_alone", "distilled"]
-    assert [row["trainer"] for row in rows] == [None, None, "FreqD"]
-    assert [row["model"] for row in rows] == ["LightGCN", "BPR", "BPR"]
-    assert [row["parameters"] for row in rows] == [8 * 72, 4 * 72, 4 * 72]
+    assert [row["role"] for row in rows] == [*BASELINES, "distilled"]
+    warm = ["FreqRank", None, "FreqRank"]
+    assert [row["trainer"] for row in rows] == [None, None, *warm, "FreqD"]
+    assert [row["model"] for row in rows] == ["LightGCN"] * 2 + ["BPR"] * 4
+    assert [row["parameters"] for row in rows] == [8 * 72, 9 * 72] + [4 * 72] * 4
+    assert [row["bytes_per_entity"] for row in rows] == [32, 12, 16, 16, 16, 16]
     for row in rows:
         assert (
             set(row["test"]) == {"recall@5", "recall@10", "ndcg@5", "ndcg@10"} == set(row["valid"])
         )
-        assert row["size_mb"] == pytest.approx(row["parameters"] * 4 / 1e6)
-        assert row["latency_ms_per_1k_users"] > 0 and row["seconds_per_epoch"] > 0
-        assert Path(row["checkpoint"]).is_file()
-    assert "student alone" in printed and "times smaller" in printed
-    assert "load_data_and_model" in printed and rows[2]["checkpoint"] in printed
+        assert row["label"] and 0 < row["coverage"] <= 1 and 0 <= row["gini"] < 1
+        assert row["latency_ms_per_1k_users"] > 0 and Path(row["checkpoint"]).is_file()
+    for row in rows[2:]:
+        assert row["seconds_all_in"] > 0 and row["size_mb"] == pytest.approx(16 * 72 / 1e6)
+    by_role = {row["role"]: row for row in rows}
+    assert by_role["student_warm"]["valid"]["ndcg@5"] >= by_role["cut"]["valid"]["ndcg@5"]
+    assert by_role["cut"]["seconds_per_epoch"] is None
+    assert "student alone, warm" in printed and "smaller than the teacher" in printed
+    assert "load_data_and_model" in printed and "run_recbole_freqd.py recommend saved/" in printed
     markdown = saved[0].with_name("results.md").read_text()
-    assert markdown.count("\n|") == 5 and "test ndcg@5" in markdown
+    assert markdown.count("\n|") == 8 and "test ndcg@5" in markdown
+
+
+def without_a_trainer(file):
+    text = Path(file).read_text()
+    Path(file).write_text(text.replace("trainer: FreqD\n", ""))
+    return file
+
+
+def test_who_names_no_trainer_sees_freqrank_too_by_the_teacher_and_by_a_team(
+    tiny_file, tmp_path, capsys
+):
+    file = without_a_trainer(tiny_file)
+    assert script("--config_files", file, "--panel_models=['ShrunkKNN','EASE']") == 0
+    rows = rows_in(tmp_path)
+    roles = ["teacher", "team", "member", "member", *BASELINES[1:], *["distilled"] * 3]
+    assert [row["role"] for row in rows] == roles
+    assert [row["label"] for row in rows[-3:]] == ["FreqD", "FreqRank", "FreqRank by a team"]
+    assert {row["model"] for row in rows[2:4]} == {"EASE", "ShrunkKNN"}
+    assert all("weight" in row["label"] for row in rows[2:4])
+    ease = next(row for row in rows if row["model"] == "EASE")
+    # a dense matrix of items, and the histories: 12 items of each user, and where they begin
+    assert ease["bytes_per_entity"] * 72 >= 4 * 41 * 41 + 4 * 30 * 9 + 8 * 31
+    assert rows[1]["bytes_per_entity"] >= 32 and rows[1]["test"]["ndcg@10"] > 0
+    best = max(rows[6:], key=lambda row: row["valid"]["ndcg@10"])
+    assert f"Use {best['label']}: of all students it has the best" in capsys.readouterr().out
+
+
+def test_what_the_data_or_the_student_does_not_allow_is_left_out_with_the_reason(
+    tiny_file, tmp_path, capsys
+):
+    split = "--eval_args={'split':{'LS':'test_only'},'order':'RO','mode':'full'}"
+    file = without_a_trainer(tiny_file)
+    assert main(["-m", "MultiVAE", "-d", "tiny", "--config_files", file, split,
+                 "--train_neg_sample_args=None", "--teacher.model=EASE"]) == 0  # fmt: skip
+    assert [row["role"] for row in rows_in(tmp_path)] == [
+        "teacher", "student_alone", "distilled", "distilled",
+    ]  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "Left out: teacher in int8, since the scores of EASE are no products" in printed
+    assert "Left out: teacher cut to size, since MultiVAE cannot start warm" in printed
+
+
+def test_a_list_of_teachers_has_a_row_for_the_team_and_one_for_each(tiny_file, tmp_path):
+    teacher = "--teacher=[{'model':'BPR','embedding_size':8,'epochs':2},{'model':'ShrunkKNN'}]"
+    weights = "--teacher_weights=[3,1]"
+    assert script("--config_files", tiny_file, teacher, weights) == 0
+    rows = rows_in(tmp_path)
+    roles = ["team", "member", "member", "cut", "student_alone", "student_warm", "distilled"]
+    assert [row["role"] for row in rows] == roles
+    assert [row["label"] for row in rows[:4]] == [
+        "team", "BPR, weight 0.75", "ShrunkKNN, weight 0.25", "team cut to size",
+    ]  # fmt: skip
+
+
+def test_the_same_command_with_resume_takes_all_that_is_finished(tiny_file, tmp_path, capsys):
+    assert script("--config_files", tiny_file, "--resume") == 0
+    first = rows_in(tmp_path)
+    (folder,) = tmp_path.glob("freqd_runs/*")
+    folder.rename(tmp_path / "first")
+    before = set(tmp_path.glob("saved/*.pth"))
+    assert script("--config_files", tiny_file, "--resume") == 0
+    assert set(tmp_path.glob("saved/*.pth")) == before
+    kept = ("role", "valid", "test", "checkpoint", "coverage", "gini")
+    for row, again in zip(first, rows_in(tmp_path)):
+        assert {key: row[key] for key in kept} == {key: again[key] for key in kept}
 
 
 def test_a_dotted_key_changes_the_default_teacher_and_another_model_replaces_it(tiny_file, capsys):
@@ -148,7 +227,7 @@ def test_without_a_test_split_the_table_stays_empty_there(tiny_file, tmp_path):
     split = "--eval_args={'split':{'LS':'valid_only'},'order':'RO','mode':'full'}"
     assert script("--config_files", tiny_file, split) == 0
     (saved,) = tmp_path.glob("freqd_runs/*/results.json")
-    assert [row["test"] for row in json.loads(saved.read_text())["rows"]] == [{}, {}, {}]
+    assert [row["test"] for row in json.loads(saved.read_text())["rows"]] == [{}] * 6
 
 
 def test_an_own_model_class_goes_through_the_run_function(tiny_file):

@@ -370,10 +370,17 @@ def test_script_in_two_processes_leaves_what_one_leaves(keys, tmp_path):
     process = started([str(ROOT / "run_recbole_freqd.py"), *options], tmp_path)
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 0 and "student alone" in said, said[-3000:]
-    assert len(list(tmp_path.glob("log/BPR/*.log"))) == 2  # with its teacher, and alone
-    assert len(list(tmp_path.glob("log_tensorboard/*"))) == 3
-    assert len(list(tmp_path.glob("saved/BPR-*.pth"))) == 2
-    assert len(list(tmp_path.glob("freqd_runs/*/results.json"))) == 1
+    # Four trainings; the cut and the student that goes on from it may begin in the same second.
+    assert len(list(tmp_path.glob("log/BPR/*.log"))) in (3, 4)
+    assert len(list(tmp_path.glob("log_tensorboard/*"))) in (4, 5)  # and that of the teacher
+    assert len(list(tmp_path.glob("saved/BPR-*.pth"))) == 4
+    (saved,) = tmp_path.glob("freqd_runs/*/results.json")
+    rows = {row["role"]: row for row in json.loads(saved.read_text())["rows"]}
+    assert list(rows) == [
+        "teacher", "teacher_int8", "cut", "student_alone", "student_warm", "distilled",
+    ]  # fmt: skip
+    assert rows["student_warm"]["valid"]["ndcg@10"] >= rows["cut"]["valid"]["ndcg@10"]
+    assert all(0 < row["coverage"] <= 1 for row in rows.values())
 
 
 @pytest.mark.slow

@@ -376,6 +376,7 @@ def test_a_student_is_distilled_from_a_teacher_that_knows_a_part(
     world, trained, make_config, tmp_path, caplog
 ):
     from recbole_freqd.jobs import run as runs
+    from recbole_freqd.jobs.rows import Row, int8_row, teacher_rows
 
     path = trained(write(tmp_path / "teacher", partial(world)))
     config = make_config(
@@ -385,8 +386,9 @@ def test_a_student_is_distilled_from_a_teacher_that_knows_a_part(
     assert run.test_result["ndcg@10"] > 0
     assert runs.evaluate_teacher(run, 1, 2)[1] == [{}, {}]
     assert "is not evaluated: it does not know 10 of the users and 10 of the items" in caplog.text
-    rows = runs.rows_of(run, runs.run(make.alone_config(config)))
-    assert rows[0]["test"] == {} and rows[0]["size_mb"] > 0
+    (row,) = teacher_rows(run.data, run.trainer.teacher)
+    assert row.values["test"] == {} and row.values["size_mb"] > 0
+    assert isinstance(int8_row(run.data, run.trainer.teacher), Row)
 
 
 def test_in_a_step_an_unknown_user_learns_what_it_would_learn_alone(

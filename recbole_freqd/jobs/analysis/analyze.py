@@ -27,6 +27,7 @@ from recbole_freqd.graph.cooccurrence import SIDES, cooccurrence_graph
 from recbole_freqd.graph.spectrum import GraphSpectrum, band_losses
 from recbole_freqd.graph.watch import projected_rows
 from recbole_freqd.jobs.analysis.own_teacher import check_own_teacher, find_own_teacher
+from recbole_freqd.jobs.analysis.taught import filtered_energy
 from recbole_freqd.jobs.measure import parameter_count
 from recbole_freqd.jobs.progress import print_line
 from recbole_freqd.jobs.run import name_of
@@ -162,6 +163,10 @@ def measure_bands(teacher: Loaded, students: Sequence[Loaded], bands: int = 8) -
         _measure_side(place, teacher, students, maps, graph, bands) for place in range(len(SIDES))
     ]
     names = _names([student.config for student in students])
+    filtered = filtered_energy(
+        [(student.path, student.config) for student in students], teacher.features,
+        training_matrix(teacher.home.train), max_pairs=graph["max_pairs"], bands=bands,
+    )  # fmt: skip
     return {
         "version": __version__,
         "dataset": teacher.config["dataset"],
@@ -170,6 +175,7 @@ def measure_bands(teacher: Loaded, students: Sequence[Loaded], bands: int = 8) -
         "projection": LEAST_SQUARES if maps[0] is None else "the projector trained with it",
         "responses": _responses([student.config for student in students]),
         "sides": {side: facts for side, (facts, _) in zip(SIDES, sides)},
+        "filter": filtered and {**filtered, "student": names[filtered["student"]]},
         "teacher": _describe(teacher, name_of(teacher.config).replace(" alone", "")),
         "students": [
             {**_describe(student, name), "sides": dict(zip(SIDES, parts))}

@@ -162,6 +162,32 @@ def energy_figure(results: dict[str, Any]) -> Any:
     return figure
 
 
+def filter_figure(results: dict[str, Any]) -> Any:
+    """How the teacher's energy lies in the bands of the filter's graph, before it and after."""
+    facts, edges = results["filter"], results["bands"]
+    figure, ((axis, ratio_axis),) = _panels(2, sharey=False)
+    widths = [high - low for low, high in zip(edges, edges[1:])]
+    whole = sum(facts["before"]) or 1.0
+    before, after = ([100 * value / whole for value in facts[key]] for key in ("before", "after"))
+    axis.bar(
+        edges[:-1], before, widths, align="edge", color="#D9D9D9", edgecolor="white",
+        label="teacher before the filter",
+    )  # fmt: skip
+    name = f"teacher after it, α = {facts['alpha']:g}"
+    axis.plot(centres(edges), after, label=name, **_look(1, COLOURS[1]))
+    axis.set_title(_side_title(results, facts["side"]), loc="left")
+    axis.set(xlabel=FREQUENCY, xlim=(0, 2), ylabel="energy (% of that before)")
+    left = _ratios(facts["after"], facts["before"])
+    ratio_axis.plot(centres(edges), left, **_look(1, COLOURS[1]))
+    wanted = [(1 - facts["alpha"] * centre) ** 2 for centre in centres(edges)]
+    ratio_axis.plot(centres(edges), wanted, color="black", linewidth=1.2, label="(1 - αλ)²")
+    ratio_axis.set_title("What is left", loc="left")
+    ratio_axis.set(xlabel=FREQUENCY, xlim=(0, 2), ylabel="after / before")
+    ratio_axis.set_ylim(bottom=0)
+    _legend(figure, axis, ratio_axis, columns=3)
+    return figure
+
+
 def sweep_figure(sweep: dict[str, Any]) -> Any:
     """A metric against a parameter: mean over the seeds, and a band of one sd where there are.
 

@@ -41,6 +41,11 @@ _FIGURES = (
         "h(λ), and its square: the weight of a frequency in the loss for squared distance, all "
         "entities and no edge dropout.",
     ),
+    (
+        "filter",
+        "The teacher before and after its filter",
+        "Energy of what was taught, less each user's mean, by frequency of the filter's own graph.",
+    ),
 )
 _METRIC = "recall@20"  # as in the paper's Figure 1
 
@@ -52,6 +57,8 @@ def write(results: dict[str, Any], folder: Path) -> Path:
         "energy": plots.energy_figure(results),
         "response": plots.response_figure(results),
     }
+    if results["filter"]:
+        drawn["filter"] = plots.filter_figure(results)
     images = {name: plots.save(figure, folder, name)[1] for name, figure in drawn.items()}
     write_json(folder / "analysis.json", results)
     write_text(folder / "bands.csv", _csv(results))
@@ -94,6 +101,13 @@ def notes(results: dict[str, Any]) -> list[str]:
             f"which is frequency 0, and {facts['teacher_isolated'] / whole:.1%} of the teacher's "
             "energy."
         )
+    if results["filter"]:
+        facts = results["filter"]
+        words.append(
+            f"What {facts['student']} was taught was filtered on the {facts['side']}s' graph of "
+            f"shrunk cosines (k = {facts['k']}, s = {facts['shrinkage']:g}) with α = "
+            f"{facts['alpha']:g}; bands {facts['form']}."
+        )
     words.append("RecBole's padding entity is in nothing.")
     return words
 
@@ -125,7 +139,7 @@ def _page(results: dict[str, Any], images: dict[str, Path]) -> str:
     title = f"Frequencies: {len(results['students'])} students of one teacher, {results['dataset']}"
     parts = [f"<h1>{html.escape(title)}</h1>", _html_table(metrics_table(results))]
     parts += [f'<p class="note">{html.escape(text)}</p>' for text in notes(results)]
-    for name, head, caption in _FIGURES:
+    for name, head, caption in (figure for figure in _FIGURES if figure[0] in images):
         data = base64.b64encode(images[name].read_bytes()).decode()
         words = html.escape(caption.format(metric=_METRIC))
         parts.append(
@@ -134,6 +148,8 @@ def _page(results: dict[str, Any], images: dict[str, Path]) -> str:
         )
     for side in results["sides"]:
         parts.append(f"<h2>Numbers: {side}s</h2>{_html_table(_band_table(results, side))}")
+    if results["filter"]:
+        parts.append(f"<h2>Numbers: the filter</h2>{_html_table(_filter_table(results))}")
     parts.append(f'<p class="note">recbole_freqd {results["version"]}</p>')
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}'
@@ -152,6 +168,21 @@ def _band_table(results: dict[str, Any], side: str) -> list[list[str]]:
             [f"{low:.2f} to {high:.2f}", f"{facts['eigenvalues'][band]:,.0f}",
              f"{facts['teacher_energy'][band] / whole:.1%}",
              *(_number(each["sides"][side]["relative"][band]) for each in results["students"])]
+        )  # fmt: skip
+    return rows
+
+
+def _filter_table(results: dict[str, Any]) -> list[list[str]]:
+    """The teacher's energy by band, before the filter and after it."""
+    facts, edges = results["filter"], results["bands"]
+    whole = sum(facts["before"]) or 1.0
+    rows = [["λ", "frequencies", "before", "after", "left"]]
+    for band, (low, high) in enumerate(zip(edges, edges[1:])):
+        before, after = facts["before"][band], facts["after"][band]
+        rows.append(
+            [f"{low:.2f} to {high:.2f}", f"{facts['eigenvalues'][band]:,.0f}",
+             f"{before / whole:.1%}", f"{after / whole:.1%}",
+             _number(after / before if before else None)]
         )  # fmt: skip
     return rows
 

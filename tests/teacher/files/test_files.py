@@ -13,6 +13,7 @@ from recbole_freqd.core.rankers import FeatureRanker, top_items
 from recbole_freqd.features import extract_features
 from recbole_freqd.features.data import tokens, training_matrix
 from recbole_freqd.jobs import run as runs
+from recbole_freqd.jobs.rows import teacher_rows
 from recbole_freqd.teacher.files.files import from_lists, from_vectors
 
 
@@ -220,7 +221,8 @@ def test_a_student_learns_from_files_and_the_teacher_is_in_its_table(
     taught(embedding_size=8)
     path = {"vectors": "vectors", "lists": "lists.csv"}[form]
     run = runs.run(tiny_config(trainer=trainer, teacher={form: path}))
-    row = runs.rows_of(run, runs.run(tiny_config()))[0]
+    (found,) = teacher_rows(run.data, run.trainer.teacher)
+    row = found.values
     assert (row["role"], row["model"], row["checkpoint"]) == ("teacher", form, path)
     assert row["size_mb"] > 0 and row["test"]
     assert run.trainer.teacher.weights()
