@@ -102,8 +102,8 @@ def test_the_teacher_is_drawn_before_and_after_its_filter(tiny_config, checkpoin
     keys = {"teacher": {"checkpoint": teacher}, "teacher_filter": 0.4}
     keys |= {"teacher_filter_side": "item", "teacher_filter_k": 3}
     student = runs.run(tiny_config(trainer="FreqRank", **keys), test=False).trainer.saved_model_file
-    loaded = [analyze.loaded(path, tiny_config()) for path in (teacher, alone, student)]
-    found = analyze.results(loaded[0], loaded[1:], bands=4)
+    loaded = [analyze.load_with_data(path, tiny_config()) for path in (teacher, alone, student)]
+    found = analyze.measure_bands(loaded[0], loaded[1:], bands=4)
     facts = found["filter"]
     assert (facts["side"], facts["alpha"], facts["student"]) == ("item", 0.4, "BPR with FreqRank")
     R = analyze.training_matrix(loaded[0].home.train)
@@ -122,7 +122,7 @@ def test_the_teacher_is_drawn_before_and_after_its_filter(tiny_config, checkpoin
     page = report.read_text()
     assert "The teacher before and after its filter" in page and "Numbers: the filter" in page
     assert report.with_name("filter.png").is_file() and "with α = 0.4" in page
-    plain = analyze.results(loaded[0], loaded[1:2], bands=4)
+    plain = analyze.measure_bands(loaded[0], loaded[1:2], bands=4)
     assert plain["filter"] is None
     page = spectrum_report.write(plain, tmp_path / "plain").read_text()
     assert "before and after" not in page
