@@ -63,8 +63,9 @@ The script sets these keys where you say nothing. They are in
 [properties/quick_start.yaml](../properties/quick_start.yaml). `register()`, `run_recbole_freqd()`
 and `FreqDTrainer` do not read that file: there RecBole's defaults hold, and those above.
 
-- With another trainer than FreqD the script leaves out the `freqd_` keys. `compare` also leaves out
-  the learning rates and weight decays.
+- With another trainer than FreqD the script leaves out the `freqd_` keys. If you name any trainer, it
+  leaves out the rows of FreqRank.
+- `compare` also leaves out the learning rates and weight decays.
 - Your own `teacher.model` or `teacher.checkpoint`, be it BPR, takes the place of all `teacher.` keys
   here. What you do not say of that teacher is RecBole's default. Your other `teacher.` keys are
   merged with these.

@@ -195,7 +195,7 @@ def test_the_main_job_says_a_line_per_epoch_at_most_and_its_log_file_has_all(tmp
     del keys["show_progress"]
     lines = said_by_the_script(tmp_path, keys)
     epochs = [line for line in lines if re.search(r"\bepoch \d+", line)]
-    assert len(epochs) == 4 + 3 + 3 and all("valid_score" in line for line in epochs)
+    assert len(epochs) == 4 + 3 * 3 and all("valid_score" in line for line in epochs)
     assert len(lines) < len(epochs) + 20
     assert not any("it/s" in line or "embedding_size" in line for line in lines)
     file = max((tmp_path / "log").rglob("*.log"), key=lambda path: path.stat().st_size)

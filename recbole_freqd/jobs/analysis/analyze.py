@@ -165,7 +165,8 @@ def measure_bands(teacher: Loaded, students: Sequence[Loaded], bands: int = 8) -
     names = _names([student.config for student in students])
     filtered = filtered_energy(
         [(student.path, student.config) for student in students], teacher.features,
-        training_matrix(teacher.home.train), max_pairs=graph["max_pairs"], bands=bands,
+        training_matrix(teacher.home.train),
+        max_pairs=graph["max_pairs"], bands=bands,
     )  # fmt: skip
     return {
         "version": __version__,
