@@ -38,7 +38,7 @@ def spread_users(n_users: int, device: Any) -> torch.Tensor:
 
 
 class Ranker:
-    """What gives every user and item a score, without gradient; 0 is RecBole's padding.
+    """Gives every user and item a score, without gradient; 0 is RecBole's padding.
 
     In single precision, autocast or not: scores in half precision are full of ties.
 
@@ -61,8 +61,8 @@ class Ranker:
     def exchanged(self) -> Optional["Ranker"]:
         """The same scores with users and items exchanged, (n_items, n_users) in shape.
 
-        None where they are no products of features: then all users of an item are not to be had;
-        nor where the features of a student are computed and not looked up: too dear to be had.
+        None where they are no products of features, since an item then has none to rank users by;
+        and where a student computes its features instead of looking them up: that costs too much.
         """
         return None
 
@@ -130,7 +130,7 @@ class FeatureRanker(Ranker):
 
 
 class RowsRanker(Ranker):
-    """Scores of features as they are now, e.g. of a student that no trainer has brought.
+    """Scores of the current features, e.g. of a student without a trainer.
 
     Args:
         rows: The features; they are read without gradient.

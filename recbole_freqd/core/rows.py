@@ -145,7 +145,7 @@ class WeightedSums:
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Features that are computed only for the entities asked for.
+    """Features, computed only for the entities asked for.
 
     Attributes:
         user: From user ids (b,) int64 to their features (b, d), differentiable.
@@ -239,7 +239,7 @@ class FeatureRows:
 
 
 def as_rows(features: Union[FeatureRows, Features]) -> FeatureRows:
-    """Tables become :class:`FeatureRows`; what is that already stays.
+    """Turns tables into :class:`FeatureRows`; leaves those unchanged.
 
     Example:
         >>> rows = as_rows((torch.eye(2), torch.tensor([[3.0, 5.0]])))

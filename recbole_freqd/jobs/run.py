@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Run:
-    """What is left of a finished run.
+    """A finished run: its trainer, model, data and results.
 
     Attributes:
         config, model, trainer: RecBole's (or our) objects; the model is the best of the run.

@@ -129,7 +129,7 @@ def test_a_store_that_cannot_write_keeps_what_it_has_in_memory(tmp_path, caplog)
     outcome = store.attempt("one", lambda: {"score": 0.5}, wait=False)
     assert outcome.fresh and outcome.record == {"score": 0.5} == store.find("one")
     assert not store.attempt("one", lambda: 1 / 0, wait=False).fresh and store.names() == ["one"]
-    assert "one is not kept, but goes on in memory" in caplog.text
+    assert "one cannot be kept on disk, and goes on in memory" in caplog.text
     assert store.attempt("two", lambda: 1 / 0, wait=False).error.startswith("ZeroDivisionError")
 
 

@@ -339,7 +339,7 @@ def test_trials_say_what_they_were_made_with_and_those_of_another_commit_are_men
         store.keep(trial["id"], trial)
     compare(["FD"], **options)
     (line,) = [line for line in compare.said if "other commits" in line]
-    assert "2 of what was finished already are of other commits" in line
+    assert "2 of the finished runs come from other commits" in line
     assert ": None (1), abc (1); it is now" in line
 
 
