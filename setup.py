@@ -65,6 +65,7 @@ EXTRAS_REQUIRE = {
     "tune": [HYPEROPT],
     "ray": ["ray[tune]>=2.44", HYPEROPT],  # before Python 3.12: docs/tuning.md
     "ncl": ["faiss-cpu"],
+    "scale": ["faiss-cpu>=1.7.3"],
     "parquet": ["pyarrow>=15"],
     "plot": ["matplotlib"],
     # mkdocstrings breaks long signatures with ruff.

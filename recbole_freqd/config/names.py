@@ -40,7 +40,7 @@ def run_keys() -> dict[str, Key]:
 
 
 def teaching_keys() -> dict[str, Key]:
-    """Those of them that say what is taught and where the student begins: not of one alone."""
+    """Those that say what is taught, by what lists, and from where: not of a student alone."""
     return {name: key for name, key in run_keys().items() if name != "resume"}
 
 

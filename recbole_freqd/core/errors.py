@@ -74,18 +74,20 @@ def did_you_mean(name: Any, known: Iterable[str]) -> str:
     return f"{hint}Allowed: {', '.join(names)}."
 
 
-def require(package: str, extra: str, what: str) -> None:
+def require(package: str, extra: str, what: str, instead: str = "") -> None:
     """Raises ConfigError, with how to install it, where a package cannot be imported.
 
     Args:
         package: As it is imported.
         extra: Of setup.py, which brings it.
         what: What is to be done with it, as the message begins.
+        instead: A sentence on how to do without it.
     """
     try:
         importlib.import_module(package)
     except ImportError as error:
         raise ConfigError(
             f"{what} needs the package {package}, which cannot be imported ({error}): "
-            f'pip install "recbole_freqd[{extra}]", or in a checkout pip install -e ".[{extra}]".'
+            f'pip install "recbole_freqd[{extra}]", or in a checkout pip install -e ".[{extra}]". '
+            f"{instead}".rstrip()
         ) from error

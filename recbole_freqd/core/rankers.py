@@ -1,7 +1,7 @@
 """Passes over the whole catalogue, without RecBole: scores in blocks of users, and top lists."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -200,12 +200,16 @@ def top_items(
         >>> top_items(ranker, 1).ids.tolist()  # item 0 is the padding
         [[1], [2]]
     """
+    blocks = top_blocks(ranker, k, exclude=exclude, allowed=allowed, progress=progress, title=title)
+    return collected(ranker, k, blocks)
+
+
+def collected(ranker: Ranker, k: int, blocks: Iterable[tuple[torch.Tensor, TopItems]]) -> TopItems:
+    """The lists of all users from those of blocks; see :func:`top_blocks`."""
     shape = ranker.shape[0], min(k, ranker.shape[1] - 1)
     ids = torch.zeros(shape, dtype=torch.int32, device=ranker.device)
     scores = torch.full(shape, -torch.inf, device=ranker.device)
-    for users, best in top_blocks(
-        ranker, k, exclude=exclude, allowed=allowed, progress=progress, title=title
-    ):
+    for users, best in blocks:
         ids[users], scores[users] = best.ids, best.scores
     return TopItems(ids, scores)
 
@@ -214,6 +218,7 @@ def top_blocks(
     ranker: Ranker,
     k: int,
     *,
+    users: Optional[torch.Tensor] = None,
     exclude: Optional[sp.csr_array] = None,
     allowed: Optional[torch.Tensor] = None,
     progress: bool = False,
@@ -221,28 +226,31 @@ def top_blocks(
 ) -> Iterator[tuple[torch.Tensor, TopItems]]:
     """As :func:`top_items`, block by block: users (b,) and their lists, for what keeps less.
 
-    Of equal scores the smaller id comes first.
+    Of equal scores the smaller id comes first. ``users``: (n,) int64, whose lists; None: all.
     """
     k = min(k, ranker.shape[1] - 1)
-    for users, scores in candidate_blocks(
-        ranker, exclude=exclude, allowed=allowed, progress=progress, title=title
+    for some, scores in candidate_blocks(
+        ranker, users=users, exclude=exclude, allowed=allowed, progress=progress, title=title
     ):
         best, items = best_of(scores, k)
-        yield users, TopItems(items.int(), best)
+        yield some, TopItems(items.int(), best)
 
 
 def candidate_blocks(
     ranker: Ranker,
     *,
+    users: Optional[torch.Tensor] = None,
     exclude: Optional[sp.csr_array] = None,
     allowed: Optional[torch.Tensor] = None,
     progress: bool = False,
     title: str = "Ranking",
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Users (b,) and their :func:`candidates` (b, n_items), for all users block by block."""
-    blocks = list(user_blocks(*ranker.shape, ranker.device))
-    for users in tqdm(blocks, desc=title, ncols=100, disable=not progress):
-        yield users, candidates(ranker, users, exclude, allowed)
+    """Users (b,) and their :func:`candidates` (b, n_items), block by block; all, or ``users``."""
+    n_users = ranker.shape[0] if users is None else len(users)
+    blocks = list(user_blocks(n_users, ranker.shape[1], ranker.device))
+    for places in tqdm(blocks, desc=title, ncols=100, disable=not progress):
+        some = places if users is None else users[places]
+        yield some, candidates(ranker, some, exclude, allowed)
 
 
 def candidates(

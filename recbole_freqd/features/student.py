@@ -11,7 +11,7 @@ import torch
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rng import rng_untouched
-from recbole_freqd.core.rows import FeatureRows
+from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
 from recbole_freqd.features.check import as_if_trained, ranks_alike, whole_table
 from recbole_freqd.features.find import adapter_of, is_registered, registered_adapter
@@ -163,6 +163,9 @@ class StudentRanker(Ranker):
     def exchanged(self) -> Optional[Ranker]:
         ranker, looked_up = self._now
         return ranker.exchanged() if looked_up else None
+
+    def factors(self) -> Optional[Features]:
+        return self._now[0].factors()
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
         return self._now[0].block(user_ids)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from recbole_freqd.core.errors import ConfigError, FreqDError, TeacherError
+from recbole_freqd.core.lists import ListMaker
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features
@@ -38,6 +39,7 @@ class SharedOptions(TypedDict, total=False):
     progress: bool
     seed: int
     make_once: Callable[[Callable[[], Any]], Any]
+    lists: Optional[ListMaker]
 
 
 class DistillationLoss(nn.Module):
@@ -59,6 +61,7 @@ class DistillationLoss(nn.Module):
         seed: Of the loss's own random stream (initial projectors, dropout, masks).
         make_once: Runs work that several processes of a machine share, in one of them; returns the
             tensors it gives in all. Default: :func:`call_locally`.
+        lists: Makes lists of items, exact or from an index; None: exact ones.
         **options: The keys of the method without prefix; what is not given is the default of
             ``properties/``.
 
@@ -101,6 +104,7 @@ class DistillationLoss(nn.Module):
         progress: bool = False,
         seed: int = 0,
         make_once: Callable[[Callable[[], Any]], Any] = call_locally,
+        lists: Optional[ListMaker] = None,
         **options: Any,
     ) -> None:
         super().__init__()
@@ -122,7 +126,7 @@ class DistillationLoss(nn.Module):
         self.options = resolve(self.method, self.prefix, options)
         self.stream, self.user_items = RandomStream(seed), user_items
         self.progress, self.epochs, self.make_once = progress, epochs, make_once
-        self.teacher_trajectory = teacher_trajectory
+        self.teacher_trajectory, self.lists = teacher_trajectory, lists or ListMaker()
         self.keep(
             teacher_user_emb=teacher_features[0].detach().contiguous(),
             teacher_item_emb=teacher_features[1].detach().contiguous(),
@@ -141,6 +145,12 @@ class DistillationLoss(nn.Module):
         """
         for name, values in tensors.items():
             self.register_buffer(name, values, persistent=False)
+
+    def stand_ins(self, ranker: Ranker) -> Optional[Features]:
+        """What finds candidates for a ranker's lists if its scores are no products of features."""
+        if ranker is not self.teacher_scores:
+            return None
+        return self.teacher_user_emb, self.teacher_item_emb
 
     def _feature_scores(self) -> Ranker:
         return FeatureRanker(self.teacher_user_emb, self.teacher_item_emb)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from typing_extensions import Unpack
 
-from recbole_freqd.core.rankers import Ranker, top_blocks, user_blocks
+from recbole_freqd.core.rankers import Ranker, user_blocks
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.draws import FreeItems
@@ -98,11 +98,12 @@ class CDLoss(ScoreLoss):
     def _draw(self, guide: Ranker) -> None:
         """Draws items from the lists of a guide, and asks the teacher for them."""
         depth, count = len(self.ranks.cdf), self.drawn_ids.shape[1]
-        for users, top in top_blocks(
+        for users, top in self.lists.top_blocks(
             guide,
             depth,
             exclude=self.user_items,
             allowed=self.known_items,
+            stand_ins=self.stand_ins(guide),
             progress=self.progress,
             title="CD items",
         ):

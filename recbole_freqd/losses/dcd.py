@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from recbole_freqd.core.rankers import Ranker, candidates, top_items, user_blocks
+from recbole_freqd.core.lists import ListMaker
+from recbole_freqd.core.rankers import Ranker, candidates, user_blocks
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows
 from recbole_freqd.losses.base import LossData, SharedOptions
@@ -31,6 +32,8 @@ class Corrections(nn.Module):
         options: Those of DCD.
         stream: Where lists are drawn from.
         progress: Whether to show a bar.
+        lists: Makes the teacher's lists.
+        stand_ins: See :meth:`recbole_freqd.core.lists.ListMaker.top_blocks`.
     """
 
     _allowed: torch.Tensor
@@ -46,14 +49,17 @@ class Corrections(nn.Module):
         options: dict[str, Any],
         stream: RandomStream,
         progress: bool,
+        lists: ListMaker,
+        stand_ins: Optional[Features],
     ) -> None:
         super().__init__()
         self.options, self.stream, self.trained = options, stream, trained
-        top = top_items(
+        top = lists.top_items(
             teacher,
             options["top"],
             exclude=trained,
             allowed=allowed,
+            stand_ins=stand_ins,
             progress=progress,
             title="DCD lists",
         )
@@ -182,7 +188,16 @@ class DCDLoss(RelaxedRankingLoss):
     def _corrections(
         self, teacher: Ranker, trained: sp.csr_array, allowed: torch.Tensor
     ) -> Corrections:
-        return Corrections(teacher, trained, allowed, self.options, self.stream, self.progress)
+        return Corrections(
+            teacher,
+            trained,
+            allowed,
+            self.options,
+            self.stream,
+            self.progress,
+            self.lists,
+            self.stand_ins(teacher),
+        )
 
     def refresh(self, student: Ranker) -> None:
         self.of_user_side.refresh(student)

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from typing_extensions import Unpack
 
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, candidates, top_items, user_blocks
+from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, candidates, user_blocks
 from recbole_freqd.core.rows import FeatureRows, single_precision
 from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.over_scores import (
@@ -176,11 +176,12 @@ class HetCompLoss(ScoreLoss):
         return [found[place] for place in places]
 
     def _list_of(self, ranker: Ranker) -> torch.Tensor:
-        found = top_items(
+        found = self.lists.top_items(
             ranker,
             self.options["k"],
             exclude=self.user_items,
             allowed=self.known_items,
+            stand_ins=self.stand_ins(ranker),
             progress=self.progress,
             title="Trajectory",
         )

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 from typing_extensions import Unpack
 
-from recbole_freqd.core.rankers import Ranker, TopItems, top_blocks
+from recbole_freqd.core.rankers import Ranker, TopItems
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.over_scores import ScoreLoss, cross_entropy, softmax_over
@@ -86,11 +86,12 @@ class KDLoss(ScoreLoss):
         """Writes the guide's lists, and the teacher's softmax over them."""
         exclude = self.user_items if self.options["mask_train"] else None
         length = self.list_ids.shape[1]
-        for users, top in top_blocks(
+        for users, top in self.lists.top_blocks(
             guide,
             length,
             exclude=exclude,
             allowed=self.known_items,
+            stand_ins=self.stand_ins(guide),
             progress=self.progress,
             title="KD lists",
         ):

@@ -4,7 +4,7 @@ from typing import Optional, Union
 
 import torch
 
-from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, RowsRanker, top_items
+from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, RowsRanker
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows
 from recbole_freqd.losses.base import DistillationLoss
 
@@ -37,10 +37,11 @@ class ScoreLoss(DistillationLoss):
     def teacher_lists(self, k: int, *, mask_train: bool = True) -> tuple[torch.Tensor, ...]:
         """(n_users, k) int32 ids and float32 scores of the teacher's best, 0 and -inf for none."""
         exclude = self.user_items if mask_train else None
-        found = top_items(
+        found = self.lists.top_items(
             self.teacher_scores,
             k,
             exclude=exclude,
+            stand_ins=self.stand_ins(self.teacher_scores),
             progress=self.progress,
             title="Teacher's lists",
         )

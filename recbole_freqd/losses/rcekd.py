@@ -7,9 +7,8 @@ import scipy.sparse as sp
 import torch
 from typing_extensions import Unpack
 
-from recbole_freqd.core.rankers import Ranker, candidates, user_blocks
+from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import FeatureRows
-from recbole_freqd.core.top import best_of
 from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.draws import weighted_draw
 from recbole_freqd.losses.over_scores import ScoreLoss, cross_entropy, is_in, softmax_over
@@ -106,8 +105,15 @@ class RCEKDLoss(ScoreLoss):
         users = torch.arange(n_users, device=student.device)
         if self._has_lists:
             users = users[self._epoch % every :: every]
-        for places in user_blocks(len(users), student.shape[1], student.device):
-            self._note(users[places], self._ranked(student, users[places]))
+        for some, top in self.lists.top_blocks(
+            student,
+            self.options["top"],
+            users=users,
+            exclude=self.user_items if self.options["mask_train"] else None,
+            allowed=self.known_items,
+            title="Student's lists",
+        ):
+            self._note(some, top.ids.long())
         self._has_lists = True
         logger.debug("%s: the lists of %d of %d users are new", self.method, len(users), n_users)
 
@@ -136,12 +142,6 @@ class RCEKDLoss(ScoreLoss):
         weights = weights.masked_fill(ranked == 0, -torch.inf)
         places, there = weighted_draw(weights, self.options["sampled"], self.stream)
         return ranked.gather(1, places).masked_fill(~there, 0)
-
-    def _ranked(self, student: Ranker, user_ids: torch.Tensor) -> torch.Tensor:
-        """(b, m) int64, the student's best items of users, best first; 0 where there are fewer."""
-        exclude = self.user_items if self.options["mask_train"] else None
-        scores = candidates(student, user_ids, exclude, self.known_items)
-        return best_of(scores, min(self.options["top"], scores.shape[1] - 1))[1]
 
     def of_users(
         self, student: FeatureRows, user_ids: torch.Tensor

@@ -7,7 +7,6 @@ import torch
 from torch.nn import functional as F
 from typing_extensions import Unpack
 
-from recbole_freqd.core.rankers import top_items
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.draws import FreeItems
@@ -73,11 +72,12 @@ class RDLoss(ScoreLoss):
         super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
-        top = top_items(
+        top = self.lists.top_items(
             self.teacher_scores,
             self.options["k"],
             exclude=user_items,
             allowed=self.known_items,
+            stand_ins=self.stand_ins(self.teacher_scores),
             progress=self.progress,
             title="RD lists",
         )

@@ -41,6 +41,7 @@ from recbole_freqd.teacher.team.team_features import team_features
 # validation it made no difference on CiteULike and was slightly better on ml-100k; gowalla was
 # not measured.
 _CENTRE = True
+_NOT_CHOSEN = {WARM_START, "index_items", "index_nprobe"}  # validation data decides without them
 
 
 def teach(chooser: Chooser, teachers: Sequence[Teacher], places: Sequence[int]) -> Teacher:
@@ -145,7 +146,7 @@ class _Lesson:
         return {
             "teachers": list(zip(self.names, hashes, self.places)),
             "scaled": [_is_scaled(self.config, teacher) for teacher in self.teachers],
-            "keys": {key: self.config[key] for key in teaching_keys() if key != WARM_START},
+            "keys": {key: self.config[key] for key in teaching_keys() if key not in _NOT_CHOSEN},
             "max_pairs": _max_pairs(self.config),
         }
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from recbole_freqd.config.complete import method_options
 from recbole_freqd.core.errors import ConfigError, short_repr
+from recbole_freqd.core.lists import ListMaker
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features
@@ -83,6 +84,7 @@ class Distiller(nn.Module):
                     progress=bool(config["show_progress"]),
                     seed=seed + place,  # two losses never start from the same numbers
                     make_once=make_once,
+                    lists=ListMaker(config["index_items"], config["index_nprobe"], seed),
                     **options,
                 ).to(device)
         self._log_widths(widths, teacher_features, adapter)

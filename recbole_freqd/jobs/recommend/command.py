@@ -15,7 +15,7 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         NAME,
         help="top lists of all users, of some, or of new ones",
-        description="Write the exact top lists of a checkpoint into a file (docs/serving.md).",
+        description="Write the top lists of a checkpoint into a file (docs/serving.md).",
         epilog="--data_path=DIR: where the data is now, if it has moved.",
         allow_abbrev=False,
     )
@@ -34,6 +34,11 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--histories",
         metavar="FILE",
         help="users who came after training: a .csv or .parquet file of users and their items",
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="exact lists of a catalogue of any size (docs/performance.md)",
     )
     add_trust(parser)
     add_shared(parser, *TAKES)
@@ -55,6 +60,7 @@ def run(options: argparse.Namespace, keys: list[str]) -> None:
         data_path=data_path,
         trust=options.trust_checkpoint,
         trust_data=options.trust_data,
+        exact=options.exact,
         progress=True,
     )
     left_out = {

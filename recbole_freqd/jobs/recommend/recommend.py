@@ -8,8 +8,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.lists import ListMaker
 from recbole_freqd.core.pair_files import Columns
 from recbole_freqd.core.rankers import FeatureRanker
+from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features.data import tokens
 from recbole_freqd.features.extract import ranker_of
 from recbole_freqd.jobs.recommend.lists import check_suffix, open_lists
@@ -32,13 +34,16 @@ def recommend(
     data_path: Optional[str] = None,
     trust: bool = False,
     trust_data: bool = False,
+    exact: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Writes the exact top lists of a checkpoint, block by block, whole or not at all.
+    """Writes the top lists of a checkpoint, block by block, whole or not at all.
 
     The file has the columns ``user_id, item_id, rank, score`` (the checkpoint's own names of users
     and items), a line for each user and item, best first; of equal scores the item that RecBole
-    numbers first. A file that is there already is replaced.
+    numbers first. A file that is there already is replaced. The lists are exact up to
+    ``index_items`` items, a key of the run that made the checkpoint (its default stands for
+    RecBole's own); beyond they come from an approximate index, which needs faiss.
 
     Args:
         checkpoint: A ``.pth`` file of RecBole or of this package.
@@ -55,13 +60,14 @@ def recommend(
         data_path: Where the datasets are now, as RecBole's key, if they have moved.
         trust: Load a checkpoint with classes of your own, which can run code.
         trust_data: Take data that nothing shows to be what the checkpoint was trained on.
+        exact: Exact lists of a catalogue of any size.
         progress: Whether to show a bar.
 
     Returns:
         What is kept as the file's metadata too: the checkpoint, its data, and what was left out.
 
     Raises:
-        ConfigError: An option is not allowed, pyarrow is missing, no user is known, or the model
+        ConfigError: An option is not allowed, pyarrow or faiss is missing, no user is known, or the model
             has no item vectors to make a new user of.
         CheckpointError: The checkpoint, its data or a file cannot be read or written.
 
@@ -74,11 +80,12 @@ def recommend(
     source = restore_for_job(Path(checkpoint), data_path, trust=trust, trust_data=trust_data)
     columns = Columns(source.stored["USER_ID_FIELD"], source.stored["ITEM_ID_FIELD"])
     item_names = tokens(source.train)[1].astype(np.str_)
+    maker = ListMaker() if exact else _maker_of(source)
     if histories is None:
-        names, lists = _lists_of_known(source, top, users, leave_out, progress)
+        names, lists = _lists_of_known(source, top, users, leave_out, maker, progress)
     else:
         new = read_new_users(Path(histories), columns, item_names)
-        names, lists = _lists_of_new(source, new, top, leave_out, progress)
+        names, lists = _lists_of_new(source, new, top, leave_out, maker, progress)
     metadata = _metadata(source, top, leave_out, users, histories, len(names))
     with open_lists(path, columns, metadata) as write:
         for places, items, scores in lists:
@@ -99,7 +106,7 @@ def _check(top: Any, users: Any, leave_out: Any, histories: Any) -> None:
 
 
 def _lists_of_known(
-    source: Restored, top: int, users: Any, leave_out: str, progress: bool
+    source: Restored, top: int, users: Any, leave_out: str, maker: ListMaker, progress: bool
 ) -> tuple[np.ndarray, Iterator[Block]]:
     """Names by id, and the lists of users by id."""
     names = tokens(source.train)[0].astype(np.str_)
@@ -107,18 +114,29 @@ def _lists_of_known(
     if users is not None:
         ids = places_of(read_users(users), names, "--users")
     ranker = ranker_of(source.model())
-    lists = top_lists(ranker, ids, top, leave_out=_left_out(source, leave_out), progress=progress)
-    return names, lists
+    left_out = _left_out(source, leave_out)
+    return names, top_lists(ranker, ids, top, leave_out=left_out, lists=maker, progress=progress)
 
 
 def _lists_of_new(
-    source: Restored, new: NewUsers, top: int, leave_out: str, progress: bool
+    source: Restored, new: NewUsers, top: int, leave_out: str, maker: ListMaker, progress: bool
 ) -> tuple[np.ndarray, Iterator[Block]]:
     """The same of users who are folded in; 0 stands for nobody."""
     ranker = FeatureRanker(*new.fold_into(source.model()))
     left_out = None if leave_out == "none" else new.chosen
     ids = np.arange(1, len(new.names))
-    return new.names, top_lists(ranker, ids, top, leave_out=left_out, progress=progress)
+    return new.names, top_lists(
+        ranker, ids, top, leave_out=left_out, lists=maker, progress=progress
+    )
+
+
+def _maker_of(source: Restored) -> ListMaker:
+    """What the checkpoint's own keys ask for; of those that it does not have, the defaults."""
+    keys = read_keys("run.yaml")
+    found = (
+        source.stored.get(name, keys[name].default) for name in ("index_items", "index_nprobe")
+    )
+    return ListMaker(*found)
 
 
 def _left_out(source: Restored, leave_out: str) -> Optional[sp.csr_array]:

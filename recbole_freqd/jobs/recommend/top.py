@@ -1,4 +1,4 @@
-"""The exact top of a ranker for some users, block by block."""
+"""The top of a ranker for some users, block by block."""
 
 from collections.abc import Iterator
 from typing import Optional
@@ -8,6 +8,7 @@ import scipy.sparse as sp
 import torch
 from tqdm import tqdm
 
+from recbole_freqd.core.lists import ListMaker
 from recbole_freqd.core.rankers import Ranker, candidates
 from recbole_freqd.core.top import best_of
 
@@ -23,6 +24,7 @@ def top_lists(
     top: int,
     *,
     leave_out: Optional[sp.csr_array] = None,
+    lists: Optional[ListMaker] = None,
     progress: bool = False,
 ) -> Iterator[Block]:
     """Yields users (b,), their best items (b, k) and their scores (b, k) float32, best first.
@@ -36,8 +38,12 @@ def top_lists(
         user_ids: (n,) int64.
         top: ≥ 1, length of the lists; the number of items where there are fewer.
         leave_out: (n_users, n_items) sparse, non-zero for pairs that are not recommended.
+        lists: Makes the lists of a catalogue beyond its size; None: all are exact.
         progress: Whether to show a bar.
     """
+    if lists is not None and lists.is_beyond(ranker):
+        yield from _from_index(ranker, user_ids, top, lists, leave_out, progress)
+        return
     k = min(top, ranker.shape[1] - 1)
     size = max(1, min(_MOST_USERS, _BLOCK_BYTES // (4 * ranker.shape[1])))
     at_once = size * max(1, _LINES // (size * k))
@@ -53,6 +59,22 @@ def top_lists(
                 items[places], scores[places] = columns.cpu().numpy(), best.cpu().numpy()
                 bar.update(len(places))
             yield users, items, scores
+
+
+def _from_index(
+    ranker: Ranker,
+    user_ids: np.ndarray,
+    top: int,
+    lists: ListMaker,
+    leave_out: Optional[sp.csr_array],
+    progress: bool,
+) -> Iterator[Block]:
+    """As :func:`top_lists`, by an index."""
+    asked = torch.from_numpy(user_ids).to(ranker.device)
+    for users, found in lists.top_blocks(
+        ranker, top, users=asked, exclude=leave_out, progress=progress, title="Recommending"
+    ):
+        yield users.cpu().numpy(), found.ids.long().cpu().numpy(), found.scores.cpu().numpy()
 
 
 def _split(values: np.ndarray, size: int) -> list[np.ndarray]:
