@@ -56,7 +56,9 @@ class ItemIndex:
         self._means.add(self._nearest.reconstruct_n(0, self.n_cells))
 
     def search(self, users: torch.Tensor, k: int, nprobe: int) -> torch.Tensor:
-        """(b, k) int64 on the CPU, the best items found for vectors (b, d); 0 where too few are.
+        """(b, k) int64 on the CPU, the best items found for vectors (b, d), by ascending id.
+
+        Where too few are found, the first ones are 0.
 
         Args:
             users: Any floating dtype and device.
@@ -68,12 +70,18 @@ class ItemIndex:
         self._index.nprobe = min(nprobe, self.n_cells)
         likes, cells = self._means.search(queries, self._index.nprobe)
         _, ids = self._index.search_preassigned(queries, k, cells, likes)
+        ids.sort(axis=1)
         return torch.from_numpy(ids).clamp_(min=0)
 
 
 def _faiss() -> Any:
     """The package, with as many threads as torch has."""
-    require("faiss", "scale", "A list from an index", "For exact lists set index_items: null.")
+    require(
+        "faiss",
+        "scale",
+        "A list from an index",
+        "For exact lists set index_items: null, or give recommend --exact.",
+    )
     import faiss
 
     faiss.omp_set_num_threads(torch.get_num_threads())

@@ -216,7 +216,7 @@ class _Search:
         """Lists of the best of so many candidates, and (b,) bool, whose are too short."""
         width = min(width, self.n_indexed)
         items = self.index.search(self.users[user_ids.to(self.users.device)], width, nprobe)
-        items = items.to(self.ranker.device).sort(dim=1).values  # of equal scores the smaller id
+        items = items.to(self.ranker.device)
         scores = self.ranker.at(user_ids, items).float()
         scores.masked_fill_((items == 0) | self._is_left_out(user_ids, items), -torch.inf)
         best, places = best_of(scores, min(self.k, width))

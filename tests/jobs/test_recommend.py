@@ -14,6 +14,7 @@ import torch
 
 import recbole_freqd
 from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.lists import ListMaker
 from recbole_freqd.core.rankers import FeatureRanker
 from recbole_freqd.features import extract_features
 from recbole_freqd.features.data import pairs, tokens
@@ -71,6 +72,20 @@ def test_blocks_of_any_size_give_the_same_lists(monkeypatch):
     for one, other in zip(whole[:2], parts[:2]):
         np.testing.assert_array_equal(one, other)
     assert (whole[1] > 0).all()
+
+
+def test_beyond_the_size_lists_come_from_the_index_and_users_are_those_asked_for():
+    pytest.importorskip("faiss")
+    generator = torch.Generator().manual_seed(0)
+    tables = (torch.randn(n, 3, generator=generator) for n in (50, 60))
+    ranker, users = FeatureRanker(*tables), np.arange(1, 50, 3)
+    exact, found = (
+        [np.concatenate(parts) for parts in zip(*top_lists(ranker, users, 7, lists=maker))]
+        for maker in (None, ListMaker(1))
+    )
+    for one, other in zip(exact[:2], found[:2]):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(exact[2], found[2], rtol=1e-5)
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -202,6 +217,29 @@ def test_the_script_recommends_and_says_what_it_wrote(student, capsys):
     assert list(read("own.csv")[0]) == ["n1"]
     assert main([*call, "--embedding_size=8"]) == 2
     assert "--embedding_size would change nothing" in capsys.readouterr().err
+
+
+def test_lists_beyond_the_size_of_the_checkpoint_come_from_the_index_unless_exact_ones_are_asked_for(
+    student, teacher_recipe, caplog, monkeypatch
+):
+    pytest.importorskip("faiss")
+    keys = {"trainer": "FreqRank", "teacher": teacher_recipe, "teacher_filter": "none"}
+    with caplog.at_level("INFO"):
+        run = student(**keys, index_items=1, index_nprobe=99, warm_start="none")
+    for title in ("Teacher's lists", "Student's lists"):
+        assert f"{title}: from an index of 40 items in 1 cells" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        recommended(run, top=5)
+    assert "Recommending: from an index of 40 items" in caplog.text
+    approximate = read()[0]
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    call = ["recommend", run.trainer.saved_model_file, "--top", "5", "--out", "exact.csv"]
+    assert main([*call, "--exact"]) == 0
+    assert read("exact.csv")[0] == approximate
+    with pytest.raises(ConfigError, match=r"recbole_freqd\[scale\]"):
+        recommended(run, "third.csv")
+    assert not Path("third.csv").exists()
 
 
 _WRITES_AND_DIES = """

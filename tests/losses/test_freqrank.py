@@ -5,7 +5,7 @@ import torch
 
 from recbole_freqd.config.complete import method_options
 from recbole_freqd.core.files import parse_yaml
-from recbole_freqd.core.rankers import FeatureRanker
+from recbole_freqd.core.rankers import FeatureRanker, top_items
 from recbole_freqd.core.schema import method_keys, properties_folder, read_keys, run_defaults
 from recbole_freqd.losses import LOSSES
 from tests.support.oracles import random_interactions
@@ -44,9 +44,10 @@ def test_every_epoch_makes_the_lists_of_its_share_of_the_users_anew():
     for epoch in (0, 1, 2, 5):
         before = loss._lists.clone()
         loss.start_epoch(epoch, FeatureRanker(*tables(10 + epoch, 3)))
-        own = loss._ranked(FeatureRanker(*tables(10 + epoch, 3)), users)[:, :2]
+        student = FeatureRanker(*tables(10 + epoch, 3))
+        own = top_items(student, 2, exclude=loss.user_items, allowed=loss.known_items).ids
         fresh = torch.full_like(users, epoch == 0).bool() | (users % 3 == epoch % 3)
-        assert torch.equal(loss._lists[fresh, :2], own[fresh].int())
+        assert torch.equal(loss._lists[fresh, :2], own[fresh])
         assert torch.equal(loss._lists[~fresh], before[~fresh])
         assert not torch.equal(loss._lists[fresh], before[fresh])
 

@@ -67,8 +67,8 @@ def recommend(
         What is kept as the file's metadata too: the checkpoint, its data, and what was left out.
 
     Raises:
-        ConfigError: An option is not allowed, pyarrow or faiss is missing, no user is known, or the model
-            has no item vectors to make a new user of.
+        ConfigError: An option is not allowed, pyarrow or faiss is missing, no user is known, or the
+            model has no item vectors to make a new user of.
         CheckpointError: The checkpoint, its data or a file cannot be read or written.
 
     Example:
@@ -132,11 +132,12 @@ def _lists_of_new(
 
 def _maker_of(source: Restored) -> ListMaker:
     """What the checkpoint's own keys ask for; of those that it does not have, the defaults."""
-    keys = read_keys("run.yaml")
-    found = (
-        source.stored.get(name, keys[name].default) for name in ("index_items", "index_nprobe")
+    stored, keys = source.stored, read_keys("run.yaml")
+    items, nprobe = (
+        stored[name] if name in stored else keys[name].default
+        for name in ("index_items", "index_nprobe")
     )
-    return ListMaker(*found)
+    return ListMaker(items, nprobe)
 
 
 def _left_out(source: Restored, leave_out: str) -> Optional[sp.csr_array]:
