@@ -1,17 +1,23 @@
 """What distillation adds to a step as the catalogue grows, and to an epoch at two million each.
 
-    python benchmarks/bench_scale.py [--sizes 20000,200000,2000000] [--epoch_at 2000000]
+    python benchmarks/bench_scale.py [--sizes 20000,200000,2000000] [--epoch_at 2000000] \
+        [--lists_at 2000000]
 
 The student is BPR with 20 dimensions and dense Adam, written out here in plain torch, so that no
 data loader hides what a step costs; the teacher is random, 64 dimensions; 7.5 interactions a user.
 First the time that FreqD adds to a step of 2,048, as the numbers of users and items grow together
 on uniform interactions (the same average degree). Then, on heavy-tailed interactions, 200 steps of
 2,048 and one epoch in batches of 65,536, without and with FreqD, and the peak memory of each.
+Last, FreqRank with lists from an index (needs faiss): the teacher's lists of 50, and epochs in
+batches of 65,536, refreshes and indexes included. Its features are made up with a decaying spectrum
+and a bias of items, and the student begins as their first columns, as after a warm start.
 """
 
 import argparse
-from time import perf_counter
-from typing import Any, Optional
+import importlib.util
+from functools import partial
+from time import perf_counter, process_time
+from typing import Any, Callable, Optional
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,10 +30,13 @@ WIDTH, TEACHER_WIDTH, PER_USER, K = 20, 64, 7.5, 5
 
 
 class Student:
-    """BPR and its optimizer."""
+    """BPR and its optimizer; it begins by chance, or at given tables."""
 
-    def __init__(self, n_users: int, n_items: int, extra: list[torch.nn.Parameter]) -> None:
-        self.tables = [torch.nn.Parameter(0.01 * torch.randn(n, WIDTH)) for n in (n_users, n_items)]
+    def __init__(
+        self, n_users: int, n_items: int, extra: list[torch.nn.Parameter], start: Any = None
+    ) -> None:
+        start = start or (0.01 * torch.randn(n, WIDTH) for n in (n_users, n_items))
+        self.tables = [torch.nn.Parameter(table.clone()) for table in start]
         self.optimizer = torch.optim.Adam([*self.tables, *extra], lr=1e-3)
 
     def step(self, batch: tuple[torch.Tensor, ...], loss: Optional[Any]) -> None:
@@ -125,6 +134,79 @@ def epoch(n: int, most_steps: Optional[int]) -> list[dict[str, Any]]:
     return rows
 
 
+def spectral(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Made-up features whose columns matter less and less; the first is a bias of the items."""
+    falling = torch.arange(1, TEACHER_WIDTH + 1) ** -0.5
+    users, items = (torch.randn(n, TEACHER_WIDTH) * falling for _ in range(2))
+    users[:, 0] = 1.0
+    return users, items
+
+
+def lists(n: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """FreqRank: the teacher's lists against exact ones, and epochs against alone."""
+    from recbole_freqd.core.lists import ListMaker
+    from recbole_freqd.core.rankers import FeatureRanker, top_blocks
+    from recbole_freqd.losses import LOSSES
+
+    user_items, teacher = heavy_tailed(n, n, int(n * PER_USER)), spectral(n)
+    maker, some = ListMaker(1, options.nprobe), torch.arange(1, min(n, 513))
+    exact = top_blocks(FeatureRanker(*teacher), 50, users=some, exclude=user_items)
+    each = Clock(lambda: list(exact)).processor / len(some)
+    made: list[Any] = []
+    clock = Clock(
+        lambda: made.append(
+            LOSSES.get("FreqRank")(user_items, (WIDTH, WIDTH), teacher, k=50, lists=maker)
+        )
+    )
+    rows = [clock.row("teacher's lists of 50, against exact ones", 1, each * n)]
+    tables = [table[:, :WIDTH].contiguous() for table in teacher]
+    count = min(-(-user_items.nnz // 65_536), options.most_steps or 10**9)
+    drawn, alone = batches(user_items, 65_536, count), None
+    for name, of in (("alone", None), ("FreqRank", made[0])):
+        student = Student(n, n, [], tables)
+        student.step(drawn[0], None)
+        clock = Clock(partial(epochs, student, of, drawn, options.epochs), options.epochs)
+        rows.append(clock.row(f"an epoch, {name}", count, alone))
+        alone = clock.processor
+    for title, recall in maker.recalls.items():
+        rows.append({**dict.fromkeys(rows[0], ""), "what": f"recall of {title}: {recall:.3f}"})
+    return rows
+
+
+def epochs(student: Student, loss: Optional[Any], drawn: list[Any], count: int) -> None:
+    """Trains, with the refreshes of all epochs."""
+    from recbole_freqd.core.rankers import FeatureRanker
+
+    for number in range(count):
+        if loss is not None:
+            loss.start_epoch(number, FeatureRanker(*student.tables))
+        for batch in drawn:
+            student.step(batch, loss)
+
+
+class Clock:
+    """Wall and processor seconds of work, per part, and the peak memory of the process."""
+
+    def __init__(self, work: Callable[[], Any], parts: int = 1) -> None:
+        with Peak() as self.peak:
+            wall, processor = perf_counter(), process_time()
+            work()
+            self.wall = (perf_counter() - wall) / parts
+            self.processor = (process_time() - processor) / parts
+
+    def row(self, what: str, steps: int, alone: Optional[float]) -> dict[str, Any]:
+        row = {
+            "what": what,
+            "steps": steps,
+            "seconds": round(self.wall, 1),
+            "processor seconds": round(self.processor, 1),
+            "ratio of these": round(self.processor / alone, 2) if alone else "",
+            "peak MB of the process": round(self.peak.highest / MB),
+        }
+        print(row, flush=True)
+        return row
+
+
 def line(
     what: str, seconds: float, steps: int, peak: Peak, alone: Optional[float]
 ) -> dict[str, Any]:
@@ -140,8 +222,13 @@ def line(
 
 
 def main(options: argparse.Namespace) -> None:
-    sizes = [int(size) for size in options.sizes.split(",")]
-    save("growth", "Time that FreqD adds to a step of 2,048", growth(sizes), vars(options))
+    sizes = [int(size) for size in options.sizes.split(",") if size]
+    if sizes:
+        save("growth", "Time that FreqD adds to a step of 2,048", growth(sizes), vars(options))
+    if options.lists_at and importlib.util.find_spec("faiss") is not None:
+        n = options.lists_at
+        title = f"FreqRank, {n:,} users, {n:,} items; teacher's lists against exact ones"
+        save("scale_lists", title, lists(n, options), vars(options))
     if options.epoch_at:
         n = options.epoch_at
         rows = epoch(n, options.most_steps)
@@ -157,5 +244,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="20000,200000,2000000")
     parser.add_argument("--epoch_at", type=int, default=2_000_000, help="0: no epoch")
+    parser.add_argument("--lists_at", type=int, default=2_000_000, help="0: no lists")
+    parser.add_argument("--nprobe", type=int, default=64, help="cells of the index for a user")
+    parser.add_argument("--epochs", type=int, default=10, help="of FreqRank and alone")
     parser.add_argument("--most_steps", type=int, help="cut the epoch short, for a quick look")
     with_command_line(main, parser)

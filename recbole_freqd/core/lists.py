@@ -38,6 +38,9 @@ class ListMaker:
         nprobe: Cells of the index that are searched for a user.
         seed: Of the index and the sample.
 
+    Attributes:
+        recalls: By title, what was measured last.
+
     Example:
         >>> from recbole_freqd.core.rankers import FeatureRanker
         >>> ranker = FeatureRanker(torch.tensor([[0.0], [2.0]]), torch.tensor([[9.0], [1.0]]))
@@ -47,6 +50,7 @@ class ListMaker:
 
     def __init__(self, items: Optional[int] = None, nprobe: int = 64, seed: int = 0) -> None:
         self.items, self.nprobe, self.seed = items, nprobe, seed
+        self.recalls: dict[str, float] = {}
         self._made: dict[str, int] = {}
 
     def top_items(
@@ -146,6 +150,7 @@ class ListMaker:
     def _report(self, search: "_Search", title: str) -> None:
         """Measures the recall of a search, and logs it."""
         recall, count = search.recall(), search.index.n_cells
+        self.recalls[title] = recall
         logger.info(
             "%s: from an index of %d items in %d cells, of which %d are searched for a user; "
             "recall@%d against exact lists is %.3f, on %d users.",
