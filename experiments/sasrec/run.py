@@ -1,0 +1,196 @@
+"""A sequential model teaches by its lists: SASRec on ml-100k, a BPR of 8 dimensions.
+
+    python experiments/sasrec/run.py --out results/sasrec [--seeds 2020,2021,2022] [--saved DIR]
+
+``examples/sasrec_lists.py`` trains SASRec on the training pairs of each seed and writes its lists.
+The lists are evaluated as a teacher; they teach alone, and in a team with a BPR of 64 dimensions.
+FreqRank's weight is chosen on validation (the mean over seeds) for each teacher. Finished rows are
+kept in ``runs.jsonl``, the table is ``<out>.md``. RecBole writes log/, saved/ and sequences/ into
+the working directory: run it from a scratch folder.
+"""
+
+import argparse
+import json
+import runpy
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import recbole_freqd
+from recbole_freqd.jobs.progress import print_line
+from recbole_freqd.jobs.tables import as_table
+
+METRIC = "ndcg@10"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "sasrec_lists.py"
+SASREC = {
+    "n_layers": 1,
+    "hidden_size": 32,
+    "inner_size": 64,
+    "MAX_ITEM_LIST_LENGTH": 20,
+    "hidden_dropout_prob": 0.2,
+    "attn_dropout_prob": 0.2,
+    "learning_rate": 0.003,
+    "train_batch_size": 1024,
+    "epochs": 40,
+    "eval_step": 2,
+    "stopping_step": 3,
+    "valid_metric": "NDCG@10",
+    "show_progress": False,
+    "state": "ERROR",
+}
+BPR = {
+    "model": "BPR",
+    "embedding_size": 64,
+    "epochs": 200,
+    "eval_step": 2,
+    "stopping_step": 5,
+    "learning_rate": 0.00373,
+    "weight_decay": 0.00003,
+}
+KEYS = {
+    "model": "BPR",
+    "dataset": "ml-100k",
+    "embedding_size": 8,
+    "epochs": 200,
+    "eval_step": 2,
+    "stopping_step": 5,
+    "metrics": ["Recall", "NDCG", "ItemCoverage", "GiniIndex"],
+    "topk": [10, 20],
+    "valid_metric": "NDCG@10",
+    "show_progress": False,
+    "state": "WARNING",
+}
+ALONE = {"learning_rate": 0.00888, "weight_decay": 0.00003}
+FREQRANK = {
+    "trainer": "FreqRank",
+    "learning_rate": 0.0177,
+    "weight_decay": 0.00001,
+    "freqrank_k": 50,
+}
+"""Keys of experiments/rows, which validation has chosen with a BPR of 64 dimensions as teacher."""
+BETAS = (8.0, 32.0, 128.0)
+TEACHERS = ("lists", "team", "BPR 64")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--seeds", default="2020,2021,2022")
+    parser.add_argument("--saved", default="saved", help="folder of checkpoints (default: saved)")
+    parser.add_argument("--teachers", default=",".join(TEACHERS), help=f"default: {TEACHERS}")
+    options = parser.parse_args()
+    sys.argv = sys.argv[:1]
+    recbole_freqd.register()
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / "runs.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    for seed in map(int, options.seeds.split(",")):
+        write_lists(seed)
+        common = {**KEYS, "seed": seed, "checkpoint_dir": options.saved}
+        for key, keys in asked_for(seed, options.teachers.split(",")):
+            key = {"seed": seed, **key}
+            if not any(key.items() <= row.items() for row in rows):
+                rows.append({**key, **measured({**common, **keys})})
+                print_line(json.dumps(rows[-1]))
+                with open(file, "a") as stream:
+                    stream.write(f"{json.dumps(rows[-1])}\n")
+    text = report(rows)
+    options.out.with_suffix(".md").write_text(text)
+    print(text)
+
+
+def write_lists(seed: int) -> None:
+    """Runs the example, unless its lists are there."""
+    name = f"lists-{seed}.csv"
+    if not Path(name).is_file():
+        words = [f"--{key}={value}" for key, value in {**SASREC, "seed": seed}.items()]
+        sys.argv = [str(EXAMPLE), "--dataset", "ml-100k", "--out", name, *words]
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+        sys.argv = sys.argv[:1]
+
+
+def asked_for(seed: int, teachers: list[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Rows of a seed, and their keys."""
+    lists = {"lists": f"lists-{seed}.csv", "lists_score": "score"}
+    taught_by = {"lists": lists, "team": [BPR, lists], "BPR 64": BPR}
+    found: list[tuple[dict[str, Any], dict[str, Any]]] = [({"teacher": None, "beta": None}, ALONE)]
+    for teacher in teachers:
+        for beta in BETAS:
+            keys = {**FREQRANK, "freqrank_beta": beta, "teacher": taught_by[teacher]}
+            found.append(({"teacher": teacher, "beta": beta}, keys))
+    return found
+
+
+def measured(keys: dict[str, Any]) -> dict[str, Any]:
+    """Validation and test of a student; and of what has taught it."""
+    from recbole_freqd.config.make import make_config
+    from recbole_freqd.jobs import run as runs
+
+    run = runs.run(make_config(None, None, None, keys))
+    assert run.test_result is not None
+    found = {"valid": run.best_valid_result[METRIC], "test": run.test_result[METRIC]}
+    found["best_epoch"] = run.best_epoch
+    if keys.get("trainer"):
+        _, (valid, test) = runs.evaluate_teacher(run, 1, 2)
+        found |= {"teacher_valid": valid.get(METRIC), "teacher_test": test.get(METRIC)}
+        members = run.trainer.teacher.members
+        found["weights"] = {member.name: round(member.weight, 3) for member in members}
+    return found
+
+
+def report(rows: list[dict[str, Any]]) -> str:
+    """The table; the weight of the loss is the one that is best on validation."""
+    lines = [["", "beta", "valid", f"test {METRIC}", "best epoch"]]
+    for teacher, words in (
+        ("lists", "SASRec, by its lists"), ("BPR 64", "BPR 64"), ("team", "team of both"),
+    ):  # fmt: skip
+        found = [row for row in rows if row["teacher"] == teacher and row["beta"] == BETAS[0]]
+        if found:
+            lines.append(_line(words, "", found, "teacher_"))
+    for teacher, words in (
+        (None, "BPR 8 alone"), ("lists", "BPR 8 by SASRec's lists, FreqRank"),
+        ("BPR 64", "BPR 8 by BPR 64, FreqRank"), ("team", "BPR 8 by the team, FreqRank"),
+    ):  # fmt: skip
+        by_beta: dict[Any, list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["teacher"] == teacher:
+                by_beta.setdefault(row["beta"], []).append(row)
+        if by_beta:
+            most = max(map(len, by_beta.values()))
+            whole = {beta: found for beta, found in by_beta.items() if len(found) == most}
+            best = max(whole, key=lambda beta, whole=whole: mean(r["valid"] for r in whole[beta]))
+            lines.append(_line(words, f"{best:g}" if best else "", whole[best]))
+    seeds = ", ".join(sorted({str(row["seed"]) for row in rows}))
+    weights = [row["weights"] for row in rows if row["teacher"] == "team"]
+    shares = ""
+    if weights:
+        each = [f"{name} {mean(w[name] for w in weights):.2f}" for name in weights[0]]
+        shares = f" Mean weights in the team, chosen on validation: {', '.join(each)}."
+    tried = ", ".join(f"{beta:g}" for beta in BETAS)
+    return f"""# A sequential model as teacher, by its lists
+
+SASRec on ml-100k writes lists of 50 items for every user, and a BPR of 8 dimensions learns from
+them; mean ± sd over the seeds {seeds}, which are splits, too (random, 8:1:1). SASRec has seen the
+training pairs of the split, in their order of time, and continues each user's training history; it
+is small (one layer of 32 dimensions, the last 20 items), for two busy CPU cores. What is
+held out lies anywhere in a user's history, not only after it: a question that a next-item
+model is not made for. *beta*: weight of FreqRank, of {tried} the one that is best on validation;
+its other keys were chosen with BPR 64 as teacher.{shares}
+
+{as_table(lines, left=1)}
+
+`experiments/sasrec/run.py` makes it; all figures are in `sasrec/runs.jsonl`.
+"""
+
+
+def _line(words: str, beta: str, rows: list[dict[str, Any]], side: str = "") -> list[str]:
+    tests = [row[f"{side}test"] for row in rows]
+    spread = f" ± {stdev(tests):.4f}" if len(tests) > 1 else ""
+    epochs = "" if side else f"{mean(row['best_epoch'] for row in rows):.0f}"
+    valid = mean(row[f"{side}valid"] for row in rows)
+    return [words, beta, f"{valid:.4f}", f"{mean(tests):.4f}{spread}", epochs]
+
+
+if __name__ == "__main__":
+    main()
