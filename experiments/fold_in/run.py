@@ -230,10 +230,10 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 Test NDCG@10 of a tenth of the users, mean ± sd over the seeds, from 2020 on. *trained*: their
 vectors in a model that was trained on everybody. *folded in*: from one that has seen nothing of
-theirs, with alpha {alpha} and reg {reg}: these are the best on validation over all rows (mean share of the
-trained vectors' NDCG@10), and the defaults of `fold_in`. *best of its own*: with the pair (alpha,
-reg) that is best on validation for this row. Histories are those of training in both; items of
-training, and for the test those of validation too, are left out of the lists, as RecBole does.
+theirs, with alpha {alpha} and reg {reg}: these are the best on validation over all rows (mean share
+of the trained vectors' NDCG@10), and the defaults of `fold_in`. *best of its own*: with the pair
+(alpha, reg) that is best on validation for this row. Histories are those of training in both; items
+of training, and for the test those of validation too, are left out of the lists, as RecBole does.
 
 {chr(10).join(lines)}
 
