@@ -135,7 +135,7 @@ def coded(whole: Path, code: str) -> tuple[Path, float, int]:
     for side in ("users", "items"):
         file = np.load(whole / f"{side}.npz")
         rows = file["vectors"]
-        factory = code if code == "SQ8" else f"{code}x8"
+        factory = code if code == "SQ8" else f"{code}x8np"  # not polysemous: slow, no other codes
         index = faiss.index_factory(rows.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
         index.train(rows)
         index.add(rows)
