@@ -86,11 +86,11 @@ def main() -> None:
     file = options.out / "runs.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     for seed in map(int, options.seeds.split(",")):
-        write_lists(seed)
         common = {**KEYS, "seed": seed, "checkpoint_dir": options.saved}
         for key, keys in asked_for(seed, options.teachers.split(",")):
             key = {"seed": seed, **key}
             if not any(key.items() <= row.items() for row in rows):
+                write_lists(seed)
                 rows.append({**key, **measured({**common, **keys})})
                 print_line(json.dumps(rows[-1]))
                 with open(file, "a") as stream:
