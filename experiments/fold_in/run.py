@@ -179,14 +179,20 @@ class Judge:
 
 
 def ndcg(scores: np.ndarray, wanted: np.ndarray, seen: np.ndarray, top: int = 10) -> float:
-    """The mean over the users who want something."""
-    kept = wanted.any(axis=1)
-    scores = np.where(seen, -np.inf, scores)[kept]
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
-    gains = np.take_along_axis(wanted[kept], best, axis=1) / np.log2(np.arange(2, top + 2))
-    ideal = np.cumsum(1 / np.log2(np.arange(2, top + 2)))
-    sizes = np.minimum(wanted[kept].sum(axis=1), top)
-    return float((gains.sum(axis=1) / ideal[sizes - 1]).mean())
+    """The mean over the users who want something; of equal scores the first item comes first."""
+    shares = []
+    for row, wants, knows in zip(scores, wanted, seen):
+        if wants.any():
+            row = np.where(knows, -np.inf, row)
+            places = np.array(
+                [
+                    (row > row[item]).sum() + (row[:item] == row[item]).sum()
+                    for item in wants.nonzero()[0]
+                ]
+            )
+            ideal = 1 / np.log2(np.arange(2, min(len(places), top) + 2))
+            shares.append((1 / np.log2(places[places < top] + 2)).sum() / ideal.sum())
+    return float(np.mean(shares))
 
 
 def report(rows: list[dict[str, Any]]) -> str:
