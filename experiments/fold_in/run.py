@@ -88,8 +88,8 @@ def measured(data: Any, dataset: str, width: int, seed: int) -> dict[str, Any]:
             scores = judge.in_columns(rows @ old_vectors.T, old_items)
             folded[f"{alpha:g} {reg:g}"] = [*judge.ndcg(scores), 1e6 * seconds / len(new)]
     own_scores = user_vectors[[own[user] for user in new]] @ vectors.T
-    counts = [np.sum(parts["train"][:, 1] == item) for item in items]
-    popular = np.tile(np.array(counts, dtype=float), (len(new), 1))
+    counts = dict(zip(*np.unique(parts["train"][:, 1], return_counts=True)))
+    popular = np.tile([float(counts.get(item, 0)) for item in items], (len(new), 1))
     return {
         "newcomers": len(new),
         "trained": judge.ndcg(own_scores),
