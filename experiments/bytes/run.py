@@ -214,8 +214,10 @@ def draw(kinds: Kinds, file: Path) -> None:
         sizes, values, _ = zip(*points)
         axes.plot(sizes, values, _MARKERS[model] + "-", color=colour, lw=1, label=_label(model))
         for size, value, name in points if model in ("teacher", "student") else ():
-            axes.annotate(name, (size, value), (3, 6), textcoords="offset points", fontsize=7)
+            place = (-6, -12) if name == "SQ8" else (3, 6)  # it lies beside int8
+            axes.annotate(name, (size, value), place, textcoords="offset points", fontsize=7)
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_xlabel("bytes of a user or an item, without codebooks")
     axes.set_ylabel(f"test {METRIC}")
     axes.margins(0.08, 0.1)
