@@ -3,7 +3,7 @@ WORKERS ?= 2
 PYTEST = $(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint test test-all bench docs docs-check wheel clean
+.PHONY: help install lint test test-all bench docs docs-check site wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,14 +30,19 @@ bench:  ## every benchmarks/bench_*.py, one after the other
 	done; \
 	[ -n "$$found" ] || echo "no benchmarks/bench_*.py here: nothing to run"
 
-docs:  ## docs/config.md, README's results, and the table of docs/models.md from the tests of all models
+docs:  ## every generated page, table and picture (docs/models.md from the tests of all models)
 	PYTHONPATH=. $(PYTHON) scripts/make_config.py
+	PYTHONPATH=. $(PYTHON) scripts/make_api.py
 	$(PYTHON) scripts/make_results.py
+	$(PYTHON) scripts/make_picture.py
 	$(PYTHON) -m pytest tests/laws/test_models.py -o junit_family=xunit1 --junitxml=build/models.xml
 	PYTHONPATH=. $(PYTHON) scripts/make_models.py build/models.xml
 
 docs-check:  ## every command, block of code, link and table of README.md and docs/
 	$(PYTHON) -m pytest tests/end_to_end/test_docs.py
+
+site:  ## the documentation as a site in build/site (pip install -e ".[docs]")
+	$(PYTHON) -m mkdocs build --strict
 
 wheel:  ## a fresh wheel in dist/
 	rm -rf build dist

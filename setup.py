@@ -54,17 +54,21 @@ INSTALL_REQUIRES = [
     *RECBOLE,
 ]
 
+# hyperopt 0.3 needs Python 3.10. Without it `tune` says what is missing, and its tests skip.
+HYPEROPT = 'hyperopt>=0.3; python_version >= "3.10"'
 # setuptools and wheel: the tests build the wheel without network. faiss: RecBole's NCL needs it.
 TEST = ["pytest", "pytest-xdist>=3.2", "hypothesis", "setuptools>=61", "wheel", "faiss-cpu"]
-TEST += ["hyperopt>=0.3", "matplotlib", "pyarrow"]
+TEST += [HYPEROPT, "matplotlib", "pyarrow"]
 EXTRAS_REQUIRE = {
     "test": TEST,
     "dev": ["ruff", "mypy", *TEST],
-    "tune": ["hyperopt>=0.3"],
-    "ray": ["ray[tune]>=2.44", "hyperopt>=0.3"],  # before Python 3.12: docs/tuning.md
+    "tune": [HYPEROPT],
+    "ray": ["ray[tune]>=2.44", HYPEROPT],  # before Python 3.12: docs/tuning.md
     "ncl": ["faiss-cpu"],
     "parquet": ["pyarrow>=15"],
     "plot": ["matplotlib"],
+    # mkdocstrings breaks long signatures with ruff.
+    "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26", "ruff"],
 }
 
 setup(
@@ -95,7 +99,7 @@ setup(
     classifiers=[
         "Intended Audience :: Science/Research",
         "Operating System :: OS Independent",
-        "Programming Language :: Python :: 3",
+        *[f"Programming Language :: Python :: 3.{minor}" for minor in range(9, 14)],
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

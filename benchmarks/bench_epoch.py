@@ -1,12 +1,12 @@
-"""Training part of an epoch: FreqD against the stock RecBole trainer, BPR 400 -> 20 on CiteULike.
+"""Training part of an epoch: distillation against the stock RecBole trainer, BPR 400 -> 20.
 
-    RECBOLE_FREQD_DATA=... python benchmarks/bench_epoch.py [--epochs 7] [--projectors linear,mlp]
+    RECBOLE_FREQD_DATA=... python benchmarks/bench_epoch.py [--epochs 7] [--variants "linear;mlp"]
 
 Stock trainer and distillation take turns, epoch by epoch, in one process; the figure is the ratio
-of median epochs. For the MLPs it is also the time against their own matrix products (forward, and
-twice that backward) at the rate measured here for products of their size. The teacher is BPR
-after one epoch: its values do not matter for the time. RecBole writes log/ and saved/ into the
-working directory: run it from a scratch folder.
+of median epochs. For five MLPs of the teacher's width it is also the time against their own matrix
+products (forward, and twice that backward) at the rate measured here for products of their size.
+The teacher is BPR after one epoch: its values do not matter for the time. RecBole writes log/ and
+saved/ into the working directory: run it from a scratch folder.
 """
 
 import argparse
@@ -26,6 +26,27 @@ KEYS: dict[str, Any] = {
     "valid_metric": "NDCG@10",
     "show_progress": False,
     "state": "ERROR",
+}
+FIVE = "FreqD, five MLPs of the teacher's width"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "FreqD": {"trainer": "FreqD"},
+    "FreqD, linear": {"trainer": "FreqD", "freqd_projector": "linear"},
+    "FreqD, filter first": {"trainer": "FreqD", "freqd_order": "filter_first"},
+    "FreqD, projection first": {"trainer": "FreqD", "freqd_order": "project_first"},
+    "FreqD, one MLP of the teacher's width": {
+        **{"trainer": "FreqD", "freqd_order": "project_first"},
+        **{"freqd_experts": 1, "freqd_hidden": None},
+    },
+    FIVE: {
+        **{"trainer": "FreqD", "freqd_order": "project_first"},
+        **{"freqd_experts": 5, "freqd_hidden": None},
+    },
+    "RCE-KD": {"trainer": "RCE-KD"},
+    "FreqRank": {"trainer": "FreqRank", "teacher_filter": "none", "warm_start": "none"},
+    "KD": {"trainer": "KD"},
+    "CD": {"trainer": "CD"},
+    "RRD": {"trainer": "RRD"},
+    "DCD": {"trainer": "DCD"},
 }
 
 
@@ -98,13 +119,8 @@ def main(options: argparse.Namespace) -> None:
 
     recbole_freqd.register()
     base = {"data_path": os.environ["RECBOLE_FREQD_DATA"]}
-    variants: dict[str, dict[str, Any]] = {"stock": {}}
-    for projector in options.projectors.split(","):
-        variants[f"FreqD, {projector}"] = {
-            "trainer": "FreqD",
-            "freqd_projector": projector,
-            "teacher": TEACHER,
-        }
+    names = options.variants.split(";") if options.variants else list(VARIANTS)
+    variants = {"stock": {}, **{name: {**VARIANTS[name], "teacher": TEACHER} for name in names}}
     ready = {name: prepared(options.dataset, {**base, **keys}) for name, keys in variants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(options.epochs + 1):
@@ -116,7 +132,7 @@ def main(options: argparse.Namespace) -> None:
     alone = {
         name: products_alone(trainer, train_data, options.epochs + 1)
         for name, (trainer, train_data) in ready.items()
-        if name == "FreqD, mlp"
+        if name == FIVE
     }
 
     def products(name: str, values: list[float], form: int) -> Any:
@@ -140,5 +156,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="citeulike")
     parser.add_argument("--epochs", type=int, default=7)
-    parser.add_argument("--projectors", default="linear,mlp")
+    parser.add_argument("--variants", help="names between semicolons (default: all)")
     with_command_line(main, parser, needs_data=True)

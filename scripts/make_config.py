@@ -17,65 +17,69 @@ INTRO = """# Config keys
 
 <!-- Made by scripts/make_config.py from properties/: change the lines there, then `make docs`. -->
 
-Every key with its default, what it may be, and what it means. A key is set in a YAML file, in
-`config_dict`, or on the command line as `--key=value`; the command line wins over `config_dict`,
-and that over the files. A misspelt key of ours, and a value that is not allowed, is an error that
-names the key. Except for `teacher`, every key is flat, so RecBole's `HyperTuning` can set it.
+This page has every key: its default, the values that it takes, and its meaning. You set a key in a
+YAML file, in `config_dict`, or on the command line as `--key=value`. The command line wins over
+`config_dict`, and that over the files. A misspelt key of this package is an error that names the
+key, and so is a value that is not allowed. Every key but `teacher` is flat, so RecBole's
+`HyperTuning` can set it.
 
 | key | | |
 | --- | --- | --- |
 | `trainer` | one of [these names](#trainers) or a list, in any case | what is taught, and how |
-| `teacher` | a dict, a list of them, or `panel` | who teaches: a checkpoint or a recipe, see [The teacher](#the-teacher) |
+| `teacher` | a dict, a list of them, or `panel` | who teaches, see [The teacher](#the-teacher) |
 """
 TEACHER = """
-Below `teacher:`, or as `--teacher.key=value`. Either `checkpoint` is given, or a recipe: `model`
-and any of the training and model keys that RecBole has for it (`embedding_size`, `learning_rate`,
-`epochs`, ...). Environment, data, split and evaluation are always the student's. A `teacher` that
-is given in two places is merged key by key; a list, a team, is replaced by a higher one, and its
-entries are changed by `--teacher.0.key=value`. `panel` stands for teachers without training, see
-[teacher.md](teacher.md#a-team).
+These keys go below `teacher:`, or on the command line as `--teacher.key=value`. Give a
+`checkpoint`, or `vectors` or `lists` of another system, or a recipe: `model` and any of RecBole's
+training and model keys for it (`embedding_size`, `learning_rate`, `epochs`, ...). Environment,
+data, split and evaluation are always the student's. If you give `teacher` in two places, they are
+merged key by key. A list (a team) is replaced by a higher one, and `--teacher.0.key=value` changes
+its entries. `panel` stands for teachers without training, see [teacher.md](teacher.md#a-team).
 """
 OWN_MODELS = """
-Two models are of this package, and need no training; RecBole finds them by these names where
-`register()` was called. Their keys, as a teacher's `teacher.key`:
+This package brings two models that need no training. RecBole finds them by these names after
+`register()`. A teacher has their keys as `teacher.key`:
 """
 PANEL = """
-The panel of teachers that need no training, and how the values of their keys are chosen:
+These keys are about the panel of teachers that need no training: who is in it, and how the values
+of their keys are chosen.
 """
 TRAINERS = """
-Each has a weight, `<prefix>_beta`; [methods.md](methods.md) says what they teach. What `null`
-stands for is in the last column.
+Each trainer has a weight, `<prefix>_beta`. [methods.md](methods.md) says what it teaches. The last
+column says what `null` stands for.
 """
 SPACES = """
-What `--tune` ([comparing.md](comparing.md)) and `tune` ([tuning.md](tuning.md)) draw from, one
-file each in [properties/search](../properties/search). `student` is for all students, `teacher`
-for a teacher that a recipe trains. In a `loguniform` range values are drawn evenly on a
-logarithmic scale.
+`--tune` ([comparing.md](comparing.md)) and `tune` ([tuning.md](tuning.md)) draw from these ranges.
+Each has a file in [properties/search](../properties/search). `student` is for all students,
+`teacher` for a teacher that a recipe trains. A `loguniform` range draws evenly on a logarithmic
+scale.
 """
 GRIDS = """
-`tune NAME` with the default algorithm takes the grid of that name, where there is one, in
-[properties/hyper](../properties/hyper):
+`tune NAME` with the default algorithm takes the grid of that name in
+[properties/hyper](../properties/hyper), if there is one:
 """
 QUICK_START = """
-What the script sets where you say nothing, in
+The script sets these keys where you say nothing. They are in
 [properties/quick_start.yaml](../properties/quick_start.yaml). `register()`, `run_recbole_freqd()`
-and `FreqDTrainer` do not read it: there RecBole's defaults hold, and those above. With another
-trainer than FreqD its `freqd_` keys are left out; `compare` leaves out its learning rates and
-weight decays as well. A `teacher.model` or `teacher.checkpoint` of yours, be it BPR, takes the
-place of all its `teacher.` keys: what you do not say of that teacher is RecBole's default. Other
-`teacher.` keys of yours are merged with them. Coefficients as `freqd_filter` leave out its
-`freqd_alpha`.
+and `FreqDTrainer` do not read that file: there RecBole's defaults hold, and those above.
+
+- With another trainer than FreqD the script leaves out the `freqd_` keys. If you name any trainer, it
+  leaves out the rows of FreqRank.
+- `compare` also leaves out the learning rates and weight decays.
+- Your own `teacher.model` or `teacher.checkpoint`, be it BPR, takes the place of all `teacher.` keys
+  here. What you do not say of that teacher is RecBole's default. Your other `teacher.` keys are
+  merged with these.
+- Coefficients as `freqd_filter` leave out the `freqd_alpha`.
 """
 RECBOLE = """
-RecBole looks at few of its own keys. Where a config names a trainer, these are checked, with
-RecBole's defaults, which we do not change. What they do is in [RecBole's
-documentation](https://recbole.io/docs/). Keys of single models are checked by the type of their
-defaults.
+RecBole checks few of its own keys. If your config names a trainer, this package checks these, and
+keeps RecBole's defaults. [RecBole's documentation](https://recbole.io/docs/) says what they do. It
+checks the keys of single models by the type of their defaults.
 """
 
 
-def page() -> str:
-    """The whole of docs/config.md."""
+def pages() -> dict[Path, str]:
+    """docs/config.md, the whole of it."""
     first = ["FreqD", "FD"]
     names = [*first, *sorted(set(LOSSES.names()) - set(first), key=str.lower)]
     parts = [INTRO, "\n## The run\n\n", table(read_keys("run.yaml").values())]
@@ -92,7 +96,7 @@ def page() -> str:
     parts += ["\n## Search spaces\n", SPACES, "\n", spaces(names), GRIDS, "\n", grids()]
     parts += ["\n## The main job\n", QUICK_START, "\n", main_job()]
     parts += ["\n## Keys of RecBole\n", RECBOLE, "\n", table(read_keys("recbole.yaml").values())]
-    return "".join(parts)
+    return {PAGE: "".join(parts)}
 
 
 def table(keys: Iterable[Key]) -> str:
@@ -166,5 +170,5 @@ def as_rows(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    PAGE.write_text(pages()[PAGE], encoding="utf-8")
     print(f"{PAGE}: made from {properties_folder()}")

@@ -1,73 +1,100 @@
-"""Writes the table of results in README.md from results/comparisons.
+"""Writes what README.md and docs/ say of results/: tables, costs, what the main job prints.
 
 python scripts/make_results.py        # part of: make docs
 """
 
-import json
+import re
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE, FOLDER = ROOT / "README.md", ROOT / "results" / "comparisons"
-BEGIN = (
-    "<!-- Made by scripts/make_results.py from results/comparisons: `make docs` makes it again. -->"
-)
-END = "<!-- the end of what scripts/make_results.py makes -->"
-# The columns: a file of results, its section of the page beside it, and what else is to be said.
-COLUMNS = (
-    ("citeulike/results.json", "citeulike", ""),
-    ("gowalla/results.json", "gowalla", "three seeds"),
-    ("ml-100k/results.json", "ml-100k-first-round", "linear projectors"),
-    ("ml-100k/results-mlp.json", "ml-100k-second-round", "MLPs, after test"),
-    ("ml-100k-lightgcn-bpr/results.json", "ml-100k-lightgcn-teaches-bpr", "MLPs"),
-    ("ml-100k-lightgcn-lightgcn/results.json", "ml-100k-lightgcn-teaches-lightgcn", "MLPs"),
-)
-METRIC = "ndcg@10"
+from results_files import FOLDER, METRIC, ROOT, Comparison, put_between, read_comparisons
+
+MOST_ROWS = 8
 WHO = {"teacher": "teacher", "alone": "student alone", "FreqD": "**FreqD**"}
+# README.md: the comparisons by their sections, and the methods that its table always has.
+SHORT = ("citeulike", "gowalla", "ml-100k-lightgcn-teaches-bpr")
+ALWAYS = ("FreqRank", "FreqD", "FD")
 
 
-def table() -> str:
-    """Means by method and comparison, in the order of the first comparison that has the method."""
-    all_results = [json.loads((FOLDER / file).read_text(encoding="utf-8")) for file, *_ in COLUMNS]
-    by_column = [{row["what"]: row for row in results["table"]} for results in all_results]
-    order = ["teacher"]
-    for rows in by_column:
-        methods = [what for what in rows if what not in ("teacher", "alone") and what not in order]
-        order += sorted(methods, key=lambda what: rows[what]["rank"])
+def table(comparisons: list[Comparison], whats: list[str], page: str) -> str:
+    """Means of rows by comparison; the link of a column goes to its section of ``page``."""
     head = [""]
-    for results, (_, section, note) in zip(all_results, COLUMNS):
-        words = [*_names(results), *([note] if note else [])]
-        head.append(f"[{'<br>'.join(words)}](results/comparisons/README.md#{section})")
-    lines = [head, ["---"] + ["---:"] * len(by_column)]
-    for what in [*order, "alone"]:
-        cells = (_cell(rows, what) for rows in by_column)
-        lines.append([WHO.get(what, what), *cells])
+    for one in comparisons:
+        words = [one.results["dataset"], one.pair, *([one.note] if one.note else [])]
+        head.append(f"[{'<br>'.join(words)}]({page}#{one.section})")
+    lines = [head, ["---"] + ["---:"] * len(comparisons)]
+    for what in whats:
+        lines.append([WHO.get(what, what), *(_cell(one, what) for one in comparisons)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _names(results: dict[str, Any]) -> tuple[str, str]:
-    """Dataset and pair of models, with their dimensions."""
-    teacher = f"{results['teacher_model']} {results['teacher']['embedding_size']}"
-    student = f"{results['model']} {results['common']['embedding_size']}"
-    return results["dataset"], f"{teacher} → {student}"
+def order(comparisons: list[Comparison]) -> list[str]:
+    """Teacher, methods as ranked by the first comparison that has them, student alone."""
+    whats: list[str] = []
+    for one in comparisons:
+        rows = one.rows
+        new = [what for what in rows if what not in ("teacher", "alone", *whats)]
+        whats += sorted(new, key=lambda what: rows[what]["rank"] or 0)
+    return ["teacher", *whats, "alone"]
 
 
-def _cell(rows: dict[str, Any], what: str) -> str:
+def shorten(whats: list[str]) -> list[str]:
+    """At most MOST_ROWS of them: the first and last, what is always there, then the best."""
+    kept = {"teacher", "alone", *(what for what in ALWAYS if what in whats)}
+    for what in whats:
+        if len(kept) < MOST_ROWS:
+            kept.add(what)
+    return [what for what in whats if what in kept]
+
+
+def _cell(comparison: Comparison, what: str) -> str:
     """The mean over seeds, and how much of the gap it closes; bold: the best student."""
-    if what not in rows:
+    row = comparison.rows.get(what)
+    if row is None:
         return ""
-    mean, gap = f"{rows[what]['test'][METRIC]['mean']:.4f}", rows[what]["gap_closed"]
-    if rows[what]["rank"] == 1:
+    mean, gap = f"{row['test'][METRIC]['mean']:.4f}", row["gap_closed"]
+    if row["rank"] == 1:
         mean = f"**{mean}**"
     return mean if gap is None else f"{mean} ({100 * gap:.0f} %)"
 
 
-def page() -> str:
-    """README.md with the table of now."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-    return f"{before}{BEGIN}\n\n{table()}\n{END}{rest.split(END)[1]}"
+def printed() -> str:
+    """What docs/quick_start.md shows of the main job: its first block of text."""
+    text = (ROOT / "docs" / "quick_start.md").read_text(encoding="utf-8")
+    return re.findall(r"^```text\n.*?^```\n", text, re.M | re.S)[0]
+
+
+def with_costs(page: str) -> str:
+    """The table of docs/methods.md, its last column filled from CiteULike's times of an epoch.
+
+    A cell of a method that has no time there stays as it was written.
+    """
+    (citeulike,) = (one for one in read_comparisons() if one.section == "citeulike")
+    seconds = {what: row["seconds_per_epoch"] for what, row in citeulike.rows.items()}
+    lines = []
+    table = page.partition("<!-- made: costs")[2].partition("<!-- end of costs -->")[0]
+    for line in re.findall(r"^\|.*\|$", table, re.M):
+        *cells, cost = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0].strip("`") in seconds:
+            cost = f"{seconds[cells[0].strip('`')] / seconds['alone']:.1f} ×"
+        lines.append(f"| {' | '.join([*cells, cost])} |\n")
+    return put_between(page, "costs", "".join(lines))
+
+
+def pages() -> dict[Path, str]:
+    """The pages with what is in results/ now."""
+    comparisons = read_comparisons()
+    short = [one for one in comparisons if one.section in SHORT]
+    rows = table(short, shorten(order(short)), "results/comparisons/README.md")
+    readme, whole, methods = ROOT / "README.md", FOLDER / "README.md", ROOT / "docs" / "methods.md"
+    text = {path: path.read_text(encoding="utf-8") for path in (readme, whole, methods)}
+    return {
+        readme: put_between(put_between(text[readme], "results", rows), "printed", printed()),
+        whole: put_between(text[whole], "results", table(comparisons, order(comparisons), "")),
+        methods: with_costs(text[methods]),
+    }
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8", newline="\n")
-    print(f"{PAGE}: table of results made from {FOLDER}")
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8", newline="\n")
+        print(f"{path}: made from results/")

@@ -62,7 +62,7 @@ KEYS = {
     "show_progress": False,
     "state": "WARNING",
 }
-SPLITS = {"time": {"order": "TO", "group_by": "user"}, "random": {"order": "RO", "group_by": None}}
+SPLITS = {"time": {"order": "TO", "group_by": "user"}, "random": {"order": "RO", "group_by": "user"}}
 EVAL_ARGS = {"split": {"RS": [0.8, 0.1, 0.1]}, "mode": "full"}
 ALONE = {"learning_rate": 0.00888, "weight_decay": 0.00003}
 FREQRANK = {

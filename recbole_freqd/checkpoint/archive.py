@@ -1,4 +1,4 @@
-"""The zip file that ``torch.save`` writes: its records, each held against its checksum.
+"""The zip file that ``torch.save`` writes: its records, each checked by its checksum.
 
 torch reads such files without a look at the checksums: a byte that a disk or a transfer has flipped
 in a weight goes unnoticed.

@@ -92,7 +92,7 @@ def _check_parts(payload: dict[str, Any], path: Path) -> None:
 
 
 def load_plain(path: PathLike, map_location: Union[str, torch.device, None] = None) -> Any:
-    """Reads a sidecar of ours, or pretrained weights: tensors, arrays and plain values.
+    """Reads a sidecar of this package, or pretrained weights: tensors, arrays and plain values.
 
     Args:
         path: A file of ``torch.save``.

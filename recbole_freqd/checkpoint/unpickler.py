@@ -39,11 +39,11 @@ _KEYS = {str, int, float, bool, type(None)}
 
 
 class Stored:
-    """What stands for a class that a checkpoint mentions: never called, of its own in each file."""
+    """Stands for a class that a checkpoint mentions; never called, of its own in each file."""
 
 
 class _Name:
-    """What a pickle finds by name: inert, but for one call that is checked."""
+    """Stands for what a pickle finds by name; it does nothing but one call, which is checked."""
 
     __slots__ = ("call", "value")
 
@@ -274,7 +274,7 @@ for _opcode, _kinds in {
 
 
 def read(archive: Archive, own: tuple[str, str] = ("", "")) -> Any:
-    """The content of a file of ``torch.save``, as far as it is made of known things.
+    """Reads the content of a file of ``torch.save``; refuses whatever it does not know.
 
     Args:
         archive: The opened file.

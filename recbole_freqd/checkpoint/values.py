@@ -54,7 +54,7 @@ class Storage(NamedTuple):
 def _refuse_unless(condition: Any, what: str) -> None:
     """Raises CheckpointError unless the condition holds."""
     if not condition:
-        raise CheckpointError(f"the file holds {what}, which nothing that wrote it can have meant")
+        raise CheckpointError(f"the file holds {what}, which no writer of checkpoints makes")
 
 
 def _is_shape(value: Any) -> bool:
@@ -142,7 +142,7 @@ def date(kind: str) -> Callable[..., Any]:
         try:
             return getattr(datetime, kind)(*state)
         except (TypeError, ValueError):
-            raise CheckpointError(f"the file holds a {kind} that is none") from None
+            raise CheckpointError(f"the file holds a {kind} that cannot be read as one") from None
 
     return made
 

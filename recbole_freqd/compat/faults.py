@@ -17,7 +17,7 @@ def saving_takes_generators() -> bool:
 
 
 def apply_generators(patches: Patches) -> None:
-    """Loaders have their generators back once they are saved, or could not be."""
+    """Gives loaders their generators back once they are saved, or the saving failed."""
     import recbole.data
     import recbole.data.utils
 
@@ -62,7 +62,7 @@ def _holding(**values: Any) -> Any:
 
 
 def apply_collector(patches: Patches) -> None:
-    """What is no tensor, such as the number of items, passes the collector by."""
+    """Lets what is no tensor, such as the number of items, pass the collector."""
     import torch
     from recbole.evaluator.collector import Collector
 

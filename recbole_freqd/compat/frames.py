@@ -32,7 +32,7 @@ def _keyword_names(function: Any) -> set[str]:
 
 
 def apply_fill(patches: Patches) -> None:
-    """Frames hold no missing value any more where RecBole would fill it in place."""
+    """Fills missing values before RecBole would fill them in place."""
     from recbole.data.dataset import dataset
 
     fill, pandas = dataset.Dataset._fill_nan, dataset.pd
@@ -58,7 +58,7 @@ def apply_fill(patches: Patches) -> None:
 
 
 def _without_the_warning(method: Callable[..., Any]) -> Callable[..., Any]:
-    """pandas warns of filling in place, which finds nothing to fill any more."""
+    """Silences pandas' warning of filling in place, where nothing is left to fill."""
 
     @functools.wraps(method)
     def quiet(*args: Any, **kwargs: Any) -> Any:

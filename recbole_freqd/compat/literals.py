@@ -16,7 +16,7 @@ from recbole_freqd.core.errors import ConfigError
 
 
 def literal(text: str) -> Any:
-    """What takes the place of ``eval`` in RecBole's Config.
+    """Reads a literal; it replaces ``eval`` in RecBole's Config.
 
     Raises:
         NameError: It is no literal. RecBole then takes ``true`` and ``false`` in any spelling for
@@ -95,7 +95,7 @@ def literals_only() -> Iterator[None]:
 
 @contextmanager
 def strings_as_they_are() -> Iterator[None]:
-    """While open, a Config leaves its strings alone: they have been read before."""
+    """While open, a Config leaves its strings unread: they have been read before."""
     from recbole.config import Config
 
     patches = Patches()

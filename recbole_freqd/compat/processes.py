@@ -1,4 +1,4 @@
-"""RecBole's launch in several processes: without GPUs too, and quiet in all processes but one.
+"""Starts RecBole in several processes, also without GPUs; only one of them is loud.
 
 RecBole's issues #815, #959 and #1375 asked for such a launch; 1.2.1 has one for GPUs only.
 """

@@ -1,4 +1,4 @@
-"""What RecBole's Config does not know: nested teacher keys, our defaults, and the check of keys."""
+"""Completes a Config: nested teacher keys, our defaults, and the check of all keys."""
 
 import logging
 from typing import Any, Optional, Union
@@ -20,7 +20,7 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.schema import method_keys, nearest
 from recbole_freqd.losses import LOSSES
 
-_OF_THE_MLP = ("experts", "hidden", "dropout")
+_OF_THE_MLP = ("experts", "hidden", "dropout", "order")
 _NEAR_A_NAME = 0.7  # FreqDD is a misspelt FreqD, ddp is somebody else's trainer
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _is_near_ours(value: Any) -> bool:
 
 
 def uses_us(external: dict[Any, Any]) -> bool:
-    """Whether a config has to do with this package at all; what does not, is not looked at.
+    """Whether a config uses this package at all; any other is left alone.
 
     It does where it names one of our trainers, well or nearly, has a nested ``teacher`` in one of
     its forms, or gives one of our trainers to a key that is nearly ``trainer``.
@@ -102,7 +102,7 @@ def _is_dotted_form(key: Any, value: Any) -> bool:
 
 
 def is_checked(external: dict[Any, Any]) -> bool:
-    """Whether a config with these keys, folded or not, is ours to check."""
+    """Whether this package checks a config with these keys, folded or not."""
     return is_everything_checked() or uses_us(external)
 
 
@@ -232,7 +232,7 @@ def _check_method(name: str, external: dict[str, Any]) -> dict[str, Any]:
 
 
 def _note_idle(external: dict[str, Any], model_class: Optional[type]) -> None:
-    """Without a trainer nothing changes, but what was meant for one is not passed over silently."""
+    """Warns of keys that were meant for a trainer where the config names none."""
     ours = {key for name in LOSSES.names() for key in method_keys(name)}
     if is_everything_checked() or has_a_form(external.get(TEACHER)):
         ours.update(teaching_keys())  # else these names may be somebody else's

@@ -1,4 +1,4 @@
-"""What RecBole's Config does otherwise while it is registered: nested keys, defaults, the check."""
+"""The hooks in RecBole's Config after ``register()``: nested keys, defaults, the check."""
 
 import functools
 from typing import Any, Optional
@@ -59,7 +59,7 @@ def _hook_reading(patches: Patches) -> None:
 
 
 def _hook_complaints(patches: Patches) -> None:
-    """Of a config of ours RecBole's errors become ours, and unknown names say what is near."""
+    """Turns RecBole's errors about our configs into ours, and names what is near."""
     from recbole.config.configurator import Config
 
     initialise, find_names = Config.__init__, Config._get_model_and_dataset

@@ -1,4 +1,4 @@
-"""What tells data and runs apart: tokens, interactions, keys and versions, as hashes."""
+"""Hashes that tell data and runs apart: tokens, interactions, keys and versions."""
 
 import json
 import logging
@@ -68,7 +68,7 @@ def data_fingerprint(dataset: Any) -> dict[str, str]:
 def run_identity(
     config: Any, dataset: Any, valid_data: Optional[Any], *, metrics: bool = True
 ) -> dict[str, Any]:
-    """All that the outcome of a training depends on: its config, its data, the versions.
+    """Collects all that the outcome of a training depends on: config, data, versions.
 
     Args:
         config: Its RecBole Config.
@@ -107,7 +107,7 @@ def planned_identity(config: Any, *, metrics: bool = True) -> dict[str, Any]:
 
 
 def differences(stored: dict[str, Any], identity: dict[str, Any]) -> list[str]:
-    """In words, what sets the identity of a run apart from a stored one; empty: nothing."""
+    """Says how the identity of a run differs from a stored one; empty: not at all."""
     keys = sorted(set(stored["config"]) | set(identity["config"]))
     then, now = (each["config"] for each in (stored, identity))
     changed = [
@@ -227,7 +227,7 @@ def same_data(one: dict[str, str], other: dict[str, str]) -> bool:
 
 
 def read_fingerprint(path: str) -> Optional[dict[str, str]]:
-    """The data fingerprint kept beside a checkpoint of ours, or None.
+    """Reads the data fingerprint beside a checkpoint of this package, or gives None.
 
     It has to name the very bytes of the checkpoint: what lies beside a file that was put in the
     place of another says nothing about it.
@@ -244,9 +244,9 @@ def read_fingerprint(path: str) -> Optional[dict[str, str]]:
             return None
         if of == file_hash(Path(path)):
             return {"tokens": found["tokens"], "train": found["train"]}
-        logger.warning("What lies beside %s is of another checkpoint: it is not believed.", path)
+        logger.warning("The file beside %s belongs to another checkpoint and is ignored.", path)
     except Exception as error:  # json and torch raise a dozen kinds for a damaged file
-        logger.warning("What lies beside %s cannot be read: %s", path, error)
+        logger.warning("The file beside %s cannot be read: %s", path, error)
     return None
 
 

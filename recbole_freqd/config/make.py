@@ -1,4 +1,4 @@
-"""A Config made: of the student's keys, of other keys, of a teacher's recipe."""
+"""Makes Configs: of the student's keys, of changed keys, of a teacher's recipe."""
 
 import copy
 from typing import Any, Optional
@@ -30,7 +30,7 @@ def make_config(
     files: Optional[list[str]],
     values: Optional[dict[str, Any]],
 ) -> Any:
-    """RecBole's Config of what the user gives, which is read once and checked once.
+    """Makes RecBole's Config of what the user gives, read once and checked once.
 
     Args:
         model, dataset: Their names; None: as the keys say.
@@ -56,7 +56,7 @@ def _made(model: Any, dataset: Optional[str], keys: dict[str, Any]) -> Any:
 
 
 def config_with(config: Any, methods: list[str], **changes: Any) -> Any:
-    """The same student taught by other methods, or by none.
+    """Makes the Config of the same student with other methods, or with none.
 
     Args:
         config: A Config with the keys of all of them.
@@ -80,7 +80,7 @@ def config_with(config: Any, methods: list[str], **changes: Any) -> Any:
 
 
 def alone_config(config: Any) -> Any:
-    """The same student without its teacher: the Config again, less every key of ours."""
+    """Makes the Config of the same student without its teacher and without our keys."""
     return config_with(config, [])
 
 
@@ -95,7 +95,7 @@ def with_keys(config: Any, keys: dict[str, Any]) -> Any:
 
 
 def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
-    """The Config a teacher is built with: the student's world, the recipe's model and training.
+    """Makes a teacher's Config: the student's world, the recipe's model and training.
 
     Args:
         student: The student's finished Config.
@@ -143,7 +143,7 @@ def teacher_config(student: Any, recipe: dict[str, Any]) -> Any:
 
 
 def keys_known_to(config: Any) -> set[str]:
-    """Keys that RecBole, or the model of a Config, has a use for."""
+    """Lists the keys that RecBole, or the model of a Config, reads."""
     known = set(config.internal_config_dict).union(*config.parameters.values())
     return known | keys_read_by(config.model_class)  # some models read more than they list
 

@@ -1,4 +1,4 @@
-"""Models by name and by class: RecBole's, which go by name, and your own, which it cannot find."""
+"""Finds models by name and by class: RecBole's, ours, and your own."""
 
 import importlib
 import importlib.util
@@ -51,7 +51,7 @@ def general_models() -> list[str]:
 
 
 def kind_of_model(model: Union[str, type]) -> Optional[str]:
-    """What kind of recommender a model is, in words; None where it is none of RecBole's kinds.
+    """Names the kind of recommender that a model is; None if RecBole has no such kind.
 
     Nothing is imported: whole sub-packages of RecBole fail to be, where one model of them needs a
     package that is missing.
@@ -105,7 +105,7 @@ def check_model_name(name: Any, key: str, *, only_general: bool = False) -> None
 
 
 def _is_spelt(name: str) -> bool:
-    """Whether RecBole finds a model of this name, upper and lower case as they are."""
+    """Whether RecBole finds a model of this name, in this very case."""
     from recbole.utils import get_model
 
     try:
@@ -234,7 +234,7 @@ def class_or_name(name: Union[str, type]) -> Union[str, type]:
     """What RecBole's Config takes for a model: a name of its own, or a class.
 
     Args:
-        name: A model of RecBole, or the dotted name of a class of yours, ``package.module.Class``;
+        name: A model of RecBole, or the dotted name of your own class, ``package.module.Class``;
             a class stays what it is.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Checks of the names of keys: RecBole reads a misspelt one as None, and says nothing."""
+"""Checks the names of keys: RecBole silently reads a misspelt one as None."""
 
 import logging
 from functools import cache
@@ -45,7 +45,7 @@ def teaching_keys() -> dict[str, Key]:
 
 
 def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:
-    """Raises on keys RecBole does not know that are, or nearly are, keys of ours.
+    """Raises ConfigError on unknown keys that are, or nearly are, keys of this package.
 
     Args:
         external: What the user gave.

@@ -1,4 +1,4 @@
-"""What a class of your own does, as text: it tells the runs of an edited class apart."""
+"""The code of your own class as text, so that runs of an edited class differ."""
 
 import hashlib
 import sys
@@ -15,7 +15,7 @@ _HOLDERS = ("__func__", "__wrapped__", "fget", "fset", "fdel", "func")
 
 
 def class_fingerprint(model_class: type) -> str:
-    """What a class of your own is called and does; changes with what it names, or its parents."""
+    """Hashes your own class, what it names and what it inherits from."""
     ancestors = (
         ancestor
         for ancestor in model_class.__mro__

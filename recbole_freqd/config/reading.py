@@ -1,4 +1,4 @@
-"""Where keys come from: config files, dotted keys, the command line; RecBole's errors named."""
+"""Reads keys from config files, dotted keys and the command line; explains RecBole's errors."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Given(dict[str, Any]):
-    """What the user gave in files, a dict and on the command line: read, merged, folded.
+    """The user's keys from files, a dict and the command line: read, merged, folded.
 
     Who gets one reads nothing again, neither files nor ``sys.argv``.
 
@@ -146,7 +146,7 @@ def paths_as_text(value: Any) -> Any:
 
 @contextmanager
 def check_everything() -> Iterator[None]:
-    """While open, every Config that is made is ours to check, whatever it names."""
+    """While open, this package checks every Config that is made, whatever it names."""
     before = _check_all.set(True)
     try:
         yield
@@ -172,7 +172,7 @@ def no_command_line() -> Iterator[None]:
 
 @contextmanager
 def asking_recbole(config: Any = None) -> Iterator[None]:
-    """RecBole's errors for a mistake in config or data, of a dozen kinds, become ours.
+    """Turns RecBole's errors about config or data, of a dozen kinds, into ours.
 
     Args:
         config: The Config in question, or a dict of what was given; its keys are named.

@@ -1,4 +1,4 @@
-"""``teacher:`` in its forms, one or a list: merged, put in one form, checked."""
+"""Merges and checks ``teacher:`` in all its forms, one or a list."""
 
 import copy
 from dataclasses import replace
@@ -45,7 +45,7 @@ def plain_keys(teacher: Any) -> Any:
 
 
 def merge_teachers(low: Any, high: Any) -> Any:
-    """What ``teacher`` is where two places give it: two nested ones, or a list and dotted keys.
+    """Merges a ``teacher`` from two places: two nested ones, or a list and dotted keys.
 
     Raises:
         ConfigError: Keys that do not say which teacher of a list, or panel, they are of.
@@ -69,7 +69,7 @@ def merge_teachers(low: Any, high: Any) -> Any:
         if not (own and index.isdecimal()):
             raise ConfigError(
                 f"{TEACHER}.{key}: got {short_repr(value)}, but teacher is a list; allowed: the "
-                f"place of the teacher that it is for first, e.g. --{TEACHER}.0.{key}=..."
+                f"number of a teacher before the key, e.g. --{TEACHER}.0.{key}=..."
             )
         if int(index) >= len(members) or not isinstance(members[int(index)], dict):
             raise ConfigError(
@@ -81,7 +81,7 @@ def merge_teachers(low: Any, high: Any) -> Any:
 
 
 def check_teacher_is_nested(teacher: Any, name: str = TEACHER) -> None:
-    """Raises unless it is what can be a teacher, or a list of those."""
+    """Raises ConfigError unless it can be a teacher, or a list of teachers."""
     if isinstance(teacher, list) and name == TEACHER:
         for place, member in enumerate(teacher):
             check_teacher_is_nested(member, f"{TEACHER}.{place}")
@@ -149,7 +149,7 @@ def check_teachers(teacher: Any, categories: dict[str, list[str]]) -> Any:
 def check_teacher(
     teacher: dict[str, Any], categories: dict[str, list[str]], name: str = TEACHER
 ) -> None:
-    """Raises unless there is exactly one form of teacher, made of keys a teacher may have."""
+    """Raises ConfigError unless a teacher has exactly one form, and only keys of a teacher."""
     specs = read_keys("teacher.yaml")
     for key in specs:
         if key in teacher:
@@ -220,7 +220,7 @@ def teachers_of(teacher: Any) -> list[dict[str, Any]]:
 
 
 def recipe_of(teacher: Any) -> Optional[dict[str, Any]]:
-    """The recipe of a single teacher; None: read from files, or a team, which is taken as it is."""
+    """Gives the recipe of a single teacher; None for files or a team."""
     return teacher if isinstance(teacher, dict) and is_recipe(teacher) else None
 
 

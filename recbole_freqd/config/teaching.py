@@ -1,4 +1,4 @@
-"""Keys beside ``teacher:``: weights, filter, panel, and where the student begins."""
+"""Checks the keys beside ``teacher:``: weights, filter, panel, and the student's start."""
 
 import logging
 from typing import Any
@@ -38,8 +38,9 @@ def _check_weights(weights: Any, members: list[Any]) -> None:
         return
     if len(weights) != len(members) or min(weights) < 0 or sum(weights) == 0:
         raise ConfigError(
-            f"teacher_weights: got {short_repr(weights)} for {len(members)} of `teacher`; allowed: "
-            "auto, or one number of at least 0 for each (a panel is one), not all 0."
+            f"teacher_weights: got {short_repr(weights)} for {len(members)} entries of `teacher`; "
+            "allowed: auto, or one number of at least 0 for each entry (a panel is one), not all "
+            "0."
         )
     if members == [members[0]] and members[0] != PANEL:
         logger.warning("teacher_weights: no effect, since there is one teacher.")

@@ -1,4 +1,4 @@
-"""Checks of the values of RecBole's own keys, before anything is built from them.
+"""Checks the values of RecBole's own keys, before anything is built from them.
 
 RecBole looks at few of its values: an unknown optimizer becomes Adam, a misspelt interval keeps
 everything, most others fail somewhere inside. ``properties/recbole.yaml`` says what each may be.
@@ -18,7 +18,7 @@ from recbole_freqd.losses import LOSSES
 def check_host_values(
     values: dict[str, Any], defaults: dict[str, Any], where: str = ""
 ) -> dict[str, Any]:
-    """Checks the keys of RecBole that it reads without a look, and would fail on deep inside.
+    """Checks those keys of RecBole that it reads unchecked and would fail on later.
 
     Args:
         values: All keys of a config.

@@ -10,11 +10,11 @@ _LONGEST = 200
 
 
 class FreqDError(Exception):
-    """Base of every error this package raises for a mistake that a user can mend."""
+    """Base of the errors that this package raises for mistakes that a user can correct."""
 
 
 class CompatibilityError(FreqDError):
-    """The installed RecBole, or a package below it, is not one we can run on."""
+    """This package cannot run on the installed RecBole, or on a package below it."""
 
 
 class ConfigError(FreqDError, ValueError):
@@ -34,7 +34,7 @@ class TrainingError(FreqDError):
 
 
 def short_repr(value: Any) -> str:
-    """A value as a message shows it: its ``repr``, cut where it is long, or impossible.
+    """Shows a value in a message: its ``repr``, cut if it is long.
 
     Example:
         >>> short_repr("5"), len(short_repr("x" * 10_000)) <= 200
@@ -50,7 +50,7 @@ def short_repr(value: Any) -> str:
 
 
 def join_names(keys: Iterable[Any], most: int = 30) -> str:
-    """Names of keys, separated by commas; not more than so many.
+    """Joins names by commas, at most so many.
 
     Example:
         >>> join_names(["epochs", "topk"]), join_names(range(5), most=2)

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and what stood there before outlives a failure."""
+"""Files are written whole or not at all; the previous file survives a failure."""
 
 import contextlib
 import datetime
@@ -35,7 +35,7 @@ _OF_THE_DISK = frozenset(
 
 @contextlib.contextmanager
 def replacing(path: PathLike) -> Iterator[str]:
-    """Yields a temporary name to write to; what is there in the end takes the place of ``path``.
+    """Yields a temporary name to write to; at the end that file replaces ``path``.
 
     Flushed to disk first. If the block raises, or the process dies, what stood at ``path`` is
     untouched; what a process that died has left half-written is removed by the next one.
@@ -68,7 +68,7 @@ def replacing(path: PathLike) -> Iterator[str]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Has the new name of a file reach the disk, where the system can be asked to."""
+    """Writes the new name of a file to the disk, where the system supports that."""
     if os.name == "posix":
         with contextlib.suppress(OSError):  # some network disks cannot
             handle = os.open(folder, os.O_RDONLY)
@@ -79,7 +79,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes what processes of this machine that are gone have left; once for every folder."""
+    """Removes what ended processes of this machine have left; once for every folder."""
     if folder in _cleaned or os.name != "posix":
         return
     _cleaned.add(folder)
@@ -118,8 +118,8 @@ def _not_written(path: Path, cause: Any) -> CheckpointError:
     with contextlib.suppress(OSError):
         free = f" There are {shutil.disk_usage(path.parent).free / 2**20:,.0f} MiB free."
     return CheckpointError(
-        f"Cannot write {path}: {cause}.{free} What stood there before is untouched. Make room, or "
-        "make the folder one that can be written to, or change it (checkpoint_dir, --output_dir)."
+        f"Cannot write {path}: {cause}.{free} The file that was there before is untouched. Make "
+        "room, make the folder writable, or change it (checkpoint_dir, --output_dir)."
     )
 
 

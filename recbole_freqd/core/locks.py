@@ -44,8 +44,7 @@ def acquired(lock: FileLock, of: Path, change: str, timeout: float) -> bool:
         folder = of.parent.resolve()
         if folder not in _warned:
             logger.warning(
-                "The disk of %s has no locks (%s): see to it that no two processes work there on "
-                "one run.",
+                "The disk of %s has no locks (%s): never let two processes work there on one run.",
                 folder,
                 error,
             )
@@ -70,7 +69,7 @@ def working_on(path: Path, change: str, *, wait: bool = False) -> Iterator[bool]
     lock = FileLock(f"{path}.lock")
     mine = acquired(lock, path, change, 0)
     if wait and not mine:
-        logger.info("%s is waited for: another process is at it.", path)
+        logger.info("Waiting for %s: another process works on it.", path)
         mine = acquired(lock, path, change, -1)
     try:
         yield mine
@@ -82,7 +81,7 @@ def working_on(path: Path, change: str, *, wait: bool = False) -> Iterator[bool]
 
 
 def each_when_free(todo: list[T], attempt: Callable[[T, bool], bool]) -> None:
-    """Does all there is to do; what other processes are at is left for the end, then waited for.
+    """Does all of ``todo``; leaves what other processes work on for the end, and waits for it.
 
     Args:
         todo: In the order in which they are attempted.
@@ -100,7 +99,7 @@ def each_when_free(todo: list[T], attempt: Callable[[T, bool], bool]) -> None:
 
 
 def outcomes_when_free(todo: list[T], attempt: Callable[[T, bool], Optional[R]]) -> list[R]:
-    """What comes of each, in the order of ``todo``; see :func:`each_when_free`.
+    """Gives the outcome of each, in the order of ``todo``; see :func:`each_when_free`.
 
     Args:
         todo: In the order in which they are attempted.

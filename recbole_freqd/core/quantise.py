@@ -1,4 +1,4 @@
-"""Vectors in int8, with a scale for each row: a quarter of the size, ranked as they are stored."""
+"""Vectors in int8 with a scale for each row: a quarter of the size."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class Int8Rows:
 def int8_ranker(
     user_emb: torch.Tensor, item_emb: torch.Tensor, exact_columns: int = 0
 ) -> FeatureRanker:
-    """What features rank by once they are stored in int8.
+    """Makes the ranker of features that are stored in int8.
 
     Args:
         user_emb: (n_users, d). item_emb: (n_items, d).

@@ -10,10 +10,13 @@ import torch
 from tqdm import tqdm
 
 from recbole_freqd.core.rows import FeatureRows, Features, single_precision
+from recbole_freqd.core.top import best_of
 
 BUDGET_BYTES = 256 * 2**20
 _COPIES = 4  # a model's own intermediate arrays of the size of the scores
 _MOST_USERS = 1024
+_CACHED_BYTES = 2**24  # scores that stay in the cache of a CPU: made, masked, ranked in one go
+_FEWEST_USERS = 32  # fewer would read all items again for too little
 _ITEMS_AT_ONCE = 2**16  # made float32 at once
 _SAMPLED_USERS = 8
 logger = logging.getLogger(__name__)
@@ -21,8 +24,10 @@ logger = logging.getLogger(__name__)
 
 def user_blocks(n_users: int, n_items: int, device: Any) -> Iterator[torch.Tensor]:
     """The ids of all users, 0 included, in blocks whose scores fit the memory budget."""
-    size = BUDGET_BYTES // (4 * _COPIES * n_items)
-    yield from torch.arange(n_users, device=device).split(max(1, min(size, _MOST_USERS)))
+    size = min(BUDGET_BYTES // (4 * _COPIES * n_items), _MOST_USERS)
+    if torch.device(device).type == "cpu":
+        size = min(size, max(_FEWEST_USERS, _CACHED_BYTES // (4 * n_items)))
+    yield from torch.arange(n_users, device=device).split(max(1, size))
 
 
 def spread_users(n_users: int, device: Any) -> torch.Tensor:
@@ -33,7 +38,7 @@ def spread_users(n_users: int, device: Any) -> torch.Tensor:
 
 
 class Ranker:
-    """What gives every user and item a score, without gradient; 0 is RecBole's padding.
+    """Gives every user and item a score, without gradient; 0 is RecBole's padding.
 
     In single precision, autocast or not: scores in half precision are full of ties.
 
@@ -56,8 +61,8 @@ class Ranker:
     def exchanged(self) -> Optional["Ranker"]:
         """The same scores with users and items exchanged, (n_items, n_users) in shape.
 
-        None where they are no products of features: then all users of an item are not to be had;
-        nor where the features of a student are computed and not looked up: too dear to be had.
+        None where they are no products of features, since an item then has none to rank users by;
+        and where a student computes its features instead of looking them up: that costs too much.
         """
         return None
 
@@ -125,7 +130,7 @@ class FeatureRanker(Ranker):
 
 
 class RowsRanker(Ranker):
-    """Scores of features as they are now, e.g. of a student that no trainer has brought.
+    """Scores of the current features, e.g. of a student without a trainer.
 
     Args:
         rows: The features; they are read without gradient.
@@ -216,14 +221,14 @@ def top_blocks(
 ) -> Iterator[tuple[torch.Tensor, TopItems]]:
     """As :func:`top_items`, block by block: users (b,) and their lists, for what keeps less.
 
-    Of equal scores any may come first; what does is the same at every pass.
+    Of equal scores the smaller id comes first.
     """
     k = min(k, ranker.shape[1] - 1)
-    for users, found in candidate_blocks(
+    for users, scores in candidate_blocks(
         ranker, exclude=exclude, allowed=allowed, progress=progress, title=title
     ):
-        best, items = found.topk(k, dim=1)
-        yield users, TopItems(torch.where(best.isneginf(), 0, items).int(), best)
+        best, items = best_of(scores, k)
+        yield users, TopItems(items.int(), best)
 
 
 def candidate_blocks(
@@ -253,7 +258,9 @@ def candidates(
     scores = ranker.block(user_ids).float()
     scores[:, 0] = -torch.inf
     if allowed is not None:
-        scores[:, ~allowed] = -torch.inf
+        others = (~allowed).nonzero()[:, 0]
+        if len(others) > 1:  # more than the padding
+            scores.index_fill_(1, others, -torch.inf)
     if exclude is not None:
         scores[stored_pairs(exclude, user_ids)] = -torch.inf
     return scores

@@ -1,4 +1,4 @@
-"""Random numbers of our own, so that RecBole's streams stay as they are without us."""
+"""Our own random numbers, so that RecBole's streams stay what they are without us."""
 
 import math
 import random
@@ -101,7 +101,7 @@ class RandomStream:
 
 @contextmanager
 def rng_untouched(*generators: torch.Generator) -> Iterator[None]:
-    """Whatever runs inside leaves the global streams, and the given generators, as they were.
+    """Leaves the global random streams, and the given generators, as they were before.
 
     Covers ``random``, NumPy's legacy global state, torch on the CPU and on every CUDA device.
 

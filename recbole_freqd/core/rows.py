@@ -74,6 +74,13 @@ class WeightedSums:
         every = torch.arange(len(ids), device=ids.device)
         return cls(every, every, ids, torch.ones(len(ids), device=ids.device))
 
+    @classmethod
+    def of_lists(cls, ids: torch.Tensor, weights: torch.Tensor) -> "WeightedSums":
+        """The sum over each list of ids (b, k), with weights (b, k)."""
+        every = torch.arange(len(ids), device=ids.device)
+        owner = every.repeat_interleave(ids.shape[1])
+        return cls(owner, every * ids.shape[1], ids.reshape(-1), weights.reshape(-1))
+
     def of(self, table: torch.Tensor, *, in_place: bool = False) -> torch.Tensor:
         """(b, d), the sums over a table (n, d), differentiable once.
 
@@ -138,7 +145,7 @@ class WeightedSums:
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Features that are computed only for the entities asked for.
+    """Features, computed only for the entities asked for.
 
     Attributes:
         user: From user ids (b,) int64 to their features (b, d), differentiable.
@@ -193,10 +200,17 @@ class FeatureRows:
         if self.scorer is not None:
             return _at_least_single(self.scorer(user_ids, item_ids))
         users = _at_least_single(self.of("user", user_ids))
-        items = _at_least_single(self._items(item_ids.reshape(-1)))
         with single_precision(users.device):
-            items = items.view(*item_ids.shape, items.shape[-1])
-            return self.with_biases(torch.einsum("bd,bkd->bk", users, items), user_ids, item_ids)
+            return self.with_biases(self._products(users, item_ids), user_ids, item_ids)
+
+    def _products(self, users: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
+        """(b, k), dot products of users' rows (b, d) with the rows of items (b, k)."""
+        if self.tables is not None and self.tables[1].dtype == users.dtype:
+            table = self.tables[1]
+            in_place = self.in_place and table.is_leaf and table.requires_grad
+            return _ListProducts.apply(users, table, item_ids, in_place)
+        items = _at_least_single(self._items(item_ids.reshape(-1)))
+        return _list_products(users, items.view(*item_ids.shape, items.shape[-1]))
 
     def with_biases(
         self, products: torch.Tensor, user_ids: torch.Tensor, item_ids: torch.Tensor
@@ -225,7 +239,7 @@ class FeatureRows:
 
 
 def as_rows(features: Union[FeatureRows, Features]) -> FeatureRows:
-    """Tables become :class:`FeatureRows`; what is that already stays.
+    """Turns tables into :class:`FeatureRows`; leaves those unchanged.
 
     Example:
         >>> rows = as_rows((torch.eye(2), torch.tensor([[3.0, 5.0]])))
@@ -257,18 +271,55 @@ class _Sums(torch.autograd.Function):
         table, sums = ctx.table, ctx.sums
         if sums.n_columns is not None:  # all rows of the table have a gradient: nothing is added to
             return _bag(gradient.contiguous(), sums.transposed).to(table.dtype), None, None
+        return _gradient_of_table(table, sums, gradient, ctx.in_place), None, None
 
-        def add_to_grad() -> None:
-            with torch.no_grad():
-                if table.grad is None:
-                    table.grad = torch.zeros_like(table)
-                sums.add_transposed(gradient, table.grad)
 
-        if not ctx.in_place:
-            return sums.add_transposed(gradient, torch.zeros_like(table)), None, None
-        # At the end of the pass: then the base loss's dense gradient is there to be added to.
-        torch.autograd.Variable._execution_engine.queue_callback(add_to_grad)
-        return None, None, None
+class _ListProducts(torch.autograd.Function):
+    """Dot products of rows with lists of a table's rows, whose gradients are weighted sums.
+
+    Torch's own backward writes an array of all listed rows, three times.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: torch.Tensor, table: torch.Tensor, ids: torch.Tensor, in_place: bool
+    ) -> torch.Tensor:
+        ctx.rows, ctx.table, ctx.ids, ctx.in_place = rows.detach(), table, ids, in_place
+        listed = table.detach().index_select(0, ids.reshape(-1))
+        return _list_products(ctx.rows, listed.view(*ids.shape, table.shape[1]))
+
+    @staticmethod
+    def backward(
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[Optional[torch.Tensor], Optional[torch.Tensor], None, None]:
+        sums = WeightedSums.of_lists(ctx.ids, gradient)
+        of_rows = _bag(ctx.table.detach(), sums) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return of_rows, None, None, None
+        return of_rows, _gradient_of_table(ctx.table, sums, ctx.rows, ctx.in_place), None, None
+
+
+def _gradient_of_table(
+    table: torch.Tensor, sums: WeightedSums, gradient: torch.Tensor, in_place: bool
+) -> Optional[torch.Tensor]:
+    """That of a table whose rows are in sums of this gradient; None where it is added later."""
+
+    def add_to_grad() -> None:
+        with torch.no_grad():
+            if table.grad is None:
+                table.grad = torch.zeros_like(table)
+            sums.add_transposed(gradient, table.grad)
+
+    if not in_place:
+        return sums.add_transposed(gradient, torch.zeros_like(table))
+    # At the end of the pass: then the base loss's dense gradient is there to be added to.
+    torch.autograd.Variable._execution_engine.queue_callback(add_to_grad)
+    return None
+
+
+def _list_products(rows: torch.Tensor, lists: torch.Tensor) -> torch.Tensor:
+    """(b, k), the dot products of rows (b, d) with their lists (b, k, d)."""
+    return torch.einsum("bd,bkd->bk", rows, lists)
 
 
 def _bag(table: torch.Tensor, sums: WeightedSums) -> torch.Tensor:

@@ -56,7 +56,7 @@ def _relative(file: str) -> Path:
 
 @dataclass(frozen=True)
 class Key:
-    """One config key: what it is called, what it may be, and what it is when nothing is said."""
+    """One config key: its name, its allowed values, and its default."""
 
     name: str
     default: Any
@@ -207,7 +207,7 @@ _OWN_FILES: dict[str, str] = {}
 
 
 def own_method(method: str, file: Union[str, Path]) -> None:
-    """Has the keys of a method of your own read from a file of yours; see ``docs/plugging_in.md``.
+    """Names the file with the keys of your own method; see ``docs/plugging_in.md``.
 
     Args:
         method: Its name in ``trainer:``.
@@ -270,7 +270,7 @@ def resolve(method: str, prefix: str, options: dict[str, Any]) -> dict[str, Any]
 
 
 def nearest(name: Any, known: list[str], cutoff: float = 0.85) -> Optional[str]:
-    """The known name that ``name`` is probably a misspelling of, or None.
+    """Finds the known name that ``name`` probably misspells, or None.
 
     Example:
         >>> nearest("freqd_alhpa", ["freqd_alpha", "freqd_beta"]), nearest("epochs", ["freqd_beta"])

@@ -1,4 +1,4 @@
-"""The vectors of an export, ours or another system's in the same layout, read back and checked."""
+"""Reads and checks the vectors of an export, ours or another system's."""
 
 import zipfile
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ def read_export(folder: Path, named_by: str) -> Exported:
     if widths[0] != widths[1]:
         raise CheckpointError(
             f"{named_by}: {folder} holds user vectors of {widths[0]} numbers and item vectors of "
-            f"{widths[1]}; allowed: one width, that their inner products are made of."
+            f"{widths[1]}; allowed: one width for both, so that they have inner products."
         )
     of = manifest["biases"]["of"] if manifest else ()
     return Exported((tokens[0], tokens[1]), (vectors[0], vectors[1]), len(of), manifest)
@@ -106,14 +106,14 @@ def _manifest(folder: Path, files: tuple[Path, Path]) -> Optional[dict[str, Any]
         known, _ = manifest["sha256"], manifest["biases"]["of"]
     except (KeyError, TypeError):
         raise CheckpointError(
-            f"{folder / MANIFEST} is no manifest of ours. Export again, or remove it where the "
-            "vectors are those of another system."
+            f"{folder / MANIFEST} is no manifest of this package. Export again, or remove it if "
+            "the vectors come from another system."
         ) from None
     for file in files:
         if known.get(file.name) != sha256(file):
             raise CheckpointError(
-                f"{file} is not the file that {folder / MANIFEST} was written for: another export "
-                "has broken off there, or a copy. Export again."
+                f"{file} is not the file that {folder / MANIFEST} was written for: another "
+                "export, or a copy, broke off there. Export again."
             )
     return manifest
 
@@ -161,7 +161,8 @@ def _rows(column: Any, path: Path) -> np.ndarray:
     lengths = pc.list_value_length(column).unique().to_pylist()
     if len(lengths) > 1 or None in lengths:
         raise CheckpointError(
-            f"{path}: vectors have {join_names(lengths)} numbers; allowed: as many in every row."
+            f"{path}: vectors have {join_names(lengths)} numbers; allowed: the same number in "
+            "every row."
         )
     values = pc.list_flatten(column).to_numpy()
     return values.reshape(len(column), -1)
@@ -188,8 +189,8 @@ def _tokens(table: Table, path: Path) -> np.ndarray:
     twice = distinct[counts > 1]
     if len(twice):
         raise CheckpointError(
-            f"{path}: {len(twice)} tokens are there twice ({join_names(twice, _NAMED)}); allowed: "
-            "one row each."
+            f"{path}: {len(twice)} tokens occur twice ({join_names(twice, _NAMED)}); allowed: one "
+            "row each."
         )
     return names
 

@@ -1,4 +1,4 @@
-"""Vectors of a new model turned onto those of an old one: no score changes, little else does."""
+"""Turns the vectors of a new model onto those of an old one, without changing a score."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The best features of a smaller width for what is taught: where a student can start."""
+"""The best features of a smaller width for what is taught: a student can start there."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What an adapter is: how to read the features that a family of models makes its scores of."""
+"""Adapters: they read the features that the scores of a family of models are made of."""
 
 from typing import Any, Callable, Optional
 
@@ -15,7 +15,7 @@ Biases = tuple[Optional[torch.Tensor], Optional[torch.Tensor]]
 
 
 class FeatureAdapter:
-    """How to read the features of a family of models.
+    """Reads the features of a family of models.
 
     Where the adapter is ``exact``, the score of user u and item i is, up to a monotone map, the dot
     product of their features plus their biases: then the features are taught as they are. Where it
@@ -35,7 +35,7 @@ class FeatureAdapter:
         note: What a user of the model has to know, in words.
         shared_forward: A method or submodule that ``calculate_loss`` calls and whose result is, or
             gives, the features: in training they are then not computed a second time.
-        pairs_by: Where it is not ``exact``, how scores of chosen pairs are had: ``"predict"``;
+        pairs_by: Where it is not ``exact``, how scores of chosen pairs are read: ``"predict"``;
             ``"forward"``, what ``predict`` puts a sigmoid on; ``"rows"``, out of the scores of all
             items (of a model that makes these anyway).
         warm: How a student's weights can be set so that its features are given ones: ``"tables"``,
@@ -114,7 +114,7 @@ ADAPTERS: Registry[FeatureAdapter] = Registry("feature adapter for model")
 
 
 def adapts(*names: str) -> Callable[[type[FeatureAdapter]], type[FeatureAdapter]]:
-    """A class decorator: an instance of the class is the adapter of the models named."""
+    """Decorates a class: an instance of it becomes the adapter of the models named."""
 
     def register(adapter: type[FeatureAdapter]) -> type[FeatureAdapter]:
         for name in names:

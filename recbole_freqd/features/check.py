@@ -1,4 +1,4 @@
-"""Whether features are what a model ranks by; reading whole tables of them."""
+"""Checks that a model ranks by some features; reads whole tables of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

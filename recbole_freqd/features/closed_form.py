@@ -20,7 +20,7 @@ class NCEPLRecFactors(FeatureAdapter):
 
 
 class OnlyScores(FeatureAdapter):
-    """All that is known of the model are its scores; where they are a product, its factors."""
+    """Knows only the scores of a model, or their factors if they are a product."""
 
     pairs_by = "rows"  # RecBole's predict loops over pairs, or makes a row for each
 

@@ -1,4 +1,4 @@
-"""What is read of a RecBole dataset: tokens, pairs, and the training interactions as a matrix."""
+"""Reads a RecBole dataset: tokens, pairs, and the training interactions as a matrix."""
 
 from typing import Any, Optional
 

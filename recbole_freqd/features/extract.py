@@ -36,7 +36,7 @@ def extract_features(
     mapped: bool = False,
     check: bool = True,
 ) -> Features:
-    """The features a model scores with, computed afresh in eval mode and without gradient.
+    """Computes the features a model scores with, afresh, in eval mode and without gradient.
 
     The model's training flags, cached embeddings and all random streams are left as they were, and
     cached embeddings are not believed. That the features rank as the model does is checked on some
@@ -105,7 +105,7 @@ def ranker_of(model: Any) -> Ranker:
 
 
 def check_teacher(model: Any, rank: Optional[int]) -> None:
-    """Refuses, before it is trained, a model whose features could not be had.
+    """Refuses, before it is trained, a model whose features could not be read.
 
     Args:
         model: The teacher.

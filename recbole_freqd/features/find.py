@@ -13,7 +13,7 @@ _BUILT_IN = frozenset(ADAPTERS.names())
 
 
 def adapter_of(model: Any) -> FeatureAdapter:
-    """The adapter of a model: its own method, else a registered one, else what conventions tell.
+    """Finds the adapter of a model: its own method, a registered one, or RecBole's conventions.
 
     In this order: the model has ``user_item_features()``; an adapter is registered under the name
     of its class or, nearest first, of a class that it inherits from (ours are for RecBole's classes
@@ -32,7 +32,7 @@ def adapter_of(model: Any) -> FeatureAdapter:
 
 
 def registered_adapter(model_class: type) -> Optional[FeatureAdapter]:
-    """The adapter registered for a class or the nearest class it inherits from.
+    """Finds the adapter registered for a class, or for the nearest class it inherits from.
 
     Raises:
         ConfigError: RecBole needs a package for this model that is not installed.

@@ -41,10 +41,10 @@ class OwnMethod(FeatureAdapter):
 
 
 def warn_of_other_order(model: Any) -> None:
-    """Says that ``user_item_features()`` gives something else than what the model ranks by."""
+    """Warns that ``user_item_features()`` does not give what the model ranks by."""
     logger.warning(
-        "What user_item_features() of %s returns does not rank as the model does. It is taken "
-        "as it is: make sure that row i is user (item) i.",
+        "user_item_features() of %s returns features that do not rank as the model does. They "
+        "are taught all the same: make sure that row i is user (item) i.",
         type(model).__name__,
     )
 

@@ -1,4 +1,4 @@
-"""Score matrices that are sums of products of factors: their features, rows and chosen pairs."""
+"""Score matrices that are sums of products: their features, rows and chosen pairs."""
 
 import operator
 from collections.abc import Iterable, Sequence

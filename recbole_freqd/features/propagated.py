@@ -10,7 +10,7 @@ from recbole_freqd.features.warm import PROPAGATED
 
 @adapts("LightGCN")
 class PropagatedEmbeddings(FeatureAdapter):
-    """``forward()`` returns the propagated users and items: LightGCN."""
+    """Reads what ``forward()`` returns, the propagated users and items: LightGCN."""
 
     student = "propagated embeddings, those the loss is computed from"
     capacity: tuple[str, ...] = ("embedding_size",)

@@ -42,7 +42,7 @@ def full_sort(model: Any, users: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, every module's training flag is off; then they are as before.
+    """Switches every module's training flag off inside, and restores it afterwards.
 
     Not by ``model.eval()``: some models rebuild their graphs in ``train(mode)``.
     """
@@ -58,7 +58,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def inspecting(model: nn.Module, caches: tuple[str, ...] = ()) -> Iterator[None]:
-    """Inside, a model is read in eval mode and without gradient; nothing of it is left changed.
+    """Reads a model inside in eval mode and without gradient, and leaves it unchanged.
 
     Training flags, attributes (so cached embeddings too) and buffers of all its modules, and all
     random streams are put back. What is drawn inside is the same every time.
@@ -125,7 +125,7 @@ class ModelRanker(Ranker):
     Args:
         model: The model.
         caches: Attributes that hold scores of earlier weights, see :func:`inspecting`.
-        pairs_by: How scores of chosen pairs are had, see :func:`score_pairs`. With ``"forward"``
+        pairs_by: How scores of chosen pairs are read, see :func:`score_pairs`. With ``"forward"``
             whole rows come from there too.
     """
 

@@ -20,7 +20,7 @@ from recbole_freqd.features.scores import ModelRanker, evaluating, inspecting, s
 
 
 def closed_form_error(name: str) -> ConfigError:
-    """What to say of a model that is computed, where one to be trained is wanted."""
+    """Makes the message for a model that is computed where a trained one is needed."""
     return ConfigError(
         f"{name} cannot be a student: it is computed in one pass, there is no training a teacher "
         "could steer. It can be a teacher. Change model to one that is trained, e.g. BPR or "
@@ -29,7 +29,7 @@ def closed_form_error(name: str) -> ConfigError:
 
 
 def student_adapter(model: Any) -> FeatureAdapter:
-    """The adapter of a model as a student, checked.
+    """Finds and checks the adapter of a model as a student.
 
     Raises:
         ConfigError: The model cannot be a student, or what would be taken for its features does not
@@ -53,9 +53,9 @@ def student_adapter(model: Any) -> FeatureAdapter:
         )
     if not _is_trained(model, adapter):
         raise ConfigError(
-            f"{name} cannot be a student as it is configured: nothing that its features are made "
-            "of is trained (RaCT's train_stage critic_pretrain, frozen embeddings, no_grad). "
-            "Distil a stage that trains it."
+            f"{name} cannot be a student in this configuration: nothing that its features are "
+            "made of is trained (RaCT's train_stage critic_pretrain, frozen embeddings, "
+            "no_grad). Distil a stage that trains it."
         )
     return adapter
 
@@ -74,7 +74,7 @@ def _ranks_by_features(model: Any, adapter: FeatureAdapter) -> bool:
 
 
 def _is_trained(model: Any, adapter: FeatureAdapter) -> bool:
-    """Whether a gradient would reach anything through the features of a user or an item."""
+    """Whether a gradient through the features of a user or an item reaches any weight."""
     one = torch.ones(1, dtype=torch.int64, device=model.device)
     with inspecting(model, adapter.caches), torch.enable_grad():
         rows = adapter.rows(model)
@@ -83,7 +83,7 @@ def _is_trained(model: Any, adapter: FeatureAdapter) -> bool:
 
 @contextmanager
 def shared_features(model: Any, adapter: FeatureAdapter) -> Iterator[Callable[[], FeatureRows]]:
-    """Inside, a student's loss is computed; the yielded function then gives its features.
+    """Yields a function that gives a student's features once its loss is computed inside.
 
     Where the adapter names a ``shared_forward``, the features are those that the loss was computed
     from; else, or if the loss did not call it, they are read afterwards, as in evaluation: without
@@ -131,7 +131,7 @@ def _scoring(rows: FeatureRows, model: Any, adapter: FeatureAdapter) -> FeatureR
 
 
 class StudentRanker(Ranker):
-    """How a student ranks from when it is first asked, in eval mode; the student is left as it was.
+    """Ranks as a student does when it is first asked, in eval mode; the student stays unchanged.
 
     By :meth:`recbole_freqd.core.rows.FeatureRows.scores`: dot products of features that are read
     once, biases included, or, where it has none that rank as it does, what it predicts.

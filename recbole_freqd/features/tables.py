@@ -12,7 +12,7 @@ from recbole_freqd.features.warm import TABLES, Target, fill_rows
 
 @adapts("BPR")
 class EmbeddingTables(FeatureAdapter):
-    """``user_embedding`` and ``item_embedding`` as they are: BPR."""
+    """Reads ``user_embedding`` and ``item_embedding``: BPR."""
 
     student = "`user_embedding`, `item_embedding`"
     capacity: tuple[str, ...] = ("embedding_size",)

@@ -1,4 +1,4 @@
-"""How a student's weights are set so that its features are given ones; see ``warm_start``."""
+"""Sets a student's weights so that its features become given ones; see ``warm_start``."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _PROBE = 1e-3  # how far P(2x) may be from 2 P(x)
 
 @dataclass(frozen=True)
 class Target:
-    """What a student's features are to be.
+    """The features that a student is to have.
 
     Attributes:
         user_emb, item_emb: (n_users, r) and (n_items, r), r at most the width of its features: the

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def cooccurrence_graph(
     user_items: sp.csr_array, *, side: str, k: int, max_pairs: Optional[int] = None
 ) -> sp.csr_array:
-    """The normalised adjacency of the graph that links entities sharing interactions.
+    """Builds the normalised adjacency of the graph that links entities sharing interactions.
 
     C = R Rᵀ (users) or Rᵀ R (items) with R the binary matrix; its diagonal is left out; a row
     keeps its ``k`` largest non-zero counts, of equal counts the smaller ids; these edges get

@@ -29,7 +29,7 @@ def cosine_graph(
     shrinkage: float,
     max_pairs: Optional[int] = None,
 ) -> sp.csr_array:
-    """The normalised adjacency of the graph that links entities of high shrunk cosine.
+    """Builds the normalised adjacency of the graph that links entities of high shrunk cosine.
 
     As :func:`.cooccurrence_graph`, but that the ``k`` neighbours of a row are
     those of the largest c_ij / √(n_i n_j) · c_ij / (c_ij + s), with c the counts and n_i the number

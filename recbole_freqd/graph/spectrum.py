@@ -1,4 +1,4 @@
-"""Frequency analysis: how much of some features, or of a loss between them, lies in which band.
+"""Frequency analysis: the share of features, or of a loss, in each band of frequencies.
 
 Bands are intervals of λ in [0, 2], the eigenvalues of L = J - Â. The energy of features X (n, d) in
 band b is E_b(X) = tr(Xᵀ g_b(L) X) with Σ_b g_b = 1, so that the bands sum to ‖X‖²_F. For the error
@@ -260,7 +260,7 @@ def least_squares(
 
 @dataclass(frozen=True)
 class BandLosses:
-    """What a student has of its teacher, band by band, on one side.
+    """The share of its teacher that a student has learnt, by band, on one side.
 
     Attributes:
         loss: (B,), E_b(P(S) - T), which sum to L_FD = ‖P(S) - T‖²_F.

@@ -1,4 +1,4 @@
-"""What a student has learnt of its teacher so far, by band of frequencies: for the log."""
+"""Watches what a student has learnt of its teacher, by band of frequencies, for the log."""
 
 from typing import Optional
 

@@ -1,4 +1,4 @@
-"""What the script takes where the user says nothing, and the files that a run reads."""
+"""The script's own defaults, and the files that a run reads."""
 
 import argparse
 import os
@@ -34,7 +34,7 @@ def fill_in(
     for_one_method: bool = True,
     quiet: bool = False,
 ) -> tuple[str, str, None, Any]:
-    """What the user gave, read once, with the script's own defaults below it.
+    """Reads the user's keys once, and puts the script's own defaults below them.
 
     Args:
         options: Of the script: ``model`` and ``dataset``.

@@ -1,4 +1,4 @@
-"""What is the same for everything that is compared: seeds, caps and keys."""
+"""Keeps seeds, caps and keys equal for everything that is compared."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a model costs: its size, the time of an epoch, the time to rank."""
+"""Measures what a model costs: its size, the time of an epoch, the time to rank."""
 
 from time import perf_counter
 from typing import Any

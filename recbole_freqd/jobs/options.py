@@ -49,12 +49,12 @@ def add_shared(parser: argparse.ArgumentParser, *names: str) -> None:
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:
-    """What a command that reads a checkpoint is told to believe."""
+    """Adds the options by which a command trusts a checkpoint or its data."""
     parser.add_argument(
         "--trust_checkpoint", action="store_true", help="load own classes, which can run code"
     )
     parser.add_argument(
-        "--trust_data", action="store_true", help="take data that nothing shows to be unchanged"
+        "--trust_data", action="store_true", help="accept data without proof that it is unchanged"
     )
 
 
@@ -74,7 +74,7 @@ def read_launch(options: argparse.Namespace) -> Launch:
     """The processes that the options ask for.
 
     Raises:
-        ConfigError: They cannot be had, or what is asked for runs in one process.
+        ConfigError: They cannot be started, or the command runs in one process.
     """
     launch = Launch(
         options.nproc, options.world_size, options.ip, options.port, options.group_offset
@@ -112,14 +112,14 @@ def check_keys(
 
 
 def check_taken(parser: argparse.ArgumentParser, options: argparse.Namespace, takes: Any) -> None:
-    """Ends the program where a shared option stands before a command that has no use for it."""
+    """Ends the program where a command has no use for a shared option before it."""
     for name, default in DEFAULTS.items():
         if getattr(options, name) != default and name not in takes:
             parser.error(f"{options.command} takes no --{name}: leave it out")
 
 
 def read_data_path(command: str, keys: list[str]) -> Optional[str]:
-    """The one key of a command that reads a checkpoint's own config: where the data is now.
+    """Reads ``--data_path``, the one key beside a checkpoint's own config.
 
     Raises:
         ConfigError: Another key.

@@ -1,4 +1,4 @@
-"""What jobs say: lines that reach any console, and one for every run of many."""
+"""Prints what jobs say: lines that any console can write, and one for every run of many."""
 
 import sys
 from collections import Counter, defaultdict
@@ -22,7 +22,7 @@ def print_line(text: str, file: Optional[TextIO] = None) -> None:
 
 
 def save_or_say(save: Callable[[], Any], say: Callable[[str], None], content: str = "") -> None:
-    """Saves something; where that cannot be done, says so and what is in it, and goes on."""
+    """Saves something; if that fails, prints the reason and the content, and goes on."""
     try:
         save()
     except CheckpointError as error:

@@ -1,4 +1,4 @@
-"""What a finished run was made with, and why one failed."""
+"""Notes what a finished run was made with, and why another failed."""
 
 import os
 import platform
@@ -28,7 +28,7 @@ def note_failure(path: Path, error: Exception) -> str:
 
 
 def describe_error(error: Exception) -> str:
-    """What an error says, in a line; of one that is not ours, with its kind."""
+    """Gives the message of an error in one line, with its kind if it is not ours."""
     text = " ".join(str(error).split())
     return text if isinstance(error, FreqDError) else f"{type(error).__name__}: {text}"
 
@@ -58,8 +58,8 @@ def say_other_commits(taken: Iterable[dict[str, Any]], say: Callable[[str], None
     if others:
         told = ", ".join(f"{commit} ({count})" for commit, count in sorted(others.items()))
         say(
-            f"{sum(others.values())} of what was finished already are of other commits of this "
-            f"package: {told}; it is {_commit()} now. They are taken as they are."
+            f"{sum(others.values())} of the finished runs come from other commits of this "
+            f"package: {told}; it is {_commit()} now. They are used all the same."
         )
 
 

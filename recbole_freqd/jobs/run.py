@@ -21,14 +21,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Run:
-    """What is left of a finished run.
+    """A finished run: its trainer, model, data and results.
 
     Attributes:
         config, model, trainer: RecBole's (or our) objects; the model is the best of the run.
         data: RecBole's train, valid and test loaders.
         best_valid_score, best_valid_result: Of the best epoch.
-        test_result: Metrics on the test split, or None where it was not opened.
-        tested: The same, with coverage and Gini index of the lists.
+        tested: What the test split came to, or None where it was not opened.
         seconds_per_epoch: Median of an epoch: what comes before its first step (lists, masks), and
             its steps, without its validation.
         seconds_to_best, seconds_all_in: From data loading to the best validation, and to the end of
@@ -42,12 +41,16 @@ class Run:
     data: tuple[Any, Any, Any]
     best_valid_score: float
     best_valid_result: dict[str, float]
-    test_result: Optional[dict[str, float]]
     tested: Optional[Tested]
     seconds_per_epoch: Optional[float]
     seconds_to_best: Optional[float]
     seconds_all_in: Optional[float]
     best_epoch: Optional[int]
+
+    @property
+    def test_result(self) -> Optional[dict[str, float]]:
+        """Metrics on the test split, or None where it was not opened."""
+        return self.tested.metrics if self.tested else None
 
 
 def run(
@@ -105,7 +108,7 @@ def run(
         trainer.wandblogger._wandb.finish()  # else the next run of this process logs into it
     return Run(
         config, model, trainer, (train_data, valid_data, test_data),
-        float(score), as_floats(valid_result), tested.metrics if tested else None, tested,
+        float(score), as_floats(valid_result), tested,
         trainer.seconds_per_epoch(),
         seconds.to_best, seconds.all_in, seconds.best_epoch,
     )  # fmt: skip

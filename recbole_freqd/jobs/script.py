@@ -1,4 +1,4 @@
-"""The script's main: which command is called, with which options. Heavy imports wait for it."""
+"""The script: parses the command line and calls a command; heavy imports wait for that."""
 
 import argparse
 import re

@@ -1,4 +1,4 @@
-"""Finished runs of all jobs: a file for each, by the name that tells it apart from others."""
+"""Keeps the finished runs of all jobs, a file for each."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes:
         record: What is kept of it; None where it failed.
@@ -33,7 +33,7 @@ class Outcome:
 
 
 class RunStore:
-    """Runs in a folder: ``<name>.json`` is what one came to, ``<name>.failed`` why it failed.
+    """Runs in a folder: ``<name>.json`` has the outcome, ``<name>.failed`` the reason of a failure.
 
     One that failed, or whose file is damaged, counts as not run. What cannot be written stays in
     memory, and that is said: what was computed is not lost to a disk that is full, or a folder that
@@ -106,7 +106,9 @@ class RunStore:
 
     def remember(self, name: str, record: Record, error: Exception) -> None:
         """Keeps in memory what could not be written."""
-        logger.warning("%s is not kept, but goes on in memory: %s", name, describe_error(error))
+        logger.warning(
+            "%s cannot be kept on disk, and goes on in memory: %s", name, describe_error(error)
+        )
         self._unsaved[name] = record
 
     def fail(self, name: str, error: Exception) -> str:
@@ -120,7 +122,7 @@ class RunStore:
     def attempt(
         self, name: str, run: Callable[[], Record], *, wait: bool, device: Any = None
     ) -> Optional[Outcome]:
-        """Takes a run from its file, or runs and keeps it; whatever it fails by, others go on.
+        """Takes a run from its file, or runs and keeps it; a failure stops no other run.
 
         Args:
             name: Of the run.

@@ -1,4 +1,4 @@
-"""A checkpoint with its data, restored on the CPU for a job that trains nothing."""
+"""Restores a checkpoint with its data on the CPU, for a job that trains nothing."""
 
 import platform
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whether a config has the parts of the data that a job goes by: refused at the start."""
+"""Refuses, at the start, a config without the part of the data that a job needs."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ _LEAVE_OUT = {"valid_only": {"test"}, "test_only": {"valid"}}
 
 
 def check_validation(config: Any, job: str) -> None:
-    """Raises ConfigError where a job that chooses by validation would have nothing to go by.
+    """Raises ConfigError where a job chooses by validation data and there is none.
 
     Args:
         config: Of one of its runs; its data is read.

@@ -196,6 +196,13 @@ class DistillationLoss(nn.Module):
             student: The student as it ranks now, for losses that look at its whole lists.
         """
 
+    def epoch_state(self) -> dict[str, torch.Tensor]:
+        """What was drawn in earlier epochs and serves in later ones; of most losses nothing."""
+        return {}
+
+    def load_epoch_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Puts :meth:`epoch_state` back."""
+
     def forward(
         self,
         student_features: Union[Features, FeatureRows],

@@ -50,6 +50,7 @@ class FreqDOptions(FDOptions, total=False):
 
     alpha: float
     k: int
+    order: Literal["project_first", "filter_first"]
     graph: Literal["counts", "cosine"]
     graph_shrinkage: float
     max_pairs: int
@@ -91,7 +92,9 @@ class FreqDLoss(DistillationLoss):
         epoch leaves to an entity at most (:meth:`EntityGraph.dropped`), None for all.
         filter: ``"linear"``, ``"quadratic"`` or coefficients c_j (then without ``alpha``).
         distance: ``"cosine"`` or ``"squared"``. projector: ``"mlp"`` or ``"linear"``. experts,
-        hidden, dropout: of the mlp. weight_decay: of the projectors, applied by the trainer.
+        hidden, dropout, order: of the mlp; with the order ``"filter_first"`` the student's rows are
+        P(H S), so the mlp sees the batch only (the authors' first version). weight_decay: of the
+        projectors, applied by the trainer.
         log_bands: bands that the trainer logs the loss of, 0 for none.
 
     Source: Zhu & Zhang, "Exploring Feature-based Knowledge Distillation for Recommender System:
@@ -138,7 +141,7 @@ class FreqDLoss(DistillationLoss):
                 f"{cls.prefix}_mask: step; allowed: {cls.prefix}_mask: epoch with it, or null, "
                 "since a bound is drawn once per epoch."
             )
-        idle = [key for key in ("experts", "hidden", "dropout") if key in options]
+        idle = [key for key in ("experts", "hidden", "dropout", "order") if key in options]
         if options.get("projector") == "linear" and idle:
             names = ", ".join(f"{cls.prefix}_{key}" for key in idle)
             logger.warning("%s: no effect with %s_projector: linear.", names, cls.prefix)
@@ -276,11 +279,18 @@ class FreqDLoss(DistillationLoss):
             teacher, norm = filtered.teacher_emb.index_select(0, ids), filtered.teacher_norm[ids]
         projector = cast(Union[LinearProjector, MLPProjector], self.projectors[side])
         distance = self.options["distance"]
-        if isinstance(projector, MLPProjector):  # all but its last layer has to see the neighbours
-            nodes, sums = sums.compacted()
+        if isinstance(projector, MLPProjector):
             kind = projector.weight_in.dtype  # as precise as the teacher
-            projected = projector.of_filtered(student.of(side, nodes).to(kind), sums)
-            return row_distance(projected, teacher, distance)
+            if self.options.get("order") == "filter_first":
+                nodes, inside = student.summed(side, sums).to(kind), None
+            else:  # all but the last layer has to see the neighbours
+                ids, inside = sums.compacted()
+                nodes = student.of(side, ids).to(kind)
+            if projector.is_narrow():
+                narrow, last = projector.before_last(nodes, inside)
+                return projected_distance(narrow, last, teacher, norm, distance)
+            wide = projector(nodes) if inside is None else projector.of_filtered(nodes, inside)
+            return row_distance(wide, teacher, distance)
         rows = student.summed(side, sums).to(projector.weight.dtype)
         if rows.shape[1] < teacher.shape[1]:
             rows = torch.cat([rows, totals[:, None]], dim=1)

@@ -9,7 +9,7 @@ from typing_extensions import Unpack
 from recbole_freqd.core.rankers import Ranker, TopItems, top_blocks
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses.base import LossData, SharedOptions
-from recbole_freqd.losses.over_scores import ScoreLoss, cross_entropy
+from recbole_freqd.losses.over_scores import ScoreLoss, cross_entropy, softmax_over
 from recbole_freqd.losses.registration import LOSSES
 
 
@@ -63,7 +63,7 @@ class KDLoss(ScoreLoss):
     prefix = "kd"
     counts_rows = True
     list_ids: torch.Tensor
-    list_scores: torch.Tensor
+    list_chances: torch.Tensor
 
     def __init__(self, *data: Unpack[LossData], **options: Unpack[KDOptions]) -> None:
         super().__init__(*data, **options)
@@ -73,7 +73,7 @@ class KDLoss(ScoreLoss):
         shape, device = (user_items.shape[0], length), self.teacher_scores.device
         self.keep(
             list_ids=torch.zeros(shape, dtype=torch.int32, device=device),
-            list_scores=torch.full(shape, -torch.inf, device=device),
+            list_chances=torch.zeros(shape, device=device),
         )
         if self.options["guide"] == "teacher":
             self._fill(self.teacher_scores)
@@ -83,7 +83,7 @@ class KDLoss(ScoreLoss):
             self._fill(student)
 
     def _fill(self, guide: Ranker) -> None:
-        """Writes the guide's lists, and what the teacher gives the items in them."""
+        """Writes the guide's lists, and the teacher's softmax over them."""
         exclude = self.user_items if self.options["mask_train"] else None
         length = self.list_ids.shape[1]
         for users, top in top_blocks(
@@ -95,20 +95,18 @@ class KDLoss(ScoreLoss):
             title="KD lists",
         ):
             self.list_ids[users] = top.ids
-            self.list_scores[users] = self._of_teacher(guide, users, top)
+            taught = self._of_teacher(guide, users, top) / self.options["temperature"]
+            self.list_chances[users] = softmax_over(taught, top.ids > 0)
 
     def _of_teacher(self, guide: Ranker, users: torch.Tensor, top: TopItems) -> torch.Tensor:
-        """(b, k), the teacher's scores of listed items; -inf where there is none."""
+        """(b, k), the teacher's scores of listed items; anything where there is none."""
         if guide is self.teacher_scores:
             return top.scores
-        scores = self.teacher_scores.at(users, top.ids.long())
-        return scores.masked_fill(top.ids == 0, -torch.inf)
+        return self.teacher_scores.at(users, top.ids.long())
 
     def of_users(
         self, student: FeatureRows, user_ids: torch.Tensor
     ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
-        taught = self.list_scores[user_ids]
-        listed = taught.isfinite()
-        scores = student.scores(user_ids, self.list_ids[user_ids].long())
-        temperature = self.options["temperature"]
-        return cross_entropy(scores / temperature, taught / temperature, listed), None
+        items = self.list_ids.index_select(0, user_ids)
+        scores = student.scores(user_ids, items.long()) / self.options["temperature"]
+        return cross_entropy(scores, self.list_chances.index_select(0, user_ids), items > 0), None

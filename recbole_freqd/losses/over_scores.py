@@ -110,18 +110,33 @@ def relaxed_ranking(scores: torch.Tensor, mask: torch.Tensor, rest: torch.Tensor
     return torch.where(mask, terms, 0.0).sum(dim=1)
 
 
-def cross_entropy(student: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(b,), -Σ softmax(teacher) log softmax(student) over the mask (b, k); 0 of nothing.
+def softmax_over(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(b, k), the softmax over what is in the mask (b, k); 0 elsewhere, and everywhere of nothing.
+
+    Example:
+        >>> mask = torch.tensor([[True, True, False], [False, False, False]])
+        >>> softmax_over(torch.zeros(2, 3), mask).tolist()
+        [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
+    """
+    chances = scores.masked_fill(~mask, negligible_score(scores)).softmax(dim=1)
+    return chances.masked_fill(~mask, 0.0)
+
+
+def cross_entropy(student: torch.Tensor, chances: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(b,), -Σ chances · log softmax(student) over the mask (b, k); 0 of nothing.
+
+    Args:
+        student: (b, k), scores.
+        chances: (b, k), those of the teacher, see :func:`softmax_over`.
+        mask: (b, k) bool.
 
     Example:
         >>> scores, mask = torch.zeros(1, 3), torch.tensor([[True, True, False]])
-        >>> round(cross_entropy(scores, scores, mask).exp().item(), 3)
+        >>> round(cross_entropy(scores, softmax_over(scores, mask), mask).exp().item(), 3)
         2.0
     """
-    nothing = negligible_score(student)
-    chances = teacher.to(student.dtype).masked_fill(~mask, nothing).softmax(dim=1)
-    logs = student.masked_fill(~mask, nothing).log_softmax(dim=1)
-    return -torch.where(mask, chances * logs, 0.0).sum(dim=1)
+    logs = student.masked_fill(~mask, negligible_score(student)).log_softmax(dim=1)
+    return -(chances.to(student.dtype) * logs).sum(dim=1)
 
 
 def weighted_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Maps from the student's feature space to the teacher's. Used in training only, never served."""
 
 import math
+from collections.abc import Iterator
 from typing import Any, Callable, Optional, Union
 
 import psutil
@@ -91,6 +92,24 @@ class MLPProjector(nn.Module):
         totals = sums.totals()
         return self._through(x, lambda hidden: sums.of(hidden.to(totals.dtype)), totals)
 
+    def is_narrow(self) -> bool:
+        """Whether all hidden layers together are narrower than the teacher."""
+        experts, hidden, teacher_dim = self.weight_out.shape
+        return experts * hidden + 1 < teacher_dim
+
+    def before_last(
+        self, x: torch.Tensor, sums: Optional[WeightedSums] = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows (b, m) and a weight (m, teacher_dim) whose product is P(x) or, with sums, H P(x).
+
+        m is the width of all hidden layers together and one for the biases.
+        """
+        totals = torch.ones_like(x[:, 0]) if sums is None else sums.totals()
+        layers = [part if sums is None else sums.of(part) for part in self._hidden_layers(x)]
+        last = self.weight_out.flatten(0, 1) / (self._kept() * len(self.weight_out))
+        rows = torch.cat([*layers, totals[:, None]], dim=1)
+        return rows, torch.cat([last, self.bias_out.mean(0)[None]])
+
     def _through(
         self,
         x: torch.Tensor,
@@ -98,17 +117,24 @@ class MLPProjector(nn.Module):
         totals: torch.Tensor,
     ) -> torch.Tensor:
         """The experts one after the other, so that one hidden layer at a time is worked on."""
-        kept = 1.0 - self.dropout if self.training else 1.0
+        outer, share = totals[:, None] * self.bias_out.mean(0), self._kept() * len(self.weight_out)
+        for hidden, last in zip(self._hidden_layers(x), self.weight_out):
+            outer = outer.addmm_(mixed(hidden), last, alpha=1.0 / share)
+        return outer
+
+    def _hidden_layers(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Of each expert, (n, hidden), not yet divided by the chance of what dropout keeps."""
+        kept = self._kept()
         # A bias as one more row of the weight: adding it for itself would pass over all of memory.
         first_layers = torch.cat([self.weight_in, self.bias_in], dim=1)
         always = x.new_full((len(x), 1), kept)
-        outer = totals[:, None] * self.bias_out.mean(0)
-        for first, last in zip(first_layers, self.weight_out):
+        for first in first_layers:
             inner = torch.cat([self._drop(x), always], dim=1)
             hidden = inner @ (first / kept)
-            hidden = _ReluDropped.apply(hidden, self._mask(hidden))
-            outer = outer.addmm_(mixed(hidden), last, alpha=1.0 / (kept * len(self.weight_out)))
-        return outer
+            yield _ReluDropped.apply(hidden, self._mask(hidden))
+
+    def _kept(self) -> float:
+        return 1.0 - self.dropout if self.training else 1.0
 
     def _drop(self, x: torch.Tensor) -> torch.Tensor:
         """``x`` with zeros for what is dropped; the rest is not scaled yet."""

@@ -1,5 +1,6 @@
 """RCE-KD: cross-entropy on the items that the student itself ranks high."""
 
+import logging
 from typing import Optional
 
 import scipy.sparse as sp
@@ -8,10 +9,13 @@ from typing_extensions import Unpack
 
 from recbole_freqd.core.rankers import Ranker, candidates, user_blocks
 from recbole_freqd.core.rows import FeatureRows
+from recbole_freqd.core.top import best_of
 from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.draws import weighted_draw
-from recbole_freqd.losses.over_scores import ScoreLoss, cross_entropy, is_in
+from recbole_freqd.losses.over_scores import ScoreLoss, cross_entropy, is_in, softmax_over
 from recbole_freqd.losses.registration import LOSSES
+
+logger = logging.getLogger(__name__)
 
 
 class RCEKDOptions(SharedOptions, total=False):
@@ -26,6 +30,7 @@ class RCEKDOptions(SharedOptions, total=False):
     tau: float
     gamma: float
     mask_train: bool
+    refresh: int
 
 
 @LOSSES.register("RCE-KD")
@@ -48,7 +53,9 @@ class RCEKDLoss(ScoreLoss):
         beta: weight, applied by the trainer: the authors' λ beside a base loss that is a mean over
         rows (their λ from 1 to 1e5 go with sums over rows on both sides). k: K. sampled: L. top: M.
         temperature: T. tau: τ. gamma: the β of the paper's γ. cap: of c_r, null is none.
-        mask_train: whether items that a user has trained on are left out of all lists.
+        mask_train: whether items that a user has trained on are left out of all lists. refresh: how
+        many epochs a user keeps lists and sample; every epoch makes those of its share of the users
+        anew, the ids that leave the remainder epoch mod refresh. 1 is the paper's.
 
     Source: Zhu & Zhang, "Rejuvenating Cross-Entropy Loss in Knowledge Distillation for Recommender
         Systems", arXiv 2509.20989, 2025.
@@ -73,9 +80,9 @@ class RCEKDLoss(ScoreLoss):
     prefix = "rcekd"
     _teacher_ids: torch.Tensor
     _teacher_scores: torch.Tensor
-    _student_ids: torch.Tensor
-    _student_scores: torch.Tensor
-    _is_added: torch.Tensor
+    _has_lists = False
+    _lists: torch.Tensor
+    _chances: torch.Tensor
     _gamma: torch.Tensor
 
     def __init__(self, *data: Unpack[LossData], **options: Unpack[RCEKDOptions]) -> None:
@@ -85,53 +92,78 @@ class RCEKDLoss(ScoreLoss):
         options = self.options
         ids, scores = self.teacher_lists(options["k"], mask_train=options["mask_train"])
         self.keep(_teacher_ids=ids, _teacher_scores=scores)
+        most = min(options["top"], user_items.shape[1] - 1)
+        self._widths = min(options["k"], most), min(options["sampled"], most), ids.shape[1]
+        shape, device = (len(ids), sum(self._widths)), ids.device
+        self.keep(
+            _lists=torch.zeros(shape, dtype=torch.int32, device=device),
+            _chances=torch.zeros(shape, device=device),
+            _gamma=torch.zeros(len(ids), device=device),
+        )
 
     def refresh(self, student: Ranker) -> None:
-        blocks = user_blocks(*student.shape, student.device)
-        parts = [self._lists_of(student, users) for users in blocks]
-        names = "_student_ids", "_student_scores", "_is_added", "_gamma"
-        self.keep(**{name: torch.cat(part) for name, part in zip(names, zip(*parts))})
+        n_users, every = student.shape[0], self.options["refresh"]
+        users = torch.arange(n_users, device=student.device)
+        if self._has_lists:
+            users = users[self._epoch % every :: every]
+        for places in user_blocks(len(users), student.shape[1], student.device):
+            self._note(users[places], self._ranked(student, users[places]))
+        self._has_lists = True
+        logger.debug("%s: the lists of %d of %d users are new", self.method, len(users), n_users)
 
-    def _lists_of(self, student: Ranker, user_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Of users: Qˢ and A side by side, int32, the teacher's scores of them, J \\ A in Qᵀ, γ."""
+    def _note(self, user_ids: torch.Tensor, ranked: torch.Tensor) -> None:
+        """Writes users' lists down, Qˢ, A and J \\ A, the teacher's softmax over them, and γ."""
         options, of_teacher = self.options, self._teacher_ids[user_ids]
-        ranked = self._ranked(student, user_ids)
-        common = is_in(ranked, of_teacher)
-        behind = common.flip(1).cumsum(dim=1).flip(1)
-        if options["cap"] is not None:
-            behind = behind.clamp(max=options["cap"])
-        weights = ((behind + 1) / options["temperature"]).masked_fill(ranked == 0, -torch.inf)
-        places, there = weighted_draw(weights, options["sampled"], self.stream)
-        sample = ranked.gather(1, places).masked_fill(~there, 0)
-        first = ranked[:, : options["k"]]
+        first, sample = ranked[:, : self._widths[0]], self._sample(ranked, of_teacher)
         in_sample = is_in(of_teacher, sample)
         added = (of_teacher > 0) & ~in_sample & ~is_in(of_teacher, first)
         overlap = in_sample.sum(dim=1) / (of_teacher > 0).sum(dim=1).clamp(min=1)
-        lists = torch.cat([first, sample], dim=1)
-        scores = self.teacher_scores.at(user_ids, lists)
-        return lists.int(), scores, added, torch.exp(-options["gamma"] * overlap)
+        drawn = torch.cat([first, sample], dim=1)
+        lists = torch.cat([drawn, of_teacher.masked_fill(~added, 0)], dim=1)
+        scores = [self.teacher_scores.at(user_ids, drawn), self._teacher_scores[user_ids]]
+        taught, there = torch.cat(scores, dim=1) / options["tau"], lists > 0
+        parts = slice(self._widths[0]), slice(self._widths[0], None)
+        chances = [softmax_over(taught[:, part], there[:, part]) for part in parts]
+        self._lists[user_ids], self._chances[user_ids] = lists.int(), torch.cat(chances, dim=1)
+        self._gamma[user_ids] = torch.exp(-options["gamma"] * overlap)
+
+    def _sample(self, ranked: torch.Tensor, of_teacher: torch.Tensor) -> torch.Tensor:
+        """(b, l) int64, A of users, from C, (b, m), and Qᵀ, (b, k); 0 where there are fewer."""
+        behind = is_in(ranked, of_teacher).flip(1).cumsum(dim=1).flip(1)
+        if self.options["cap"] is not None:
+            behind = behind.clamp(max=self.options["cap"])
+        weights = (behind + 1) / self.options["temperature"]
+        weights = weights.masked_fill(ranked == 0, -torch.inf)
+        places, there = weighted_draw(weights, self.options["sampled"], self.stream)
+        return ranked.gather(1, places).masked_fill(~there, 0)
 
     def _ranked(self, student: Ranker, user_ids: torch.Tensor) -> torch.Tensor:
         """(b, m) int64, the student's best items of users, best first; 0 where there are fewer."""
         exclude = self.user_items if self.options["mask_train"] else None
         scores = candidates(student, user_ids, exclude, self.known_items)
-        best, items = scores.topk(min(self.options["top"], scores.shape[1] - 1), dim=1)
-        return items.masked_fill(best.isneginf(), 0)
+        return best_of(scores, min(self.options["top"], scores.shape[1] - 1))[1]
 
     def of_users(
         self, student: FeatureRows, user_ids: torch.Tensor
     ) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
-        lists, of_teacher = self._student_ids[user_ids], self._teacher_ids[user_ids]
-        own = student.scores(user_ids, torch.cat([lists, of_teacher], dim=1).long())
-        taught = torch.cat([self._student_scores[user_ids], self._teacher_scores[user_ids]], dim=1)
-        there = torch.cat([lists > 0, self._is_added[user_ids]], dim=1)
-        own, taught = own / self.options["tau"], taught / self.options["tau"]
-        k = min(self.options["k"], self._first_width())
-        first = cross_entropy(own[:, :k], taught[:, :k], there[:, :k])
-        second = cross_entropy(own[:, k:], taught[:, k:], there[:, k:])
+        lists = self._lists.index_select(0, user_ids)
+        chances, there = self._chances.index_select(0, user_ids), lists > 0
+        own = student.scores(user_ids, lists.long())
+        if self.options["tau"] != 1.0:
+            own = own / self.options["tau"]
+        parts = slice(self._widths[0]), slice(self._widths[0], None)
+        first, second = (
+            cross_entropy(own[:, part], chances[:, part], there[:, part]) for part in parts
+        )
         gamma = self._gamma[user_ids].to(own.dtype)
         return (1 - gamma) * first + gamma * second, there.any(dim=1)
 
-    def _first_width(self) -> int:
-        """How long the student's list is at most."""
-        return min(self.options["top"], self.teacher_scores.shape[1] - 1)
+    def epoch_state(self) -> dict[str, torch.Tensor]:
+        if self.options["refresh"] == 1 or not self._has_lists:
+            return {}
+        return {"lists": self._lists, "chances": self._chances, "gamma": self._gamma}
+
+    def load_epoch_state(self, state: dict[str, torch.Tensor]) -> None:
+        self._has_lists = bool(state)
+        for name, values in state.items():
+            getattr(self, f"_{name}").copy_(values)

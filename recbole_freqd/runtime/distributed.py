@@ -1,4 +1,4 @@
-"""Training as one of several processes: what RecBole's trainers leave open between them."""
+"""Trains as one of several processes, and adds what RecBole's trainers leave open."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from recbole_freqd.runtime.processes import Processes, as_in_one_process
 
 
 class SeveralProcesses(Part):
-    """For each of the processes that train one model together; alone, nothing changes.
+    """Makes several processes train one model; changes nothing for a single one.
 
     RecBole's launch gives every process a share of each batch and wraps the model in torch's
     DistributedDataParallel, which averages gradients. Here: whatever else is trained goes into the
@@ -50,10 +50,9 @@ class SeveralProcesses(Part):
         rank, share = self.trainer.processes.rank, getattr(fit.train_data.sampler, "rank", None)
         if share != rank:
             raise ConfigError(
-                f"Process {rank} has the training data of process {share}: "
-                "loaders read from a file (dataloaders_save_path, or one that save_dataloaders "
-                "has left in checkpoint_dir) are of one process. Leave out both, and remove "
-                "the file."
+                f"Process {rank} has the training data of process {share}: loaders read from a "
+                "file (dataloaders_save_path, or one that save_dataloaders has left in "
+                "checkpoint_dir) belong to one process. Leave out both, and remove the file."
             )
 
     @contextmanager
@@ -120,7 +119,7 @@ class _Trained(nn.Module):
 
 
 class OfAllUsers:
-    """RecBole's Evaluator, fed in the first process with what all of them have collected.
+    """RecBole's Evaluator, which gets the results of all processes in the first one.
 
     Args:
         evaluator: RecBole's.

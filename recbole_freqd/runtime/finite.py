@@ -1,4 +1,4 @@
-"""Training that stops at the first number that is not finite, and says where it was."""
+"""Stops a training at the first number that is not finite, and says where it was."""
 
 from pathlib import Path
 from traceback import walk_tb
@@ -12,7 +12,7 @@ _AUTOGRAD = "torch.autograd"
 
 
 class FiniteNumbers(Part):
-    """What is not finite is an error, before anything is saved.
+    """Raises an error for numbers that are not finite, before anything is saved.
 
     RecBole looks for NaN in the total loss only. An infinite loss, and gradients that spoil the
     weights in the last step of an epoch, pass; the next validation then ranks by NaN and may be

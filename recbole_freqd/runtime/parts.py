@@ -1,4 +1,4 @@
-"""What a trainer does beside RecBole's own steps: parts, each for one concern, called in order."""
+"""Parts: what a trainer does beside RecBole's own steps, each for one concern, in order."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""What the processes of one training tell each other; one that is alone tells nobody."""
+"""Exchanges values between the processes of one training; a single one skips that."""
 
 import contextlib
 import copy
@@ -168,7 +168,7 @@ def as_in_one_process(config: Any) -> Any:
 
 
 def _group() -> Any:
-    """All processes, over connections of their own that wait longer than those of gradients."""
+    """Connects all processes apart from the gradients, with a longer patience."""
     if not _made or _made[0] is not dist.group.WORLD:
         _made[:] = [dist.group.WORLD, dist.new_group(backend="gloo", timeout=_PATIENCE)]
     return _made[1]

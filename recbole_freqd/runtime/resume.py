@@ -1,4 +1,4 @@
-"""Training that survives its process: the state after every epoch, and going on from it exactly."""
+"""Keeps the state of a training after every epoch, and resumes from it exactly."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,7 +109,7 @@ class Resume(Part):
         self.file.write({**self._progress(epoch), **self._state()})  # type: ignore[union-attr]
 
     def _progress(self, epoch: int, *, finished: bool = False) -> dict[str, Any]:
-        """How far the run is; all that is kept of a finished one."""
+        """Gives the progress of a run; of a finished one nothing else is kept."""
         trainer = self.trainer
         best = trainer.best_valid_result
         return {
@@ -133,7 +133,7 @@ class Resume(Part):
         return Path(path).name if same else str(Path(path).resolve())
 
     def _environment(self) -> dict[str, Any]:
-        """What a run may be resumed with otherwise, but then not to the last bit."""
+        """Lists what may differ when a run is resumed, though not to the last bit."""
         return {
             "torch": str(torch.__version__),
             "numpy": np.__version__,
@@ -172,7 +172,7 @@ class Resume(Part):
             self._take_best()
             self._restore_parts(state)
             trainer.logger.info(
-                "Finished already, its best model is taken: %s", trainer.saved_model_file
+                "This run is finished; its best model is used: %s", trainer.saved_model_file
             )
             return
         trainer.start_epoch, self.to_restore = state["epoch"], state
@@ -231,7 +231,7 @@ def _floats(values: dict[Any, Any]) -> dict[Any, float]:
 
 
 def _mark(value: Any) -> Any:
-    """What is another one once a value was changed in place, or None for what is not kept."""
+    """Marks a value, so that a change in place is seen; None for what is not kept."""
     if isinstance(value, torch.Tensor) and value.layout == torch.strided:
         return value._version
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":

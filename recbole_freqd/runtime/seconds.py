@@ -1,4 +1,4 @@
-"""How long a training takes: its epochs, and all in until its best validation."""
+"""Times a training: its epochs, and all until its best validation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The file that a run can be gone on from: found, locked, read and written."""
+"""The file that a run resumes from: found, locked, read and written."""
 
 import logging
 from collections.abc import Iterator

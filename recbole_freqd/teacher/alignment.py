@@ -1,4 +1,4 @@
-"""Whose row is whose: a teacher's users and items found again, by token, among the student's."""
+"""Finds a teacher's users and items among the student's, by token."""
 
 import logging
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ def align_tokens(theirs: tuple[np.ndarray, np.ndarray], student: Any) -> Alignme
 
 
 def check_overlap(alignment: Alignment, least: float, path: str) -> None:
-    """Says how much of the student's data the teacher knows; refuses one that knows too little.
+    """Logs how much of the student's data the teacher knows; refuses one that knows too little.
 
     Args:
         alignment: From :func:`align`.
@@ -127,7 +127,7 @@ def check_overlap(alignment: Alignment, least: float, path: str) -> None:
 
 
 class Translated(nn.Module):
-    """A model that is asked in the student's ids and answers from its own.
+    """Translates ids: asked in the student's ids, it answers from the teacher's model.
 
     Items it does not know score -inf: they are ranked last. Of users it does not know it can say
     nothing: see :meth:`recbole_freqd.teacher.Teacher.can_rank`. Everything else that RecBole asks

@@ -1,4 +1,4 @@
-"""What a teacher is, and how its model and its features are had."""
+"""A teacher: its model, its features and its scores."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OtherData:
-    """What a teacher of other data than the student's needs to be used.
+    """What a teacher of other data needs, so that the student can use it.
 
     Attributes:
         config, dataset: What its model is built with: its own Config and training data.
@@ -103,7 +103,7 @@ class Teacher:
         )
 
     def ranker(self, dataset: Any) -> Ranker:
-        """What it ranks by: dot products of features, biases included, where its scores are those.
+        """Gives its ranker: dot products of features and biases where its scores are those.
 
         Args:
             dataset: The student's training data.
@@ -115,11 +115,11 @@ class Teacher:
         return ModelRanker(model, adapter.caches, adapter.pairs_by)
 
     def depends_on(self) -> tuple[np.ndarray, ...]:
-        """What tells apart what is taught, for the identity of a run."""
+        """Gives the arrays that tell what is taught apart, for the identity of a run."""
         return tuple(features.cpu().numpy() for features in self.features)
 
     def trajectory_rankers(self, dataset: Any) -> list[Callable[[], Ranker]]:
-        """What makes the :meth:`ranker` of each checkpoint of its trajectory when called."""
+        """Gives, for each checkpoint of its trajectory, a function that makes its ranker."""
         return [partial(replace(self, checkpoint=path).ranker, dataset) for path in self.trajectory]
 
     def can_rank(self, loader: Any) -> bool:

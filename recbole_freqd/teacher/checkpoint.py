@@ -1,4 +1,4 @@
-"""A teacher from a checkpoint: of the student's own data, or made to fit it."""
+"""Makes a teacher from a checkpoint, of the student's own data or fitted to it."""
 
 import logging
 from typing import Any, Optional
@@ -68,16 +68,16 @@ def _of_other_data(
     train_data: Any,
     valid_data: Optional[Any],
 ) -> Teacher:
-    """A teacher whose data is not known to be the student's, and was read again: it is compared."""
+    """Compares the data of a teacher that may not be the student's, once it is read again."""
     path, student, stored = restored.path, train_data._dataset, restored.stored
     alignment = align(restored.train, student)
     check_overlap(alignment, reserved_option(spec, "min_overlap"), path)
     if stored["dataset"] != config["dataset"]:
         share = shared_training(restored, alignment, train_data)
         logger.warning(
-            "Teacher %s was trained on the dataset %s, the student is on %s: users and items are "
-            "taken for the same where their names are. %.1f %% of the student's training pairs "
-            "among them are the teacher's too; if that is next to nothing, they are not the same.",
+            "Teacher %s was trained on the dataset %s, the student on %s. Users and items of one "
+            "name are taken to be the same. %.1f %% of the student's training pairs among them "
+            "are the teacher's too. If that is next to nothing, the names mean different things.",
             path,
             stored["dataset"],
             config["dataset"],

@@ -1,4 +1,4 @@
-"""Whether a teacher's features are numbers that can be learnt from."""
+"""Checks that a student can learn from a teacher's features."""
 
 import logging
 from typing import Any, Optional

@@ -1,4 +1,4 @@
-"""Which teachers a config asks for, and what they teach."""
+"""Finds the teachers that a config names, and what they teach."""
 
 import logging
 from typing import Any, Optional
@@ -52,7 +52,7 @@ _IN_WORDS = {RECIPE: "a recipe", CHECKPOINT: "a checkpoint", VECTORS: "vectors",
 
 
 def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Teacher:
-    """What a student's config has it taught: by a teacher or a team, filtered or not.
+    """Finds what a student is taught: by a teacher or a team, filtered or not.
 
     Global random streams and the loaders' own are left as they were.
 
@@ -61,7 +61,7 @@ def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Tea
         train_data, valid_data: The student's loaders; a recipe is trained on their data.
 
     Raises:
-        ConfigError, CheckpointError, TeacherError: A teacher cannot be had, or does not fit.
+        ConfigError, CheckpointError, TeacherError: A teacher cannot be made, or does not fit.
     """
     generators = [loader.generator for loader in (train_data, valid_data) if loader is not None]
     check_data(config, train_data._dataset)
@@ -76,7 +76,7 @@ def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Tea
 def _find_one(
     config: Any, spec: dict[str, Any], train_data: Any, valid_data: Optional[Any]
 ) -> Teacher:
-    """One teacher as it is, with every check."""
+    """Finds one teacher, with every check."""
     _say_idle(spec)
     teacher = _FIND[form_of(spec)](config, spec, train_data, valid_data)
     check_features(teacher.features, teacher.known, train_data._dataset, teacher.checkpoint)

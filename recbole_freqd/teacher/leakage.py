@@ -1,4 +1,4 @@
-"""What a teacher has seen of the pairs that its student is validated and tested on."""
+"""Checks which of the student's validation and test pairs a teacher has seen."""
 
 import logging
 from typing import Any, Optional
@@ -48,7 +48,7 @@ def check_leakage(
         logger.warning("%s. teacher.allow_leakage: metrics are too good by that.", figures)
         return
     raise TeacherError(
-        f"{figures}: what it teaches is what the student is judged by. "
+        f"{figures}: it teaches what the student is judged by. "
         f"{_other_split(teacher.config, train_data._dataset.config)}Use a teacher of the same "
         "split (a recipe: teacher.model), or set teacher.allow_leakage: true if you know what "
         "you do."
@@ -56,7 +56,7 @@ def check_leakage(
 
 
 def check_lessons(stored: Any, *, allow: bool, path: str) -> None:
-    """Refuses a teacher that is a student of one which was allowed to have seen too much.
+    """Refuses a teacher whose own teacher had seen validation or test pairs.
 
     Args:
         stored: The teacher's Config, from its checkpoint.
@@ -167,7 +167,7 @@ def _leaks(
 def _held_out(
     train_data: Any, valid_data: Optional[Any], n_items: int
 ) -> dict[str, Optional[np.ndarray]]:
-    """Codes of the student's validation and test pairs; None where they cannot be had.
+    """Codes of the student's validation and test pairs; None where they cannot be read.
 
     A trainer never sees the test loader. But the negative samplers of the other two know all
     splits, as RecBole makes them, so that no test pair is drawn as a negative.

@@ -1,4 +1,4 @@
-"""Who reads a checkpoint: what it is called in messages, and what can be done about a mistake."""
+"""Readers of checkpoints, and the words and remedies of their messages."""
 
 import logging
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reader:
-    """Who restores a checkpoint, and so how its messages are worded.
+    """The reader of a checkpoint, which decides the words of its messages.
 
     Attributes:
         noun: What the checkpoint is to it, as a message begins.
@@ -37,7 +37,7 @@ class Reader:
         return self.error(f"{words}. {self.remedy}{others}")
 
     def raise_or_warn(self, words: str, accepted: bool, way: Optional[str]) -> None:
-        """Raises, naming the way to accept it, or says it in the log where it was accepted."""
+        """Raises and names the way to accept it, or warns where the user has accepted it."""
         if not accepted:
             raise self.make_error(words, way)
         logger.warning("%s.", words)

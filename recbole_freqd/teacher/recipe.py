@@ -1,4 +1,4 @@
-"""A teacher from a recipe: trained once by RecBole's own trainer, reused while nothing changes."""
+"""Makes a teacher from a recipe: trained once by RecBole, reused while nothing changes."""
 
 import hashlib
 import json
@@ -92,7 +92,7 @@ def from_recipe(
 
 
 def _is_whole(path: Path, facts_file: Path) -> bool:
-    """Whether a teacher is there, still what its training has left, with all it has kept."""
+    """Whether a teacher and all that it has kept are on disk, unchanged since its training."""
     if not (path.is_file() and facts_file.is_file()):
         return False
     try:
@@ -146,7 +146,7 @@ def is_closed_form(config: Any) -> bool:
 
 
 def _why_not_reused(path: Path, stem: str, identity: dict[str, Any]) -> str:
-    """What sets this teacher apart from the stored one that comes nearest."""
+    """Says how this teacher differs from the nearest stored one."""
     candidates = []
     for file in path.parent.glob(f"{escape(stem)}-*.json"):
         try:

@@ -1,4 +1,4 @@
-"""A checkpoint with the data that it was trained on, read again as its own config says."""
+"""Restores a checkpoint with its training data, read again as its own config says."""
 
 import copy
 import logging

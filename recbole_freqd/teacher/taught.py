@@ -1,4 +1,4 @@
-"""What is taught where it is more than a teacher as it is: a team, scaled or filtered scores."""
+"""What is taught by a team, or by scaled or filtered scores."""
 
 import copy
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Taught(Teacher):
-    """Teachers, weighed, and their scores as they are taught. A team of one is that teacher.
+    """Weighted teachers and the scores that are taught. A team of one is that teacher.
 
     As a :class:`Teacher` it is evaluated unfiltered: its ``model`` is the only teacher's own, or
     ranks by the team's scores.
@@ -70,7 +70,7 @@ class Taught(Teacher):
         return (*super().depends_on(), np.array([self.weights()]))
 
     def ranker(self, dataset: Any) -> Ranker:
-        """The scores as they are taught."""
+        """The scores that are taught."""
         return self.scores
 
     def trajectory_rankers(self, dataset: Any) -> list[Callable[[], Ranker]]:

@@ -1,4 +1,4 @@
-"""Teachers made into what is taught: weighed, summed, scaled and filtered, before any training."""
+"""Makes what is taught: teachers weighed, summed, scaled and filtered, before any training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ _CENTRE = True
 
 
 def teach(chooser: Chooser, teachers: Sequence[Teacher], places: Sequence[int]) -> Teacher:
-    """What these teachers teach a student.
+    """Makes what these teachers teach a student.
 
     Args:
         chooser: Of the student.
@@ -75,7 +75,7 @@ def _is_scaled(config: Any, teacher: Teacher) -> bool:
 
 
 def _is_by_gradient(teacher: Teacher) -> bool:
-    """Whether its scores have the scale of a trained model; that of files is anybody's guess."""
+    """Whether its scores have the scale of a trained model; files may have any scale."""
     return not isinstance(teacher, FilesTeacher) and not is_closed_form(teacher.config)
 
 

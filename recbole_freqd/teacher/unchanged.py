@@ -1,4 +1,4 @@
-"""Whether the data of a checkpoint, read again, is still what it was trained on."""
+"""Checks that the data of a checkpoint, read again, is still what it was trained on."""
 
 import logging
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 def compare_with_record(
     config: Any, train: Any, record: dict[str, str], path: str, reader: Reader, allow: bool
 ) -> None:
-    """Compares the data read again with what our sidecar says of the data trained on.
+    """Compares the data read again with the fingerprint in our sidecar.
 
     Another split is accepted by ``allow_leakage``, since it only hides leakage.
     """
@@ -27,8 +27,8 @@ def compare_with_record(
     its = f"The data of {reader.noun.lower()} {path} in {place}"
     if now["tokens"] != record["tokens"]:
         raise reader.make_error(
-            f"{its} has changed since it was trained: users or items are others, or in another "
-            "order, so its rows cannot be told apart any more"
+            f"{its} has changed since it was trained: it has other users or items, or another "
+            "order, so nobody can tell which row is whose"
         )
     if now["train"] != record["train"]:
         reader.raise_or_warn(
@@ -56,7 +56,7 @@ def compare_with_score(restored: Any, model: torch.nn.Module) -> None:
     then, now = _score_of_old(restored.payload), _validation_score(restored, model)
     metric, unit = config["valid_metric"], 10.0 ** -int(config["metric_decimal_place"])
     doubt = (
-        f"{reader.noun} {restored.path}: whether its data is still what it was trained on cannot "
+        f"{reader.noun} {restored.path}: whether its data has changed since the training cannot "
         "be checked, since"
     )
     if then is None or now is None:

@@ -49,7 +49,7 @@ class DistillationTrainer(PartsTrainer):
 
     Raises:
         ConfigError: A key is wrong, or the student is a model that cannot be trained or read.
-        CheckpointError, TeacherError: From ``fit``: the teacher cannot be had, or does not fit.
+        CheckpointError, TeacherError: From ``fit``: the teacher cannot be made, or does not fit.
         TrainingError: From ``fit``: a loss or weights that are not finite, an epoch without any
             call of the student's ``calculate_loss``, or no model was saved although asked for.
     """
@@ -110,7 +110,7 @@ class FreqDTrainer(DistillationTrainer):
 
 @cache
 def dispatching(host: type) -> type:
-    """A stand-in for a RecBole trainer class that looks at ``config["trainer"]``.
+    """Makes a stand-in for a RecBole trainer class that obeys ``config["trainer"]``.
 
     It is a subclass, so that ``issubclass`` holds, but its instances never are of it: they are the
     host's own where the config names no trainer, else ours mixed into the host.
@@ -134,7 +134,7 @@ def dispatching(host: type) -> type:
 
 
 def check_student(model_class: type, model_type: Any) -> None:
-    """Raises ConfigError unless models of this kind are trained, in RecBole's sense."""
+    """Raises ConfigError unless RecBole trains models of this kind as general recommenders."""
     from recbole.utils import ModelType
 
     name = model_class.__name__

@@ -138,6 +138,15 @@ class Distiller(nn.Module):
             if any(True for _ in loss.parameters())
         ]
 
+    def epoch_state(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What the losses have drawn in earlier epochs and go on using."""
+        return {method: loss.epoch_state() for method, loss in self.losses.items()}
+
+    def load_epoch_state(self, states: dict[str, dict[str, torch.Tensor]]) -> None:
+        """Puts :meth:`epoch_state` back."""
+        for method, loss in self.losses.items():
+            loss.load_epoch_state(states[method])
+
     def extra_state(self) -> dict[str, Any]:
         """States of the random streams, for the sidecar."""
         streams = {method: loss.stream.state_dict() for method, loss in self.losses.items()}

@@ -1,4 +1,4 @@
-"""The part of a trainer that teaches: finds the teacher, folds its loss into the student's."""
+"""Teaches: finds the teacher, and folds the distillation loss into the student's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ class Distillation(Part):
 
         Raises:
             ConfigError: A second ``fit`` brings other data than the first.
-            CheckpointError, TeacherError: The teacher cannot be had, or does not fit.
+            CheckpointError, TeacherError: The teacher cannot be made, or does not fit.
         """
         dataset = fit.train_data._dataset
         if self.distiller is None:
@@ -58,7 +58,7 @@ class Distillation(Part):
         elif not same_data(self.data, data_fingerprint(dataset)):
             raise ConfigError(
                 "fit was called again with other data than before, and teacher, graphs and "
-                "projectors are of that. Make a new trainer."
+                "projectors belong to the earlier data. Make a new trainer."
             )
 
     def _find(self, fit: Fit, dataset: Any) -> None:
@@ -84,7 +84,7 @@ class Distillation(Part):
         self.data = data_fingerprint(dataset)
 
     def taught(self, dataset: Any) -> Ranker:
-        """What ranks, as it is taught: to losses that read scores, and by a warm start."""
+        """Gives the ranker of what is taught, for losses that read scores and for a warm start."""
         return self.teacher.ranker(dataset)  # type: ignore[union-attr]
 
     def depends_on(self) -> tuple[np.ndarray, ...]:
@@ -140,7 +140,7 @@ class Distillation(Part):
         return replace(features, in_place=False)  # DistributedDataParallel has to see gradients
 
     def add(self, base: Any, terms: dict[str, torch.Tensor]) -> Any:
-        """What the base loss returned, with Σ β L added to its first part, the form unchanged.
+        """Adds Σ β L to the first part of what the base loss returned, and keeps its form.
 
         RecVAE breaks on a tuple, and NCL's warm-up drops the last element of one.
         """
@@ -186,15 +186,20 @@ class Distillation(Part):
             )
 
     def state_dict(self, *, finished: bool) -> dict[str, Any]:
-        """What is trained beside the student, and our random streams."""
+        """What is trained beside the student, what was drawn, and our random streams."""
         if finished:
             return {}
-        return {"own": self.distiller.state_dict(), "streams": self.distiller.extra_state()}
+        return {
+            "own": self.distiller.state_dict(),
+            "drawn": self.distiller.epoch_state(),
+            "streams": self.distiller.extra_state(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts it back."""
         if state:
             self.distiller.load_state_dict(state["own"])
+            self.distiller.load_epoch_state(state["drawn"])
             self.distiller.load_extra_state(on_cpu(state["streams"]))
 
 

@@ -1,4 +1,4 @@
-"""No trainer trains without a teacher what names one: those that would say how to do it right.
+"""The guard: a trainer that would ignore the teacher of its config refuses to train.
 
 ``register()`` gives RecBole's ``get_trainer`` the trainers that distil. Whatever makes one another
 way (by hand, from a subclass of its own, from a ``get_trainer`` that was imported earlier or is
@@ -21,7 +21,7 @@ _on = False  # a guard that outlives its time, put back by somebody else's patch
 
 
 def guard_trainers(patches: Patches) -> None:
-    """Every RecBole trainer refuses to train where its config names one of our methods.
+    """Makes every RecBole trainer refuse to train where its config names one of our methods.
 
     That is asked when the training starts, of the config as it is then: trainers that were made
     before are guarded, and evaluating stays possible with any of them. Classes that are defined
@@ -73,7 +73,7 @@ def _guarded(
 
 
 def _refuse_undistilled(trainer: Any) -> None:
-    """Raises ConfigError if this trainer trains alone what its config has a teacher for."""
+    """Raises ConfigError if this trainer would ignore the teacher of its config."""
     if not _on or isinstance(trainer, DistillationTrainer):
         return
     methods = _named_methods(getattr(trainer, "config", None))
@@ -89,7 +89,7 @@ def _refuse_undistilled(trainer: Any) -> None:
 
 
 def _named_methods(config: Any) -> list[str]:
-    """The methods of ours that a config names; empty where ``trainer`` is somebody else's key."""
+    """Lists our methods that a config names; none where ``trainer`` is somebody else's key."""
     try:
         return names_ours(config["trainer"])
     except (KeyError, TypeError):

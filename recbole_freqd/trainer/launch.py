@@ -1,4 +1,4 @@
-"""One job in several processes, as RecBole's ``run`` starts them; each of them knows us."""
+"""Runs one job in several processes, as RecBole's ``run`` starts them."""
 
 import os
 import pickle
@@ -39,7 +39,7 @@ class Launch:
         return self.nproc if self.world_size <= 0 else self.world_size
 
     def check(self) -> None:
-        """Raises ConfigError where processes as asked for cannot be had."""
+        """Raises ConfigError where these processes cannot be started."""
         if self.nproc < 1:
             raise ConfigError(f"--nproc: got {self.nproc}; allowed: 1 or more.")
         if not self.is_many:
@@ -82,8 +82,8 @@ class Launch:
                 test.bind(("", int(self.port)))
             except OSError as error:
                 raise ConfigError(
-                    f"--port: got {self.port}, which cannot be had ({error.strerror}). If another "
-                    "launch has it, give each a --port of its own."
+                    f"--port: got {self.port}, which cannot be used ({error.strerror}). If "
+                    "another launch has it, give each a --port of its own."
                 ) from error
 
     def keys(self, local_rank: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a distilled training says of its losses after an epoch."""
+"""Logs the losses of a distilled training after an epoch."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A student that starts from an older one: rows by token, newcomers beside those who are there."""
+"""Starts a student from an older one: known rows by token, new ones beside their neighbours."""
 
 import logging
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OlderStudent:
-    """What is read of an older student.
+    """The data of an older student that a start needs.
 
     Attributes:
         features: Its user features (m_users, d) and item features (m_items, d), without biases.
@@ -53,7 +53,7 @@ class OlderStudent:
 
 @dataclass(frozen=True)
 class OlderStart:
-    """What was done, in numbers of users and of items.
+    """Counts of users and items, by how they were placed.
 
     Attributes:
         matched: Found in the older student by token.
@@ -152,7 +152,7 @@ def older_target(
     approximation: Optional[Approximation] = None,
     neighbours: int = _NEIGHBOURS,
 ) -> tuple[Target, OlderStart]:
-    """What the features of a new student are to be; arrays in, arrays out.
+    """Computes the features that a new student is to have; arrays in, arrays out.
 
     Those that the older student has are its own. Of the others, those that the teacher knows are
     its approximation's, mapped into the older student's space; then those with neighbours in the
@@ -229,7 +229,7 @@ def map_into(
         placed: (n_users,) and (n_items,) bool.
 
     Returns:
-        (n_users, d) and (n_items, d); a warning says where M could not be had well.
+        (n_users, d) and (n_items, d); a warning says if M is poor.
     """
     both = torch.from_numpy(placed[1] & approximation.masks[1]).to(tables[1].device)
     theirs, ours = approximation.item_emb[both].double(), tables[1][both].double()

@@ -82,14 +82,14 @@ def _hook_get_trainer() -> None:
 
 
 def _hook_training() -> None:
-    """Trainers that were not made by get_trainer do not train alone what names a teacher."""
+    """Refuses trainers that get_trainer did not make, where a config names a teacher."""
     from recbole_freqd.trainer.guard import guard_trainers
 
     guard_trainers(_hooks)
 
 
 def _hook_get_model() -> None:
-    """RecBole finds the models that this package adds by their names."""
+    """Lets RecBole find the models that this package adds by name."""
     import recbole.config.configurator
     import recbole.quick_start.quick_start
     import recbole.utils
@@ -112,7 +112,7 @@ def _hook_get_model() -> None:
 
 
 def _hook_launch() -> None:
-    """Processes that RecBole's ``run`` starts know us too, and need no GPUs."""
+    """Registers this package in the processes that RecBole's ``run`` starts, also without GPUs."""
     from recbole.quick_start import quick_start
 
     from recbole_freqd.compat.processes import apply_start_of_processes, only_nccl
@@ -124,6 +124,6 @@ def _hook_launch() -> None:
 
 
 def run_recboles(local_rank: int, *arguments: Any) -> None:
-    """RecBole's own, in a process that knows us: a spawned one begins with nothing registered."""
+    """Registers in a spawned process, then runs RecBole's own function."""
     register()
     _recboles_own(local_rank, *arguments)

@@ -1,4 +1,4 @@
-"""A distilled student's checkpoint stays plain RecBole; what is ours lies in a file beside it."""
+"""Keeps our state beside a student's checkpoint, which stays plain RecBole."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The part that begins from a warm start, and keeps it as the first best checkpoint."""
+"""Starts a training warm, and keeps the start as the first best checkpoint."""
 
 import logging
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ class StartWarm(Part):
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Refuses what cannot start so before any teacher is trained.
+        """Refuses students that cannot start warm, before any teacher is trained.
 
         Raises:
             ConfigError: ``warm_start: teacher`` without one, or another student.

@@ -1,4 +1,4 @@
-"""A student that starts as the best approximation of what it is taught, and not by chance."""
+"""Starts a student as the best approximation of what it is taught."""
 
 import logging
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What was done.
+    """The outcome of a warm start.
 
     Attributes:
         way: ``"tables"`` or ``"propagated"``.

@@ -157,7 +157,10 @@ def test_it_is_known_what_the_user_has_written(tiny_config):
         ({"teacher_filter_shrinkage": -1}, "teacher_filter_shrinkage: got -1"),
         ({"teacher_spread": 0}, "teacher_spread: got 0"),
         ({"teacher_weights": "equal"}, "teacher_weights: got 'equal'; allowed: auto or list of fl"),
-        ({"teacher_weights": [1, 1]}, r"teacher_weights: got \[1\.0, 1\.0\] for 3 of `teacher`"),
+        (
+            {"teacher_weights": [1, 1]},
+            r"teacher_weights: got \[1\.0, 1\.0\] for 3 entries of `teacher`",
+        ),
         ({"teacher_weights": [1, -1, 1]}, r"one number of at least 0 for each"),
         ({"teacher_weights": [0, 0, 0]}, r"not all 0"),
         ({"warm_start": 5}, "warm_start: got 5"),

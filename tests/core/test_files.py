@@ -131,7 +131,9 @@ def test_a_full_disk_is_an_error_that_names_file_and_cause_and_the_old_file_stay
         monkeypatch.setattr(Path, "touch", full)
     elif where != "write":
         monkeypatch.setattr(writing.os, where, full)
-    message = rf"Cannot write {re.escape(str(path))}: .*No space left.* MiB free\. What stood there"
+    message = (
+        rf"Cannot write {re.escape(str(path))}: .*No space left.* MiB free\. The file that was"
+    )
     with pytest.raises(CheckpointError, match=message):
         write_atomically(
             path, full if where == "write" else lambda name: Path(name).write_text("x")

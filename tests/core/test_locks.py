@@ -40,7 +40,7 @@ def test_who_waits_goes_on_when_the_other_ends_even_by_an_error(monkeypatch, cap
         raise KeyboardInterrupt
     thread.join(10)
     assert order == ["first", True]
-    assert "folder/thing is waited for: another process is at it" in caplog.text
+    assert "Waiting for folder/thing: another process works on it" in caplog.text
 
 
 def test_a_folder_that_cannot_hold_a_lock_is_an_error_and_a_disk_without_locks_a_warning(

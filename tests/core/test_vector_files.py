@@ -79,7 +79,7 @@ def test_without_pyarrow_parquet_is_an_error_that_gives_the_command(monkeypatch)
         ({"vectors": np.ones(2)}, r"shape \(2,\)"),
         ({"vectors": np.full((2, 3), np.nan)}, r"2 of 2 vectors hold NaN .*\(a, b\)"),
         ({"vectors": None}, "holds tokens; missing: vectors"),
-        ({"tokens": np.array(["a", "a"])}, r"1 tokens are there twice \(a\)"),
+        ({"tokens": np.array(["a", "a"])}, r"1 tokens occur twice \(a\)"),
         ({"tokens": np.array(["a", None])}, "cannot be read: ValueError"),
         ({"tokens": np.array([["a", "b"]])}, r"shape \(1, 2\); allowed: \(n,\) texts"),
         ({"vectors": np.ones((2, 3), np.int8)}, "int8 without scales"),
@@ -112,5 +112,5 @@ def test_files_that_are_not_those_of_the_manifest_are_refused():
     with pytest.raises(CheckpointError, match=r"users\.npz is not the file that .*manifest"):
         read()
     (folder / "manifest.json").write_text("[]")
-    with pytest.raises(CheckpointError, match="no manifest of ours"):
+    with pytest.raises(CheckpointError, match="no manifest of this package"):
         read()

@@ -447,7 +447,10 @@ def test_a_student_whose_method_does_not_rank_as_it_does_is_warned_of(built, cap
             return users, items.flip(0)
 
     student_adapter(built(Other, **KEYS)[0])
-    assert "user_item_features() of Other returns does not rank as the model does" in caplog.text
+    assert (
+        "user_item_features() of Other returns features that do not rank as the model does"
+        in caplog.text
+    )
 
 
 def test_a_model_of_which_only_scores_are_known_is_no_student(distil, tmp_path):

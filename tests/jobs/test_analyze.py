@@ -122,7 +122,7 @@ def test_the_teacher_is_drawn_before_and_after_its_filter(tiny_config, checkpoin
     page = report.read_text()
     assert "The teacher before and after its filter" in page and "Numbers: the filter" in page
     assert report.with_name("filter.png").is_file() and "with α = 0.4" in page
-    plain = analyze.results(loaded[0], loaded[1:2], bands=4)
+    plain = analyze.measure_bands(loaded[0], loaded[1:2], bands=4)
     assert plain["filter"] is None
     page = spectrum_report.write(plain, tmp_path / "plain").read_text()
     assert "before and after" not in page
@@ -217,7 +217,7 @@ def test_the_teacher_of_a_student_is_found_and_another_one_is_named_as_such(
         many = [student, analyze.load_with_data(alone, tiny_config())]
         assert "least squares" in analyze.measure_bands(found, many, bands=2)["projection"]
         assert f"was taught by the checkpoint {teacher}, not by {other}" in caplog.text
-    with pytest.raises(ConfigError, match="no teacher has taught them.*--teacher TEACHER.pth"):
+    with pytest.raises(ConfigError, match="no teacher taught them.*--teacher TEACHER.pth"):
         find_own_teacher([alone])
 
 

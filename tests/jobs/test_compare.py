@@ -340,7 +340,7 @@ def test_runs_of_another_commit_are_taken_and_mentioned_in_a_line(compare, untra
     file.write_text(json.dumps(record))
     compare(["FD"], seeds=[1])
     (line,) = [line for line in compare.said if "other commits" in line]
-    assert "1 of what was finished already are of other commits of this package: abc (1);" in line
+    assert "1 of the finished runs come from other commits of this package: abc (1);" in line
     assert len(untrained) == 5
 
 

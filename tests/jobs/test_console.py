@@ -129,7 +129,7 @@ def test_a_store_that_cannot_write_keeps_what_it_has_in_memory(tmp_path, caplog)
     outcome = store.attempt("one", lambda: {"score": 0.5}, wait=False)
     assert outcome.fresh and outcome.record == {"score": 0.5} == store.find("one")
     assert not store.attempt("one", lambda: 1 / 0, wait=False).fresh and store.names() == ["one"]
-    assert "one is not kept, but goes on in memory" in caplog.text
+    assert "one cannot be kept on disk, and goes on in memory" in caplog.text
     assert store.attempt("two", lambda: 1 / 0, wait=False).error.startswith("ZeroDivisionError")
 
 
@@ -195,7 +195,7 @@ def test_the_main_job_says_a_line_per_epoch_at_most_and_its_log_file_has_all(tmp
     del keys["show_progress"]
     lines = said_by_the_script(tmp_path, keys)
     epochs = [line for line in lines if re.search(r"\bepoch \d+", line)]
-    assert len(epochs) == 4 + 3 + 3 and all("valid_score" in line for line in epochs)
+    assert len(epochs) == 4 + 3 * 3 and all("valid_score" in line for line in epochs)
     assert len(lines) < len(epochs) + 20
     assert not any("it/s" in line or "embedding_size" in line for line in lines)
     file = max((tmp_path / "log").rglob("*.log"), key=lambda path: path.stat().st_size)

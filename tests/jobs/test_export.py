@@ -270,7 +270,7 @@ def test_blocks_of_any_size_give_the_same_file(tmp_path):
 
 def test_a_model_whose_scores_are_no_products_is_refused_or_marked_as_approximated(student):
     run = student("NeuMF")
-    with pytest.raises(ConfigError, match="NeuMF cannot be exported as it is.*--spectral 64"):
+    with pytest.raises(ConfigError, match="NeuMF cannot be exported exactly.*--spectral 64"):
         exported(run)
     assert not Path("out").exists()
     good = exported(run, spectral=29, histories=True)["approximation"]

@@ -20,7 +20,7 @@ from recbole_freqd.features.data import pairs, tokens
 from recbole_freqd.features.fold_in import fold_in
 from recbole_freqd.jobs import run as runs
 from recbole_freqd.jobs.recommend import top as module
-from recbole_freqd.jobs.recommend.top import best_of, top_lists
+from recbole_freqd.jobs.recommend.top import top_lists
 from recbole_freqd.jobs.script import main
 from tests.jobs.test_export import hidden
 
@@ -51,26 +51,6 @@ def read(path="lists.csv"):
 
 
 # --- the top of a block -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(5, 7, 3), (9, 500, 4), (3, 40, 40), (6, 1000, 1), (4, 999, 7)])
-@pytest.mark.parametrize("kind", ["distinct", "ties", "all the same", "few", "none"])
-def test_the_best_of_a_row_are_those_of_a_whole_sort_ties_by_id(shape, kind):
-    rows, n_items, k = shape
-    scores = torch.randn(rows, n_items, generator=torch.Generator().manual_seed(0))
-    if kind == "ties":
-        scores = (2 * scores).round()
-    elif kind == "all the same":
-        scores[:-1] = 1.0
-    elif kind == "few":
-        scores[:, k // 2 :] = -torch.inf
-    elif kind == "none":
-        scores[:] = -torch.inf
-    columns, values = best_of(scores, k)
-    for row, own in enumerate(scores.numpy()):
-        order = np.lexsort((np.arange(n_items), -own))[:k]
-        np.testing.assert_array_equal(values[row], own[order])
-        np.testing.assert_array_equal(columns[row], np.where(np.isneginf(own[order]), 0, order))
 
 
 def test_blocks_of_any_size_give_the_same_lists(monkeypatch):

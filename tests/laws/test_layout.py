@@ -109,6 +109,7 @@ def test_an_import_against_the_order_is_found(tmp_path, file, line, complaint):
 def test_the_architecture_page_draws_this_spine():
     page = (PACKAGE.parent / "docs" / "development.md").read_text(encoding="utf-8")
     drawn = re.search(r"```mermaid\n(.*?)```", page, re.S).group(1)
+    drawn = drawn.replace("graph_", "graph")  # a box cannot have the word that begins a diagram
     assert re.findall(r"^\s*(\w+)\[", drawn, re.M) == list(ROOMS)
     assert re.findall(r"\w+", " ".join(re.findall(r"(\w+(?: --> \w+)+)", drawn))) == [
         *ROOMS[:8],

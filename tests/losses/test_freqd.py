@@ -6,6 +6,7 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd.core.errors import ConfigError, TeacherError
+from recbole_freqd.core.rows import as_rows
 from recbole_freqd.core.schema import method_keys
 from recbole_freqd.filters import PolynomialFilter
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
@@ -254,6 +255,40 @@ def test_gradients_pass_gradcheck_with_the_mlp_and_the_cosine():
     )
 
 
+@pytest.mark.parametrize("order", ["project_first", "filter_first"])
+@pytest.mark.parametrize("side", ["user", "item"])
+@pytest.mark.parametrize("layers", [{"experts": 2, "hidden": 4}, {"experts": 2, "hidden": 1}])
+@pytest.mark.parametrize("distance", ["squared", "cosine"])
+def test_the_order_says_whether_an_mlp_sees_rows_before_or_after_the_filter(
+    order, side, layers, distance
+):
+    """Hidden layers that are narrower than the teacher have a form of their own."""
+    loss = make(dropout=0.0, keep_prob=1.0, distance=distance, order=order, **layers)
+    student, place = features(D_S, D_S, 2), ["user", "item"].index(side)
+    projector = loss.projectors[side]
+    adjacency = cooccurrence_graph(random_interactions(5), side=side, k=5)
+    filtered = torch.from_numpy(dense_filter(adjacency.toarray(), loss.filter.response)).float()
+    ids = torch.arange(1, len(student[place]))
+    projected = {
+        "project_first": filtered @ projector(student[place]),
+        "filter_first": projector(filtered @ student[place]),
+    }
+    teacher = filtered @ (loss.teacher_user_emb, loss.teacher_item_emb)[place]
+    for name, rows in projected.items():
+        expected = row_distance(rows, teacher, distance)[ids]
+        found = loss.distances(side, as_rows(student), ids)
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6) == (name == order)
+
+
+def test_an_mlp_that_sees_filtered_rows_reads_no_neighbour_by_itself():
+    loss = make(projector="mlp", order="filter_first")
+    seen = []
+    for projector in loss.projectors.values():
+        projector.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    loss(features(D_S, D_S, 2), *batch(size=3))
+    assert sum(seen) <= 9
+
+
 @pytest.mark.parametrize("distance", ["squared", "cosine"])
 def test_freqd_with_alpha_0_is_fd_to_the_last_bit(distance):
     student = features(D_S, D_S, 2)
@@ -412,6 +447,7 @@ def test_freqd_and_fd_are_related_but_differ_in_keys_by_the_graph_only():
         "max_pairs",
         "keep_prob",
         "mask",
+        "order",
         "max_degree",
         "filter",
         "log_bands",

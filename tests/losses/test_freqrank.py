@@ -5,6 +5,7 @@ import torch
 
 from recbole_freqd.config.complete import method_options
 from recbole_freqd.core.files import parse_yaml
+from recbole_freqd.core.rankers import FeatureRanker
 from recbole_freqd.core.schema import method_keys, properties_folder, read_keys, run_defaults
 from recbole_freqd.losses import LOSSES
 from tests.support.oracles import random_interactions
@@ -24,7 +25,7 @@ def test_its_value_and_gradients_are_those_of_rce_kd_bit_for_bit(options):
     for name in ("RCE-KD", "FreqRank"):
         student = tables(2, 3, grad=True)
         loss = LOSSES.get(name)(
-            random_interactions(5), (3, 3), tables(1, 5), seed=4, **SHORT, **options
+            random_interactions(5), (3, 3), tables(1, 5), seed=4, refresh=1, **SHORT, **options
         )
         for epoch in range(2):
             loss.start_epoch(epoch)
@@ -35,12 +36,45 @@ def test_its_value_and_gradients_are_those_of_rce_kd_bit_for_bit(options):
     assert all(torch.equal(one, other) for one, other in zip(*gradients))
 
 
+def test_every_epoch_makes_the_lists_of_its_share_of_the_users_anew():
+    loss = LOSSES.get("FreqRank")(
+        random_interactions(5), (3, 3), tables(1, 5), seed=4, refresh=3, k=2, sampled=2, top=4
+    )
+    users = torch.arange(9)
+    for epoch in (0, 1, 2, 5):
+        before = loss._lists.clone()
+        loss.start_epoch(epoch, FeatureRanker(*tables(10 + epoch, 3)))
+        own = loss._ranked(FeatureRanker(*tables(10 + epoch, 3)), users)[:, :2]
+        fresh = torch.full_like(users, epoch == 0).bool() | (users % 3 == epoch % 3)
+        assert torch.equal(loss._lists[fresh, :2], own[fresh].int())
+        assert torch.equal(loss._lists[~fresh], before[~fresh])
+        assert not torch.equal(loss._lists[fresh], before[fresh])
+
+
+def test_lists_that_are_kept_longer_than_an_epoch_are_part_of_the_state():
+    def started(epochs, state=None):
+        loss = LOSSES.get("FreqRank")(
+            random_interactions(5), (3, 3), tables(1, 5), seed=4, refresh=3, **SHORT
+        )
+        loss.load_epoch_state(state or {})
+        for epoch in epochs:
+            loss.stream.restart(epoch)
+            loss.start_epoch(epoch, FeatureRanker(*tables(10 + epoch, 3)))
+        return loss
+
+    whole, half = started(range(4)), started(range(3))
+    resumed = started([3], half.epoch_state())
+    for name in ("_lists", "_chances", "_gamma"):
+        assert torch.equal(getattr(whole, name), getattr(resumed, name))
+    assert not torch.equal(whole._lists, started([3])._lists)
+
+
 def test_its_keys_are_those_of_rce_kd_under_a_prefix_of_its_own():
     ours, theirs = method_keys("FreqRank"), method_keys("RCE-KD")
     assert list(ours) == [key.replace("rcekd_", "freqrank_") for key in theirs]
     for own, other in zip(ours.values(), theirs.values()):
         assert (own.types, own.range) == (other.types, other.range)
-        if not own.name.endswith("_beta"):
+        if not own.name.endswith(("_beta", "_refresh")):
             assert own.default == other.default
 
 

@@ -352,14 +352,16 @@ def test_rce_kd_compares_the_scores_of_neumf_on_one_scale(built):
     loss.start_epoch(0, FeatureRanker(*features))
     users = torch.arange(1, model.n_users)
     scores = teacher.block(users)
-    for ids, kept in (
-        (loss._teacher_ids, loss._teacher_scores),
-        (loss._student_ids, loss._student_scores),
-    ):
-        there = ids[users] > 0
-        expected = scores.gather(1, ids[users].long())
-        torch.testing.assert_close(kept[users][there], expected[there], rtol=1e-4, atol=1e-5)
-        assert kept[users][there].max() > 1
+    there = loss._teacher_ids[users] > 0
+    expected, kept = scores.gather(1, loss._teacher_ids[users].long()), loss._teacher_scores[users]
+    torch.testing.assert_close(kept[there], expected[there], rtol=1e-4, atol=1e-5)
+    assert kept[there].max() > 1
+    lists = loss._lists[users]
+    for part in (slice(5), slice(5, None)):
+        nothing = lists[:, part] == 0
+        own = scores.gather(1, lists[:, part].long()).masked_fill(nothing, -torch.inf)
+        chances = torch.where(nothing, 0.0, own.softmax(dim=1))
+        torch.testing.assert_close(loss._chances[users][:, part], chances, rtol=1e-3, atol=1e-5)
 
 
 def plain_cross_entropy(student, teacher, items, tau):
@@ -381,7 +383,7 @@ def test_rce_kd_is_its_formula_given_the_sample(mask_train, sampled):
         items = untrained(user) if mask_train else range(1, N_ITEMS)
         own = ranked(student, user, items)[:5]
         of_teacher = ranked(teacher, user, items)[:3]
-        sample = [item for item in loss._student_ids[user, 3:].tolist() if item]
+        sample = [item for item in loss._lists[user, 3 : 3 + min(sampled, 5)].tolist() if item]
         assert set(sample) <= set(own) and len(sample) == min(sampled, len(own))
         joined = sample + [i for i in of_teacher if i not in sample and i not in own[:3]]
         overlap = len(set(of_teacher) & set(sample)) / len(of_teacher)

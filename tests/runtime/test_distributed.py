@@ -276,7 +276,7 @@ def test_a_port_in_use_is_said():
         taken.bind(("", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"--port: got {port}, which cannot be had"):
+        with pytest.raises(ConfigError, match=f"--port: got {port}, which cannot be used"):
             Launch(2, port=str(port)).check()
 
 

@@ -391,7 +391,7 @@ def test_a_finished_run_is_not_trained_again_and_gives_the_same_results(started,
     got = outcome(trainer, loaders)
     for name in ("score", "result", "losses", "test", "checkpoint", "sidecar", "epochs"):
         assert_same(expected[1][name], got[name])
-    assert f"Finished already, its best model is taken: {first.saved_model_file}" in caplog.text
+    assert f"This run is finished; its best model is used: {first.saved_model_file}" in caplog.text
 
 
 @pytest.mark.parametrize(

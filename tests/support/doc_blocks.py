@@ -8,6 +8,7 @@ right above a block say what is special about it:
     <!-- run first: a command -->          what the page takes for granted
     <!-- run with: options -->             added to every command of the script, to keep it small
     <!-- test-command -->                  .ci/run runs it
+    <!-- made: what, by `make docs` -->    a script writes it
 
 What is run is run from top to bottom of a page, in one empty folder, with these substitutions:
 ml-100k is the tiny dataset; RecBole's defaults, and the main job's, are those of one short epoch;
@@ -28,7 +29,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-MARKS = ("not run", "run by", "run first", "run with", "test-command")
+MARKS = ("not run", "run by", "run first", "run with", "test-command", "made")
 SCRIPT = [
     ["python", "run_recbole_freqd.py"],
     ["python", "-m", "recbole_freqd"],

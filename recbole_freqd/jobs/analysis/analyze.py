@@ -78,7 +78,7 @@ def analyze(
     trust: bool = False,
     trust_data: bool = False,
 ) -> Path:
-    """Computes and writes it all: figures, numbers, report.
+    """Computes and writes the analysis: figures, numbers, report.
 
     Args:
         teacher: Its checkpoint; None: the one that has taught the students.
@@ -165,7 +165,8 @@ def measure_bands(teacher: Loaded, students: Sequence[Loaded], bands: int = 8) -
     names = _names([student.config for student in students])
     filtered = filtered_energy(
         [(student.path, student.config) for student in students], teacher.features,
-        training_matrix(teacher.home.train), max_pairs=graph["max_pairs"], bands=bands,
+        training_matrix(teacher.home.train),
+        max_pairs=graph["max_pairs"], bands=bands,
     )  # fmt: skip
     return {
         "version": __version__,
@@ -270,7 +271,7 @@ def _responses(configs: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _names(configs: Sequence[Any]) -> list[str]:
-    """What each student is called, told apart by a number where two would be alike."""
+    """Names each student, with a number where two names would be equal."""
     names = []
     for config in configs:
         name = name_of(config)

@@ -19,8 +19,8 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         help="what students know of a teacher, by band of frequencies",
         description="Say what students know of a teacher, by band of frequencies: figures, numbers "
         "and one HTML file (docs/analysis.md; extra [plot]).",
-        epilog="Any --key=value is a config key: of use are those that say where the data is and "
-        "which device is taken.",
+        epilog="Any --key=value is a config key. Useful are those that set the place of the "
+        "data, and the device.",
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Which teacher has taught a student, as far as its checkpoint tells."""
+"""Finds the teacher that taught a student, as far as its checkpoint tells."""
 
 import logging
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_own_teacher(students: Sequence[str], *, trust: bool = False) -> str:
-    """The checkpoint of the teacher that has taught the first of some students that had one.
+    """Finds the teacher's checkpoint of the first student that had a teacher.
 
     Args:
         students: Their checkpoints.
@@ -33,7 +33,7 @@ def find_own_teacher(students: Sequence[str], *, trust: bool = False) -> str:
     taught = next((config for config in configs if _spec(config)), None)
     if taught is None:
         raise ConfigError(
-            f"{join_names(students)}: no teacher has taught them, so there is none to analyse "
+            f"{join_names(students)}: no teacher taught them, so there is no teacher to analyse "
             "them by. Name one: --teacher TEACHER.pth."
         )
     named = _spec(taught).get(CHECKPOINT)
@@ -51,7 +51,7 @@ def find_own_teacher(students: Sequence[str], *, trust: bool = False) -> str:
 
 
 def check_own_teacher(path: str, config: Any, student: str, taught: Any, *, needed: bool) -> None:
-    """Says so where a student was taught by another teacher than the one it is held against.
+    """Refuses, or warns, if another teacher taught a student than the one it is compared with.
 
     Args:
         path: Of the teacher's checkpoint. config: Its own.

@@ -1,4 +1,4 @@
-"""``analyze`` on paper: figures, CSV, JSON, and one HTML file that needs no other."""
+"""The report of ``analyze``: figures, CSV, JSON, and one self-contained HTML file."""
 
 import base64
 import html
@@ -87,7 +87,7 @@ def metrics_table(results: dict[str, Any]) -> list[list[str]]:
 
 
 def notes(results: dict[str, Any]) -> list[str]:
-    """What has to be known to read the figures."""
+    """Writes the notes that a reader of the figures needs."""
     graph, words = results["graph"], []
     words.append(
         f"P, the map from a student to the teacher: {results['projection']}. Metrics are of the "

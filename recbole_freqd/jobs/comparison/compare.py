@@ -59,10 +59,12 @@ def compare(
 
     Returns:
         What is in ``results-<hash>.json``: ``table`` (a row each: mean and sd of ``valid`` and
-        ``test``, ``rank``, ``gap_closed``, ``against`` the reference with ``p_holm``, ``epochs``,
-        ``seconds_per_epoch``), ``cells`` (every run), ``common`` and ``configs`` (the frozen
-        configs), ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``, and ``failed``, a
-        ``what``, ``seed`` and ``error`` for each run that failed (the method then has no rank).
+        ``test``, ``rank``, ``share``, ``gap_closed``, ``against`` the reference with ``p_holm``,
+        ``epochs``, ``seconds_per_epoch``, ``seconds_all_in``, ``bytes_per_entity``, ``coverage``,
+        ``gini``), ``cells`` (every run), ``common`` and ``configs`` (the frozen configs),
+        ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``, ``left_out`` (baselines that
+        cannot be, and why), and ``failed``, a ``what``, ``seed`` and ``error`` for each run that
+        failed (the method then has no rank).
         With ``tune_only`` the frozen keys.
 
     Raises:
@@ -80,19 +82,13 @@ def compare(
     from recbole_freqd.config.make import make_config
     from recbole_freqd.config.reading import read_given
     from recbole_freqd.jobs.comparison import plan
-    from recbole_freqd.jobs.comparison.beside import read_rows
     from recbole_freqd.jobs.fairness import check_seeds
     from recbole_freqd.jobs.tuning import budget, space
     from recbole_freqd.jobs.tuning.frozen import read_frozen
     from recbole_freqd.jobs.validation import check_test
     from recbole_freqd.teacher.find import check_trajectory
 
-    named = plan.read_methods(methods)
-    own_keys: dict[str, dict[str, Any]] = {}
-    if rows is not None:
-        more, own_keys = read_rows(rows)
-        _check_names(rows, named, more)
-        named |= more
+    named, own_keys = _read_students(methods, rows)
     seeds = check_seeds(seeds, "--seeds")
     _check_tuning(tune, tune_only, frozen, tune_seeds, keep_teacher, search)
     if tune and rows is not None:
@@ -117,18 +113,27 @@ def compare(
         )
     if tune_only:
         return chosen or {}
-    for name, keys in own_keys.items():
-        chosen = {**(chosen or {}), name: keys}
+    chosen = {**(chosen or {}), **own_keys}
     own_teachers = [name for name, keys in own_keys.items() if _SHARED & set(keys)]
     return plan.compare_runs(
         base, named, seeds, folder, frozen=chosen or None, own_teachers=own_teachers, say=say
     )
 
 
-def _check_names(file: str, methods: Iterable[str], more: Iterable[str]) -> None:
-    """Raises ConfigError where a row of a file has the name of a method."""
-    for name in set(methods) & set(more):
-        raise ConfigError(f"--rows {file}: {name} is among the methods already. Change the name.")
+def _read_students(
+    methods: Iterable[str], rows: Optional[str]
+) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
+    """The losses of methods and of a file's rows, by name; and the keys of its rows."""
+    from recbole_freqd.jobs.comparison.beside import read_rows
+    from recbole_freqd.jobs.comparison.plan import read_methods
+
+    named = read_methods(methods)
+    if rows is None:
+        return named, {}
+    more, own_keys = read_rows(rows)
+    for name in set(named) & set(more):
+        raise ConfigError(f"--rows {rows}: {name} is among the methods already. Change the name.")
+    return {**named, **more}, own_keys
 
 
 def _check_tuning(

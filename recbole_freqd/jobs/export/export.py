@@ -1,4 +1,4 @@
-"""A checkpoint's user and item vectors under their own names, for whatever serves them."""
+"""Exports a checkpoint's user and item vectors under their own names."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -41,7 +41,7 @@ def export(
     trust_data: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Writes what a checkpoint scores with: vectors whose inner product orders the items.
+    """Writes the vectors of a checkpoint; their inner products order the items as the model does.
 
     ``users.npz`` and ``items.npz`` (or ``.parquet``, or both) hold the original tokens and the
     vectors, row for row, without RecBole's padding; biases are extra columns. They are written in
@@ -116,7 +116,7 @@ def _refuse_to_replace(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Written:
-    """What the files hold.
+    """The content of the written files.
 
     Attributes:
         counts: Rows of each side. files: Of each side.
@@ -208,7 +208,7 @@ def _manifest(
     precision: str,
     histories: bool,
 ) -> dict[str, Any]:
-    """All that who serves the files has to know."""
+    """Makes the manifest: all that a server of the files has to know."""
     files = [file for side in SIDES for file in written.files[side]]
     files += [HISTORIES] if histories else []
     sides = {side: {"count": written.counts[side], "files": written.files[side]} for side in SIDES}

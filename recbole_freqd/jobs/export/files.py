@@ -41,7 +41,7 @@ def check_formats(formats: Any) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Form:
-    """How vectors are stored.
+    """The form in which vectors are stored.
 
     Attributes:
         width: Columns, those of biases included.
@@ -70,7 +70,7 @@ class Form:
 
 @contextmanager
 def open_table(path: PathLike, kind: str, tokens: np.ndarray, form: Form) -> Iterator[WriteBlock]:
-    """Yields what takes the next rows; the file has its name when all of them are written.
+    """Yields a function that takes the next rows; the file gets its name at the end.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""A new model's vectors turned onto those of an older export: the same scores, less that moves."""
+"""Turns a new model's vectors onto those of an older export; the scores stay the same."""
 
 from dataclasses import replace
 from pathlib import Path

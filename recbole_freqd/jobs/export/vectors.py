@@ -1,4 +1,4 @@
-"""A model as vectors whose inner products rank as it does: its own, or the nearest of a rank."""
+"""Turns a model into vectors whose inner products rank as it does, or nearly."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +51,7 @@ class Vectors:
 def vectors_of(
     model: Any, rank: Optional[int], seen: sp.csr_array, *, progress: bool = False
 ) -> Iterator[Vectors]:
-    """Inside, vectors whose inner products rank as a model does, or nearly.
+    """Yields vectors whose inner products rank as a model does, or nearly.
 
     Args:
         model: A RecBole model, which is left as it was.
@@ -77,8 +77,8 @@ def vectors_of(
         return
     if rank is None:
         raise ConfigError(
-            f"{name} cannot be exported as it is: its scores are no inner products of a user's "
-            "and an item's vector. Allowed: models with exact features (docs/models.md), or "
+            f"{name} cannot be exported exactly: its scores are no inner products of a user's and "
+            "an item's vector. Allowed: models with exact features (docs/models.md), or "
             "--spectral 64 (spectral=64), a truncated SVD of the scores; the manifest then says "
             "how much of the top 10 that keeps."
         )
@@ -113,7 +113,7 @@ def _exact(model: Any, adapter: FeatureAdapter) -> Vectors:
 
 
 def _transform(model: Any, user: Read, item: Read) -> str:
-    """What the model makes of an inner product, measured on some users."""
+    """Measures, on some users, what the model makes of an inner product."""
     users = some_users(model)
     scores = score_users(model, users).float()[:, 1:]
     products = (user(users) @ whole_table(item, model.n_items, model).T)[:, 1:]

@@ -28,7 +28,7 @@ def check_suffix(path: Path) -> None:
 
 @contextmanager
 def open_lists(path: Path, columns: Columns, metadata: dict[str, Any]) -> Iterator[WriteLists]:
-    """Yields what takes the lists of the next users; the file has its name when all are written.
+    """Yields a function that takes the lists of the next users; the file gets its name at the end.
 
     What is given to it: names of users (b,) str, names of items (b, k) str, best first, and scores
     (b, k) float32, -inf where a user has fewer items.

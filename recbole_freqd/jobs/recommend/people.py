@@ -1,4 +1,4 @@
-"""For whom lists are made: users of a file, or new ones with what they have chosen."""
+"""The users that lists are for: those of a file, or new ones with their histories."""
 
 import logging
 from collections.abc import Sequence

@@ -9,12 +9,11 @@ import torch
 from tqdm import tqdm
 
 from recbole_freqd.core.rankers import Ranker, candidates
+from recbole_freqd.core.top import best_of
 
 _MOST_USERS = 1024
 _BLOCK_BYTES = 2**24  # scores: small enough that the same memory is used again and again
 _LINES = 2**17  # of users and items that are yielded at once
-_PARTS = 16  # parts of a row of scores, for each item of a list
-_MOST_HITS = 4  # parts that are looked into, for each item of a list; more: scores are equal
 Block = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -50,61 +49,11 @@ def top_lists(
             for places in _split(np.arange(len(users)), size):
                 asked = torch.from_numpy(users[places]).to(ranker.device)
                 block = candidates(ranker, asked, leave_out)
-                items[places], scores[places] = best_of(block, k)
+                best, columns = best_of(block, k)
+                items[places], scores[places] = columns.cpu().numpy(), best.cpu().numpy()
                 bar.update(len(places))
             yield users, items, scores
 
 
 def _split(values: np.ndarray, size: int) -> list[np.ndarray]:
     return np.array_split(values, range(size, len(values), size)) if len(values) else []
-
-
-def best_of(scores: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns (b, k) int64 and scores (b, k) of the ``k`` best of each row, ties by column.
-
-    A row is cut into parts. The k-th best of their maxima is a lower bound of the k-th best score,
-    so nothing below it has to be sorted, and every tie with the last is seen.
-    """
-    columns = np.zeros((len(scores), k), dtype=np.int64)
-    values = np.full((len(scores), k), -np.inf, dtype=np.float32)
-    row, col, value = _above_bound(scores, k)
-    order = np.lexsort((col, -value, row))
-    counts = np.bincount(row, minlength=len(scores))
-    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-    kept = order[place < k]
-    columns[row[kept], place[place < k]] = col[kept]
-    values[row[kept], place[place < k]] = value[kept]
-    return columns, values
-
-
-def _above_bound(scores: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows, columns and scores (n,) of all that may be among the ``k`` best, by row."""
-    n_items = scores.shape[1]
-    size = max(1, n_items // (_PARTS * k))
-    parts = scores[:, : n_items // size * size].view(len(scores), -1, size)
-    maxima = parts.amax(dim=2)
-    bound = maxima.topk(k, dim=1).values[:, -1].clamp(min=torch.finfo(scores.dtype).min)
-    hits = maxima >= bound[:, None]
-    flat = hits.sum(dim=1) > _MOST_HITS * k
-    hits[flat] = False
-    row, part = hits.nonzero(as_tuple=True)
-    inside, offset = (parts[row, part] >= bound[row, None]).nonzero(as_tuple=True)
-    rest = scores[:, parts.shape[1] * size :] >= bound[:, None]
-    rest[flat] = False
-    rest_row, rest_col = rest.nonzero(as_tuple=True)
-    found = [
-        (row[inside], part[inside] * size + offset),
-        (rest_row, rest_col + parts.shape[1] * size),
-        *(_best_of_row(scores[place], place, k) for place in flat.nonzero().flatten().tolist()),
-    ]
-    rows, columns = (torch.cat(list(ids)) for ids in zip(*found))
-    order = rows.argsort(stable=True)
-    rows, columns = rows[order], columns[order]
-    return tuple(ids.cpu().numpy() for ids in (rows, columns, scores[rows, columns]))  # type: ignore[return-value]
-
-
-def _best_of_row(scores: torch.Tensor, row: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best of one row (n_items,), many of which are equal."""
-    columns = scores.argsort(descending=True, stable=True)[:k]
-    columns = columns[~scores[columns].isneginf()]
-    return torch.full_like(columns, row), columns

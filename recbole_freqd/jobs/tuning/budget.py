@@ -1,4 +1,4 @@
-"""Search with the same budget for everything, on validation data only."""
+"""Searches with the same budget for everything, on validation data only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ def tune(
     keep_teacher: bool = False,
     say: Callable[[str], None] = print_line,
 ) -> dict[str, Any]:
-    """Searches for the teacher, the student alone and every method, the same number of trials each.
+    """Searches for teacher, student alone and every method, with the same number of trials each.
 
     A trial is judged by the mean over ``seeds`` of ``valid_metric``. The teacher comes first, and
     the methods are taught by the best. Test data is not evaluated. Finished trials are kept; one
@@ -108,7 +108,7 @@ def tune(
 
 
 def _nothing(what: str, every: list[list[dict[str, Any]]], folder: Path) -> TrainingError:
-    """What to raise where no trial is left; other ranges help against numbers that break down."""
+    """Makes the error for a search without a finished trial."""
     unusual = any(one["failed"] for found in every for one in found)
     hint = (
         f"Tracebacks: {folder / _FAILED}/*.failed." if unusual else "Change ranges with --search."

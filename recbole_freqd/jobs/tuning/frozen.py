@@ -1,4 +1,4 @@
-"""Frozen configs: the keys chosen for everything that is compared, and what they are good for."""
+"""Frozen configs: the keys chosen for everything that is compared, and their purpose."""
 
 from typing import Any, Callable
 
@@ -27,7 +27,7 @@ _SAME = {"dataset": "dataset", "model": "student", "teacher_model": "teacher"}
 
 
 def made_for(base: Any) -> dict[str, Any]:
-    """What keys are chosen for: data, models, and how far a trial is trained.
+    """Says what keys are chosen for: data, models, and how far a trial is trained.
 
     Args:
         base: A Config with a teacher.
@@ -120,7 +120,7 @@ def _check_sections(file: str, frozen: dict[str, Any], methods: dict[str, list[s
 
 
 def _check_purpose(file: str, tuned: dict[str, Any], base: Any, say: Callable[[str], None]) -> None:
-    """What is chosen for other data or models is refused; what was trained otherwise is said."""
+    """Refuses keys chosen for other data or models; warns of trials trained otherwise."""
     here = made_for(base)
     for key, words in _SAME.items():
         if tuned.get(key, here[key]) != here[key]:

@@ -1,4 +1,4 @@
-"""One search: its trials, what is kept of them, and the objective that RecBole calls."""
+"""One search: its trials, their records, and the objective that RecBole calls."""
 
 from functools import partial
 from pathlib import Path
@@ -175,7 +175,7 @@ class Search:
 
 
 def attempt(objective: Objective, config: Any) -> Record:
-    """What the objective says of a Config; a training that fails says no to its own keys only."""
+    """Gives the objective's value of a Config; a failed training rejects its own keys only."""
     try:
         return objective(config)
     except TrainingError as error:

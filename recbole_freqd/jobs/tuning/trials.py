@@ -1,4 +1,4 @@
-"""What a search has tried: its trials, a table of them, the best of them."""
+"""The trials of a search: their records, their table, the best of them."""
 
 from pathlib import Path
 from typing import Optional

@@ -44,7 +44,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and every figure that led to it.
+    """The choice, and every figure that led to it.
 
     Attributes:
         chosen, plain: Labels.
@@ -87,7 +87,7 @@ def choose(
     device: Any,
     what: str = "",
 ) -> Choice:
-    """The best of some ways to teach on a sample of the validation users; the first is plain.
+    """Chooses the best of some ways to teach on a sample of validation users; the first is plain.
 
     Another one is taken only if it is better on the sample and, of all validation users, not worse.
     Of equal ones the first counts. Each block is made once per user and pass.

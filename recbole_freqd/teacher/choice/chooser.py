@@ -1,4 +1,4 @@
-"""Choices that are made once: in the first process, kept beside the checkpoints, taken again."""
+"""Makes choices once, in the first process, and keeps them beside the checkpoints."""
 
 import hashlib
 import json
@@ -77,7 +77,7 @@ class Chooser:
         return False
 
     def choose_once(self, kind: str, of: dict[str, Any], choose: Callable[[], Any]) -> Any:
-        """What ``choose`` gives in the first process, or gave in an earlier run.
+        """Gives what ``choose`` gives in the first process, or gave in an earlier run.
 
         It is kept in ``checkpoint_dir``, so that a resumed run is taught the same; but not without
         validation data, where there was no choice.

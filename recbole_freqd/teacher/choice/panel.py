@@ -1,4 +1,4 @@
-"""The teachers that need no training: which of their keys are best, tried in memory, in seconds."""
+"""Chooses the keys of teachers that need no training, in memory and in seconds."""
 
 import logging
 from collections.abc import Callable, Sequence

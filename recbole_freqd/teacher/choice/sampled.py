@@ -1,4 +1,4 @@
-"""The validation metric on a sample of users: what choices are made by, without RecBole."""
+"""The validation metric on a sample of users, without RecBole; choices go by it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A teacher from files of any other system: its vectors, or its lists."""
+"""Makes a teacher from files of any other system: its vectors, or its lists."""
 
 import logging
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class FilesTeacher(Teacher):
-    """A teacher that is not a model: what it gives is what is in its files.
+    """A teacher made of files; there is no model behind it.
 
     Attributes:
         scores: What it ranks by, in the student's ids; -inf for items that it does not know.
@@ -70,7 +70,7 @@ class FilesTeacher(Teacher):
 def from_vectors(
     config: Any, spec: dict[str, Any], train_data: Any, valid_data: Optional[Any]
 ) -> Teacher:
-    """A teacher whose scores are the inner products of vectors in files.
+    """Makes a teacher from files of vectors; their inner products are its scores.
 
     Args:
         config: The student's Config.
@@ -83,8 +83,8 @@ def from_vectors(
     folder, named_by = Path(spec[VECTORS]), f"{TEACHER}.{VECTORS}"
     if spec.get("spectral_rank") is not None:
         raise ConfigError(
-            f"teacher.spectral_rank: got {spec['spectral_rank']}, but vectors are taught as they "
-            "are. Remove it."
+            f"teacher.spectral_rank: got {spec['spectral_rank']}, but vectors are taught "
+            "unchanged. Remove it."
         )
     exported = read_export(folder, named_by)
     student = train_data._dataset
@@ -112,7 +112,7 @@ def from_vectors(
 def from_lists(
     config: Any, spec: dict[str, Any], train_data: Any, valid_data: Optional[Any]
 ) -> Teacher:
-    """A teacher that is known by its lists only.
+    """Makes a teacher from a file of lists.
 
     Its features are the best approximation of what is listed, of ``teacher.spectral_rank``
     dimensions.
@@ -157,7 +157,7 @@ def _columns(config: Any, spec: dict[str, Any]) -> Columns:
 def _check_data(
     path: str, record: Optional[dict[str, str]], student: Any, spec: dict[str, Any]
 ) -> None:
-    """Says what is known of the data that the teacher behind the files was trained on.
+    """Logs what is known of the training data of the teacher behind the files.
 
     Raises:
         TeacherError: It has the same users and items and other training pairs, so another split.
@@ -207,7 +207,7 @@ def _check_lists(alignment: Alignment, least: float, path: str) -> None:
             "teacher.min_overlap."
         )
     log = logger.info if min(shares) == 1 else logger.warning
-    log("Teacher %s %s. What is not is not taught.", path, words)
+    log("Teacher %s %s. The others are not taught.", path, words)
 
 
 def _in_student_ids(lists: Lists, alignment: Alignment) -> tuple[sp.csr_array, np.ndarray]:
@@ -226,8 +226,8 @@ def _spectral(config: Any, spec: dict[str, Any], above: sp.csr_array) -> Feature
     rank = choose_rank(spec.get("spectral_rank"), above.shape)
     features, share = spectral_features(above, rank, config["device"])
     logger.info(
-        "Features of the lists: truncated SVD, rank %d, %.1f %% of their energy kept. Methods that "
-        "teach scores take the lists as they are.",
+        "Features of the lists: truncated SVD, rank %d, %.1f %% of their energy kept. Methods "
+        "that teach scores take the lists unchanged.",
         features[0].shape[1],
         100 * share,
     )

@@ -1,4 +1,4 @@
-"""Scores that are known of the items in a list only: the others have the floor of their user."""
+"""Scores from lists: unlisted items have the floor of their user."""
 
 from typing import Any
 

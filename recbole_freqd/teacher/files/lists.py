@@ -1,4 +1,4 @@
-"""Files of lists, ours or another system's: read, checked, and turned into scores."""
+"""Reads and checks files of lists, ours or another system's, and turns them into scores."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ _KEYS = (
 
 @dataclass(frozen=True)
 class Lists:
-    """Who was recommended what, a place in every array for each pair.
+    """Recommended pairs: users, items and scores, as arrays of one length.
 
     Attributes:
         users, items: (m,) and (k,) str, the distinct tokens.

@@ -1,4 +1,4 @@
-"""A teacher as a member of a team: what is needed of it, and its scores standardised per user."""
+"""A teacher as a member of a team, with its scores standardised per user."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A ranker whose scores are multiplied by a constant, or known of some items only."""
+"""Rankers whose scores are multiplied by a constant, or known of some items only."""
 
 from typing import Optional, Union
 
@@ -76,7 +76,7 @@ def scale_features(features: Features, factor: float) -> Features:
 def rescaled(
     teacher: Union[Ranker, TeamMember], spread: float, *, exclude: Optional[sp.csr_array] = None
 ) -> Ranker:
-    """The same scores times the constant that makes the mean spread of the users' scores this one.
+    """Multiplies scores so that the mean spread of the users' scores becomes this one.
 
     For a single teacher that is not trained by gradient: its scores may be so close together that
     a softmax over them is flat. They are not centred: no ranking changes.

@@ -1,4 +1,4 @@
-"""Features whose dot products are a team's scores."""
+"""Makes features whose dot products are a team's scores."""
 
 from collections.abc import Sequence
 from typing import Optional
