@@ -62,8 +62,8 @@ KEYS = {
     "show_progress": False,
     "state": "WARNING",
 }
-SPLITS = {"time": {"order": "TO", "group_by": "user"}, "random": {"order": "RO", "group_by": "user"}}
-EVAL_ARGS = {"split": {"RS": [0.8, 0.1, 0.1]}, "mode": "full"}
+SPLITS = {"time": "TO", "random": "RO"}
+EVAL_ARGS = {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "user", "mode": "full"}
 ALONE = {"learning_rate": 0.00888, "weight_decay": 0.00003}
 FREQRANK = {
     "trainer": "FreqRank",
@@ -93,7 +93,7 @@ def main() -> None:
     for split in options.splits.split(","):
         for seed in map(int, options.seeds.split(",")):
             common = {**KEYS, "seed": seed, "checkpoint_dir": options.saved}
-            common["eval_args"] = {**EVAL_ARGS, **SPLITS[split]}
+            common["eval_args"] = {**EVAL_ARGS, "order": SPLITS[split]}
             for key, keys in asked_for(split, seed, options.teachers.split(",")):
                 key = {"split": split, "seed": seed, **key}
                 if not any(key.items() <= row.items() for row in rows):
@@ -114,7 +114,7 @@ def write_lists(split: str, seed: int) -> None:
     if not Path(name).is_file():
         keys: dict[str, Any] = {**SASREC, "seed": seed}
         if split == "time":  # SASRec's own validation, too, is then the last tenth of each user
-            keys["eval_args"] = {**EVAL_ARGS, **SPLITS[split]}
+            keys["eval_args"] = {**EVAL_ARGS, "order": SPLITS[split]}
         words = [f"--{key}={value}" for key, value in keys.items()]
         sys.argv = [str(EXAMPLE), "--dataset", "ml-100k", "--out", name, *words]
         runpy.run_path(str(EXAMPLE), run_name="__main__")
