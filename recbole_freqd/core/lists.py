@@ -9,7 +9,14 @@ import torch
 from tqdm import tqdm
 
 from recbole_freqd.core.index import ItemIndex
-from recbole_freqd.core.rankers import Ranker, TopItems, collected, stored_pairs, top_blocks
+from recbole_freqd.core.rankers import (
+    BUDGET_BYTES,
+    Ranker,
+    TopItems,
+    collected,
+    stored_pairs,
+    top_blocks,
+)
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import Features
 from recbole_freqd.core.top import best_of
@@ -18,6 +25,7 @@ _MOST_USERS = 4096
 _SPARE = 32  # items fetched beyond a list, for those that a user has trained on
 _WIDER = 4  # times as many items and cells for users whose list is short
 _BY_STAND_INS = 4  # times as many items where other features stand for the scores
+_CANDIDATE = 64  # bytes of a candidate on its way into a list
 _LEAST_RECALL = 0.9
 _SAMPLED_USERS = 128
 _MEASURED_EVERY = 10
@@ -124,7 +132,8 @@ class ListMaker:
         self._made[title] += 1
         if users is None:
             users = torch.arange(ranker.shape[0], device=ranker.device)
-        for some in tqdm(users.split(_MOST_USERS), desc=title, ncols=100, disable=not progress):
+        blocks = users.split(search.users_at_once())
+        for some in tqdm(blocks, desc=title, ncols=100, disable=not progress):
             yield some, search.lists_of(some)
 
     def is_beyond(self, ranker: Ranker) -> bool:
@@ -195,13 +204,13 @@ class _Search:
         counts = (ranker.known_items() if allowed is None else allowed).clone()
         counts[0] = False
         found = counts.nonzero()[:, 0]
-        self.n_indexed = len(found)
+        self.n_indexed, self.width = len(found), self.k + _SPARE
+        self.width *= 1 if is_exact else _BY_STAND_INS
         self.index = ItemIndex(features[1], found, seed=seed)
 
     def lists_of(self, user_ids: torch.Tensor) -> TopItems:
         """The lists of users (b,), (b, k)."""
-        times = 1 if self.is_exact else _BY_STAND_INS
-        width, nprobe = times * (self.k + _SPARE), self.nprobe
+        width, nprobe = self.width, self.nprobe
         best, short = self._found(user_ids, width, nprobe)
         for step in ("wider", "exact"):
             again = short.nonzero()[:, 0]
@@ -214,6 +223,10 @@ class _Search:
                 more = self._exact(user_ids[again])
             best.ids[again], best.scores[again] = more.ids, more.scores
         return best
+
+    def users_at_once(self) -> int:
+        """Users whose candidates, at their widest, fit the memory budget."""
+        return max(1, min(_MOST_USERS, BUDGET_BYTES // (_CANDIDATE * _WIDER * self.width)))
 
     def _found(
         self, user_ids: torch.Tensor, width: int, nprobe: int
