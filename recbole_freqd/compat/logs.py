@@ -68,13 +68,25 @@ def fresh_log_handlers() -> None:
     host = sys.modules.get("recbole.utils.logger")
     if host is None:  # never imported: no handler can be its own
         return
-    # init_logger wraps stdout and stderr at every call, one wrapper around the other.
-    sys.modules["colorama"].deinit()
+    _unwrap_console()
     root = logging.getLogger()
     for handler in root.handlers[:]:
         if _from_init_logger(handler, host):
             root.removeHandler(handler)
             handler.close()
+
+
+def _unwrap_console() -> None:
+    """Undo what init_logger does at every call: it wraps stdout and stderr once more.
+
+    Not by `colorama.deinit`: that puts back what was there at its last `init`, over whatever
+    stream another program (a notebook, a test) has set since.
+    """
+    colorama = sys.modules["colorama.initialise"]
+    for name in ("stdout", "stderr"):
+        wrapped = getattr(colorama, f"wrapped_{name}")
+        if wrapped is not None and getattr(sys, name) is wrapped:
+            setattr(sys, name, getattr(colorama, f"orig_{name}"))
 
 
 class _Brief(logging.Filter):

@@ -6,6 +6,7 @@ them, each started once (`virgin`, `trained`, and the reader of its checkpoint).
 
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import os
@@ -657,6 +658,21 @@ def empty_root():
             handler.close()
         root.handlers[:] = kept
         root.setLevel(level)
+
+
+def test_a_stream_that_another_program_has_set_stays_where_it_is(monkeypatch, installed):
+    pytest.importorskip("recbole.utils.logger")
+    from colorama import initialise
+
+    ours, wrapped, other = io.StringIO(), io.StringIO(), io.StringIO()
+    monkeypatch.setattr(initialise, "orig_stdout", ours)
+    monkeypatch.setattr(initialise, "wrapped_stdout", wrapped)
+    monkeypatch.setattr(sys, "stdout", other)
+    compat.fresh_log_handlers()
+    assert sys.stdout is other
+    monkeypatch.setattr(sys, "stdout", wrapped)
+    compat.fresh_log_handlers()
+    assert sys.stdout is ours
 
 
 class FakeConfig(dict):

@@ -381,13 +381,13 @@ def script(host, tiny_data, monkeypatch, capsys):
     """Runs the script on the tiny data: ``script(arguments) -> (exit code, what it said)``."""
     import torch
 
-    from recbole_freqd.jobs import run as runs
+    from recbole_freqd.jobs import rows
     from recbole_freqd.jobs.script import main
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     # Nobody fuzzes a stopwatch.
-    monkeypatch.setattr(runs, "ranking_latencies", lambda models: [1.0] * len(models))
+    monkeypatch.setattr(rows, "ranking_latencies", lambda models: [1.0] * len(models))
     for name, content in FILES.items():
         Path(name).write_bytes(content)
     keys = {
