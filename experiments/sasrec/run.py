@@ -181,9 +181,9 @@ teacher. A taught student begins as the best approximation of the lists. Validat
 between a teacher and none, too: the student alone is better on the random split, the taught one on
 that by time. In a team, validation gives the lists the weight {_weights(rows)} on the random split.
 
-**After test.** The split by time, and the weights 0.1, 1 and 8 on the random split, were added when figures
-of the random split's test had been seen. Within a split validation chose. The random runs stopped after 3
-validations without gain, the script says 1: their best epochs are the same under both.
+**After test.** The split by time, and the weights 0.1, 1 and 8 on the random split, were added when
+figures of the random split's test had been seen. Within a split validation chose. The random runs
+stopped after 3 validations without gain, the script says 1: their best epochs are the same.
 
 {as_table(lines, left=2)}
 
