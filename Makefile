@@ -33,6 +33,7 @@ bench:  ## every benchmarks/bench_*.py, one after the other
 docs:  ## every generated page, table and picture (docs/models.md from the tests of all models)
 	PYTHONPATH=. $(PYTHON) scripts/make_config.py
 	PYTHONPATH=. $(PYTHON) scripts/make_api.py
+	$(PYTHON) scripts/make_rows.py
 	$(PYTHON) scripts/make_results.py
 	$(PYTHON) scripts/make_picture.py
 	$(PYTHON) -m pytest tests/laws/test_models.py -o junit_family=xunit1 --junitxml=build/models.xml

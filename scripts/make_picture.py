@@ -8,15 +8,15 @@ A plain SVG, so that a test can hold the file against the results. GitHub and br
 import math
 from pathlib import Path
 
-from results_files import METRIC, ROOT, Comparison, read_comparisons
+from rows_files import ROOT, Rows, read_rows
 
 PICTURE = ROOT / "docs" / "images" / "quality-size.svg"
-SECTION = "citeulike"
+DATASET = "ml-100k"
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 190, 56, 60
-COLORS = {"teacher": "#3b4cc0", "alone": "#888888"}
+COLORS = {"BPR": "#3b4cc0", "alone": "#888888", "warm": "#888888"}
 STUDENT = "#c0392b"
-NAMES = {"alone": "student alone"}
+NAMES = {"BPR": "teacher (BPR)", "alone": "student alone", "warm": "student alone, warm"}
 LINE = 15  # pixels between two labels
 
 
@@ -39,14 +39,20 @@ class Axes:
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
 
-def draw(comparison: Comparison) -> str:
-    """The picture of one comparison: a dot for each row, with its name."""
-    points = {
-        what: (comparison.bytes_per_entity(what), row["test"][METRIC]["mean"])
-        for what, row in comparison.rows.items()
-    }
+Points = dict[str, tuple[float, float]]
+
+
+def points_of(rows: Rows) -> Points:
+    """Bytes for each user or item, and the test metric, of what has both."""
+    names = [rows.first, *(name for name in rows.students if not name.startswith("team "))]
+    sizes = {name: rows.bytes_per_entity(name) for name in names}
+    return {name: (size, rows.mean(name)) for name, size in sizes.items() if size}
+
+
+def draw(points: Points, title: str) -> str:
+    """The picture of one dataset: a dot for each row, with its name."""
     axes = Axes([x for x, _ in points.values()], [y for _, y in points.values()])
-    parts = [*_frame(comparison, axes, sorted({x for x, _ in points.values()}))]
+    parts = [*_frame(title, axes, sorted({x for x, _ in points.values()}))]
     for size in sorted({x for x, _ in points.values()}):
         column = {what: y for what, (x, y) in points.items() if x == size}
         parts += _column(axes, size, column)
@@ -73,10 +79,9 @@ def _column(axes: Axes, size: float, column: dict[str, float]) -> list[str]:
     return parts
 
 
-def _frame(comparison: Comparison, axes: Axes, sizes: list[float]) -> list[str]:
+def _frame(title: str, axes: Axes, sizes: list[float]) -> list[str]:
     """Background, title, axes and ticks."""
     floor = HEIGHT - BOTTOM
-    title = f"{comparison.results['dataset']}, {comparison.pair}: test NDCG@10"
     parts = [
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         _text(LEFT, 30, title, size=16),
@@ -100,8 +105,9 @@ def _text(
 
 def pages() -> dict[Path, str]:
     """The picture of now."""
-    (shown,) = (one for one in read_comparisons() if one.section == SECTION)
-    return {PICTURE: draw(shown)}
+    (shown,) = (rows for rows in read_rows() if rows.dataset == DATASET)
+    seeds = f"{len(shown.seeds)} seeds"
+    return {PICTURE: draw(points_of(shown), f"{DATASET}: test NDCG@10, mean of {seeds}")}
 
 
 if __name__ == "__main__":

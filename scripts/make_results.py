@@ -6,13 +6,11 @@ python scripts/make_results.py        # part of: make docs
 import re
 from pathlib import Path
 
+from make_rows import short
 from results_files import FOLDER, METRIC, ROOT, Comparison, put_between, read_comparisons
+from rows_files import read_rows
 
-MOST_ROWS = 8
 WHO = {"teacher": "teacher", "alone": "student alone", "FreqD": "**FreqD**"}
-# README.md: the comparisons by their sections, and the methods that its table always has.
-SHORT = ("citeulike", "gowalla", "ml-100k-lightgcn-teaches-bpr")
-ALWAYS = ("FreqRank", "FreqD", "FD")
 
 
 def table(comparisons: list[Comparison], whats: list[str], page: str) -> str:
@@ -35,15 +33,6 @@ def order(comparisons: list[Comparison]) -> list[str]:
         new = [what for what in rows if what not in ("teacher", "alone", *whats)]
         whats += sorted(new, key=lambda what: rows[what]["rank"] or 0)
     return ["teacher", *whats, "alone"]
-
-
-def shorten(whats: list[str]) -> list[str]:
-    """At most MOST_ROWS of them: the first and last, what is always there, then the best."""
-    kept = {"teacher", "alone", *(what for what in ALWAYS if what in whats)}
-    for what in whats:
-        if len(kept) < MOST_ROWS:
-            kept.add(what)
-    return [what for what in whats if what in kept]
 
 
 def _cell(comparison: Comparison, what: str) -> str:
@@ -83,8 +72,7 @@ def with_costs(page: str) -> str:
 def pages() -> dict[Path, str]:
     """The pages with what is in results/ now."""
     comparisons = read_comparisons()
-    short = [one for one in comparisons if one.section in SHORT]
-    rows = table(short, shorten(order(short)), "results/comparisons/README.md")
+    rows = short(read_rows())
     readme, whole, methods = ROOT / "README.md", FOLDER / "README.md", ROOT / "docs" / "methods.md"
     text = {path: path.read_text(encoding="utf-8") for path in (readme, whole, methods)}
     return {

@@ -39,11 +39,6 @@ class Comparison:
             f"{self.results['model']} {self._width('common')}"
         )
 
-    def bytes_per_entity(self, what: str) -> float:
-        """What a row keeps for a user or an item: its own figure, else float32 of its width."""
-        own = self.rows[what].get("bytes_per_entity")
-        return own or 4 * self._width("teacher" if what == "teacher" else "common")
-
     def _width(self, role: str) -> int:
         return self.results[role]["embedding_size"]
 

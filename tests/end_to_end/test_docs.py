@@ -220,7 +220,10 @@ def test_every_test_that_a_page_names_is_in_the_file_named_before_it():
 # --- pages that say what the code says -------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", ["make_api", "make_config", "make_picture", "make_results"])
+SCRIPTS = ("make_api", "make_config", "make_picture", "make_results", "make_rows")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_what_a_script_makes_of_a_page_is_what_it_makes_now(script, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")  # where they import each other from
     spec = importlib.util.spec_from_file_location(script, ROOT / "scripts" / f"{script}.py")

@@ -1,6 +1,7 @@
 """The scripts that make pages from results/: what they show of rows, old ones and new ones."""
 
 import importlib
+import json
 import re
 
 import pytest
@@ -34,35 +35,81 @@ def comparison(script):
     return script("results_files").Comparison(results, "section", "a note")
 
 
-def test_a_row_is_drawn_at_its_own_bytes_and_else_at_those_of_its_width(script, comparison):
-    assert [comparison.bytes_per_entity(what) for what in ("teacher", "alone", "int8")] == [
-        256, 32, 10,
-    ]  # fmt: skip
-    picture = script("make_picture").draw(comparison)
-    assert picture.count("<circle") == len(comparison.rows)
-    for words in (">int8  0.4000<", ">teacher  0.5000<", ">10<", ">32<", ">256<"):
-        assert words in picture
-    places = dict(
-        re.findall(r'<text x="([\d.]+)" y="[\d.]+" fill="#\w+" .*?>(10|32|256)<', picture)
-    )
-    assert [places[x] for x in sorted(places, key=float)] == ["10", "32", "256"]
+def test_a_row_is_drawn_at_the_bytes_of_its_width(script, rows):
+    picture = script("make_picture")
+    points = picture.points_of(rows)
+    assert {name: size for name, (size, _) in points.items()} == {
+        "BPR": 256, "FreqRank by the team": 32, "alone": 32,
+    }  # fmt: skip
+    drawn = picture.draw(points, "a title")
+    assert drawn.count("<circle") == 3
+    for words in (">student alone  0.1000<", ">teacher (BPR)  0.2000<", ">32<", ">256<"):
+        assert words in drawn
 
 
-def test_names_of_equal_quality_do_not_lie_on_each_other(script, comparison):
-    picture = script("make_picture").draw(comparison)
-    labels = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" .*?>\S.*  0\.\d{4}<', picture)
+def test_names_of_equal_quality_do_not_lie_on_each_other(script):
+    points = {f"M{n}": (32.0, 0.4 + n / 1e4) for n in range(6)} | {"alone": (16.0, 0.1)}
+    drawn = script("make_picture").draw(points, "a title")
+    labels = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" .*?>\S.*  0\.\d{4}<', drawn)
+    assert len(labels) == 7
     for x in {x for x, _ in labels}:
         heights = sorted(float(y) for at, y in labels if at == x)
         assert all(low + 14 < high for low, high in zip(heights, heights[1:]))
 
 
-def test_the_short_table_has_eight_rows_the_ends_ours_and_the_best(script, comparison):
+def test_the_table_of_comparisons_has_the_teacher_first_and_the_student_alone_last(
+    script, comparison
+):
     make = script("make_results")
-    whats = make.shorten(make.order([comparison]))
-    assert whats == ["teacher", "int8", "M2", "M3", "FreqRank", "FreqD", "FD", "alone"]
+    whats = make.order([comparison])
+    assert (whats[0], whats[1], whats[-1]) == ("teacher", "int8", "alone")
     table = make.table([comparison], whats, "page.md")
     assert "[d<br>BPR 64 → BPR 8<br>a note](page.md#section)" in table
     assert "| int8 | **0.4000** |" in table and "| **FreqD** | 0.1900 |" in table
+
+
+@pytest.fixture
+def rows(script, tmp_path):
+    """Rows of two seeds, and one that lacks a seed."""
+
+    def result(value):
+        metrics = {"ndcg@10": value, "itemcoverage@10": 0.5, "giniindex@10": 0.9}
+        return {"valid": metrics, "test": metrics}
+
+    def run(row, seed, value, **more):
+        keys = {"embedding_size": 8, "epochs": 50, "teacher": {"embedding_size": 64}}
+        return {"row": row, "seed": seed, "keys": keys, "epochs": 50, **result(value), **more}
+
+    members = [{"name": "BPR", "weight": 0.4, **result(0.2)}]
+    members += [{"name": "EASE", "weight": 0.6, **result(0.4)}]
+    taught = {"members": members, "teacher_valid": result(0.5)["valid"]}
+    taught["teacher_test"] = taught["teacher_valid"]
+    runs = [run("FreqRank by the team", seed, 0.3 + seed / 10, **taught) for seed in (1, 2)]
+    runs += [run("alone", seed, 0.1) for seed in (2, 1)] + [run("FreqD", 1, 0.9)]
+    runs += [run("team without filter", seed, 0.3) for seed in (1, 2)]
+    file = tmp_path / "d" / "runs.jsonl"
+    file.parent.mkdir()
+    file.write_text("".join(f"{json.dumps(one)}\n" for one in runs))
+    return script("rows_files")._read(file)
+
+
+def test_a_row_that_lacks_a_seed_is_in_no_table(script, rows):
+    assert rows.seeds == (1, 2) and "FreqD" not in rows.students and rows.best == "EASE"
+    text = script("make_rows").section(rows)
+    assert "**0.4500 ± 0.0707**" in text and "| EASE, weight 0.60 |" in text and "FreqD" not in text
+    assert "| alone | 32 | 0.1000 | 0.1000 ± 0.0000 | 0.500 | 0.250 |" in text
+
+
+def test_what_a_part_is_worth_is_the_mean_over_pairs_of_one_seed(script, rows):
+    text = script("make_rows").section(rows)
+    assert "| the filter | 0.3000 ± 0.0000 | +0.1500 | 2 of 2 | 50 |" in text
+
+
+def test_the_short_table_has_eight_rows_and_shares_of_the_teacher(script, rows):
+    lines = script("make_rows").short([rows]).strip().split("\n")
+    assert len(lines) == 10
+    assert "| best single teacher | 0.4000 (2.00), EASE |" in lines
+    assert "| **FreqRank by the team** | **0.4500 (2.25)** |" in lines
 
 
 def test_a_page_without_its_marks_is_an_error(script):
