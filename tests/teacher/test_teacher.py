@@ -295,4 +295,4 @@ def test_a_sidecar_of_another_checkpoint_is_not_believed(tiny_config, host, teac
     ]
     assert read_fingerprint(paths[0]) != read_fingerprint(paths[1])
     Path(paths[0]).write_bytes(Path(paths[1]).read_bytes())
-    assert read_fingerprint(paths[0]) is None and "of another checkpoint" in caplog.text
+    assert read_fingerprint(paths[0]) is None and "belongs to another checkpoint" in caplog.text
