@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import recbole_freqd
+from recbole_freqd.core import rankers
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.lists import ListMaker
 from recbole_freqd.core.rankers import FeatureRanker
@@ -65,7 +66,8 @@ def test_blocks_of_any_size_give_the_same_lists(monkeypatch):
         return [np.concatenate(parts) for parts in zip(*blocks)], len(blocks)
 
     whole, _ = lists()
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 4 * 60 * 3)
+    monkeypatch.setattr(rankers, "_FEWEST_USERS", 1)
+    monkeypatch.setattr(rankers, "_CACHED_BYTES", 4 * 60 * 3)
     monkeypatch.setattr(module, "_LINES", 7 * 6)
     parts, count = lists()
     assert count == 9

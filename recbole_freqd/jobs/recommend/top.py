@@ -1,20 +1,16 @@
-"""The top of a ranker for some users, block by block."""
+"""The top of a ranker for some users, in blocks for a file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Optional
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from tqdm import tqdm
 
 from recbole_freqd.core.lists import ListMaker
-from recbole_freqd.core.rankers import Ranker, candidates
-from recbole_freqd.core.top import best_of
+from recbole_freqd.core.rankers import Ranker
 
-_MOST_USERS = 1024
-_BLOCK_BYTES = 2**24  # scores: small enough that the same memory is used again and again
-_LINES = 2**17  # of users and items that are yielded at once
+_LINES = 2**17  # of users and items that are yielded at once, at least
 Block = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -41,41 +37,32 @@ def top_lists(
         lists: Makes the lists of a catalogue beyond its size; None: all are exact.
         progress: Whether to show a bar.
     """
-    if lists is not None and lists.is_beyond(ranker):
-        yield from _from_index(ranker, user_ids, top, lists, leave_out, progress)
-        return
-    k = min(top, ranker.shape[1] - 1)
-    size = max(1, min(_MOST_USERS, _BLOCK_BYTES // (4 * ranker.shape[1])))
-    at_once = size * max(1, _LINES // (size * k))
-    with tqdm(total=len(user_ids), desc="Recommending", ncols=100, disable=not progress) as bar:
-        for users in _split(user_ids, at_once):
-            # Made first: what is made between blocks of scores would cut their memory to pieces.
-            items = np.zeros((len(users), k), dtype=np.int64)
-            scores = np.empty((len(users), k), dtype=np.float32)
-            for places in _split(np.arange(len(users)), size):
-                asked = torch.from_numpy(users[places]).to(ranker.device)
-                block = candidates(ranker, asked, leave_out)
-                best, columns = best_of(block, k)
-                items[places], scores[places] = columns.cpu().numpy(), best.cpu().numpy()
-                bar.update(len(places))
-            yield users, items, scores
+    blocks = (lists or ListMaker()).top_blocks(
+        ranker,
+        top,
+        users=torch.from_numpy(user_ids).to(ranker.device),
+        exclude=leave_out,
+        progress=progress,
+        title="Recommending",
+    )
+    yield from _joined(
+        (users.cpu().numpy(), found.ids.long().cpu().numpy(), found.scores.cpu().numpy())
+        for users, found in blocks
+    )
 
 
-def _from_index(
-    ranker: Ranker,
-    user_ids: np.ndarray,
-    top: int,
-    lists: ListMaker,
-    leave_out: Optional[sp.csr_array],
-    progress: bool,
-) -> Iterator[Block]:
-    """As :func:`top_lists`, by an index."""
-    asked = torch.from_numpy(user_ids).to(ranker.device)
-    for users, found in lists.top_blocks(
-        ranker, top, users=asked, exclude=leave_out, progress=progress, title="Recommending"
-    ):
-        yield users.cpu().numpy(), found.ids.long().cpu().numpy(), found.scores.cpu().numpy()
+def _joined(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Blocks put together, since a file takes a few long ones sooner than many short ones."""
+    waiting: list[Block] = []
+    for block in blocks:
+        waiting.append(block)
+        if sum(items.size for _, items, _ in waiting) >= _LINES:
+            yield _concatenated(waiting)
+            waiting = []
+    if waiting:
+        yield _concatenated(waiting)
 
 
-def _split(values: np.ndarray, size: int) -> list[np.ndarray]:
-    return np.array_split(values, range(size, len(values), size)) if len(values) else []
+def _concatenated(blocks: list[Block]) -> Block:
+    users, items, scores = (np.concatenate(parts) for parts in zip(*blocks))
+    return users, items, scores
