@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Optional
 
-ROOT = Path(__file__).resolve().parent.parent
+from results_files import METRIC, ROOT
+
 FOLDER = ROOT / "results" / "rows"
 DATASETS = ("ml-100k", "citeulike", "gowalla")
-METRIC = "ndcg@10"
 BY_TEAM, ALONE, TEAM = "FreqRank by the team", "alone", "the team"
 Run = dict[str, Any]
 

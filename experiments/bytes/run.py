@@ -21,42 +21,16 @@ from typing import Any
 import numpy as np
 
 import recbole_freqd
-from recbole_freqd.core.files import write_atomically
+from recbole_freqd.core.files import read_yaml, write_atomically
 from recbole_freqd.jobs.progress import print_line
 from recbole_freqd.jobs.tables import as_table
 
 METRIC = "ndcg@10"
-KEYS = {
-    "model": "BPR",
-    "dataset": "ml-100k",
-    "embedding_size": 8,
-    "epochs": 200,
-    "eval_step": 2,
-    "stopping_step": 5,
-    "metrics": ["Recall", "NDCG", "ItemCoverage", "GiniIndex"],
-    "topk": [10, 20],
-    "valid_metric": "NDCG@10",
-    "show_progress": False,
-    "state": "WARNING",
-}
-FREQRANK = {
-    "trainer": "FreqRank",
-    "teacher": {
-        "model": "BPR",
-        "embedding_size": 64,
-        "epochs": 200,
-        "eval_step": 2,
-        "stopping_step": 5,
-        "learning_rate": 0.00373,
-        "weight_decay": 0.00003,
-    },
-    "learning_rate": 0.0177,
-    "weight_decay": 0.00001,
-    "freqrank_beta": 128.0,
-    "freqrank_k": 50,
-}
-ALONE = {"learning_rate": 0.00888, "weight_decay": 0.00003}
-"""Keys of experiments/rows, which validation has chosen."""
+# Keys that validation has chosen, from the one place that has them.
+ROWS = read_yaml(str(Path(__file__).resolve().parents[1] / "rows" / "ml-100k.yaml"), "file")
+KEYS = {key: value for key, value in ROWS["common"].items() if key != "teacher"}
+FREQRANK = {**ROWS["rows"]["FreqRank"], "teacher": ROWS["common"]["teacher"]}
+ALONE = ROWS["rows"]["alone"]
 CODES = {64: ("SQ8", "PQ32", "PQ16", "PQ8", "PQ4"), 8: ("SQ8", "PQ4", "PQ2")}
 _COLOURS = {"teacher": "#7F7F7F", "cut": "#000000", "alone": "#56B4E9", "student": "#D55E00"}
 _MARKERS = {"teacher": "s", "cut": "^", "alone": "v", "student": "o"}

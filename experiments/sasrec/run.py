@@ -18,6 +18,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import recbole_freqd
+from recbole_freqd.core.files import read_yaml
 from recbole_freqd.jobs.progress import print_line
 from recbole_freqd.jobs.tables import as_table
 
@@ -39,39 +40,14 @@ SASREC = {
     "show_progress": False,
     "state": "ERROR",
 }
-BPR = {
-    "model": "BPR",
-    "embedding_size": 64,
-    "epochs": 200,
-    "eval_step": 2,
-    "stopping_step": 5,
-    "learning_rate": 0.00373,
-    "weight_decay": 0.00003,
-}
-KEYS = {
-    "model": "BPR",
-    "dataset": "ml-100k",
-    "embedding_size": 8,
-    "epochs": 200,
-    "eval_step": 2,
-    "stopping_step": 5,
-    "metrics": ["Recall", "NDCG", "ItemCoverage", "GiniIndex"],
-    "topk": [10, 20],
-    "valid_metric": "NDCG@10",
-    "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
-    "show_progress": False,
-    "state": "WARNING",
-}
+# Keys that validation has chosen with a BPR of 64 dimensions as teacher, from their one place.
+ROWS = read_yaml(str(Path(__file__).resolve().parents[1] / "rows" / "ml-100k.yaml"), "file")
+BPR = ROWS["common"]["teacher"]
+KEYS = {key: value for key, value in ROWS["common"].items() if key != "teacher"}
+KEYS["load_col"] = {"inter": ["user_id", "item_id", "timestamp"]}
+ALONE, FREQRANK = ROWS["rows"]["alone"], ROWS["rows"]["FreqRank"]
 SPLITS = {"time": "TO", "random": "RO"}
 EVAL_ARGS = {"split": {"RS": [0.8, 0.1, 0.1]}, "group_by": "user", "mode": "full"}
-ALONE = {"learning_rate": 0.00888, "weight_decay": 0.00003}
-FREQRANK = {
-    "trainer": "FreqRank",
-    "learning_rate": 0.0177,
-    "weight_decay": 0.00001,
-    "freqrank_k": 50,
-}
-"""Keys of experiments/rows, which validation has chosen with a BPR of 64 dimensions as teacher."""
 BETAS = (0.1, 1.0, 8.0, 32.0, 128.0)
 TEACHERS = ("lists", "team")
 NAMES = {None: "BPR 8 alone", "lists": "SASRec's lists", "team": "SASRec's lists and BPR 64"}
