@@ -15,7 +15,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy as np
 import recbole_freqd
 from recbole_freqd.core.files import read_yaml, write_atomically
 from recbole_freqd.jobs.progress import print_line
-from recbole_freqd.jobs.tables import as_table
+from recbole_freqd.jobs.tables import as_table, format_spread
 
 METRIC = "ndcg@10"
 # Keys that validation has chosen, from the one place that has them.
@@ -149,10 +149,9 @@ def report(kinds: Kinds) -> str:
     ]
     for (model, kept_as), rows in kinds.items():
         tests = [row["test"] for row in rows]
-        spread = f" ± {stdev(tests):.4f}" if len(tests) > 1 else ""
         valid = mean(row["valid"] for row in rows)
         size = f"{rows[0]['bytes']:.0f}", f"{rows[0]['beside'] / 1000:.1f}"
-        quality = f"{valid:.4f}", f"{mean(tests):.4f}{spread}", f"{mean(tests) / whole:.1%}"
+        quality = f"{valid:.4f}", format_spread(tests), f"{mean(tests) / whole:.1%}"
         lines.append([_label(model), kept_as, *size, *quality])
     seeds = ", ".join(sorted({str(row["seed"]) for rows in kinds.values() for row in rows}))
     return f"""# Bytes against quality

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import recbole_freqd
+from recbole_freqd.jobs.tables import format_spread
 
 ALPHAS = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 RIDGES = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -224,8 +225,8 @@ def report(rows: list[dict[str, Any]]) -> str:
             f"BPR {kind[1]}",
             f"{len(trained_)}",
             f"{of(kind, 'popular', 1).mean():.4f}",
-            mean_and_spread(trained_),
-            mean_and_spread(folded),
+            format_spread(trained_),
+            format_spread(folded),
             f"{folded.mean() / trained_.mean():.0%}",
             f"{of(kind, 'folded', own, 1).mean():.4f} ({own.replace(' ', ', ')})",
             f"{of(kind, 'folded', best, 2).mean():.0f}",
@@ -245,12 +246,6 @@ of training, and for the test those of validation too, are left out of the lists
 
 `experiments/fold_in/run.py` makes it; all figures are in `fold_in/runs.jsonl`.
 """
-
-
-def mean_and_spread(values: np.ndarray) -> str:
-    """Of one seed there is no spread."""
-    spread = f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else ""
-    return f"{values.mean():.4f}{spread}"
 
 
 if __name__ == "__main__":

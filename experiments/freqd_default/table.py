@@ -8,8 +8,10 @@ python experiments/freqd_default/table.py cells/ml-100k cells/citeulike --out re
 import argparse
 import json
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
+
+from recbole_freqd.jobs.tables import format_spread
 
 KEPT = ("row", "seed", "best_epoch", "epochs", "seconds_per_epoch")
 
@@ -46,9 +48,8 @@ def as_table(runs: list[dict[str, Any]]) -> str:
     for dataset, row in dict.fromkeys((run["dataset"], run["row"]) for run in runs):
         own = [run for run in runs if (run["dataset"], run["row"]) == (dataset, row)]
         scores = [run["valid_ndcg@10"] for run in own]
-        spread = f" ± {stdev(scores):.4f}" if len(scores) > 1 else ""
         epochs = round(mean(run["best_epoch"] for run in own))
-        lines.append(f"| {dataset} | {row} | {len(own)} | {mean(scores):.4f}{spread} | {epochs} |")
+        lines.append(f"| {dataset} | {row} | {len(own)} | {format_spread(scores)} | {epochs} |")
     return f"{text}\n" + "\n".join(lines) + "\n"
 
 

@@ -14,13 +14,13 @@ import json
 import runpy
 import sys
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import recbole_freqd
 from recbole_freqd.core.files import read_yaml
 from recbole_freqd.jobs.progress import print_line
-from recbole_freqd.jobs.tables import as_table
+from recbole_freqd.jobs.tables import as_table, format_spread
 
 METRIC = "ndcg@10"
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "sasrec_lists.py"
@@ -185,12 +185,11 @@ def chosen(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _line(rows: list[dict[str, Any]], side: str = "") -> list[str]:
     tests = [row[f"{side}test"] for row in rows]
-    spread = f" ± {stdev(tests):.4f}" if len(tests) > 1 else ""
     valid = mean(row[f"{side}valid"] for row in rows)
     beta = rows[0]["beta"]
     epoch = f"{mean(row['best_epoch'] for row in rows):.0f}"
     weight, epoch = ("", "") if side else (f"{beta:g}" if beta else "", epoch)
-    return [f"{len(rows)}", weight, f"{valid:.4f}", f"{mean(tests):.4f}{spread}", epoch]
+    return [f"{len(rows)}", weight, f"{valid:.4f}", format_spread(tests), epoch]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Tables of runs. Compute nothing that is not in their results."""
 
+from collections.abc import Sequence
+from statistics import mean, stdev
 from typing import Any, Optional
 
 from tabulate import tabulate
@@ -74,6 +76,16 @@ def as_table(lines: list[list[str]], left: int = 2, form: str = "github") -> str
         "-" * (width + 1) + ("-" if side == "left" else ":") for width, side in zip(widths, sides)
     )
     return "\n".join([f"| {rows[0]} |", f"|{rule}|", *(f"| {row} |" for row in rows[1:])])
+
+
+def format_spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation of a sample, as text; of one value only itself.
+
+    Example:
+        >>> format_spread([0.25, 0.35]), format_spread([0.25])
+        ('0.3000 ± 0.0707', '0.2500')
+    """
+    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
 
 
 def gap_closed(teacher: float, alone: float, distilled: float) -> Optional[float]:
