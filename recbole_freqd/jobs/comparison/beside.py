@@ -5,12 +5,12 @@ from typing import Any, Callable
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.core.errors import ConfigError, join_names, short_repr
 from recbole_freqd.core.files import read_yaml
-from recbole_freqd.features import registered_adapter
-from recbole_freqd.features.warm import PROPAGATED, TABLES
 from recbole_freqd.jobs.fairness import EQUAL_FOR_ALL
+from recbole_freqd.jobs.lineup import why_not_warm
+from recbole_freqd.jobs.tuning.space import ALONE, WARM
 
 TEACHER, INT8, MEMBER = "teacher", "teacher_int8", "member "
-ALONE, CUT, WARM = "alone", "cut", "warm"
+CUT = "cut"
 NAMES = {
     INT8: "teacher in int8",
     ALONE: "student alone",
@@ -34,11 +34,11 @@ def is_student(what: str) -> bool:
 
 def baselines(model_class: type, say: Callable[[str], None]) -> list[str]:
     """The students that every comparison has; what cannot be is left out, and it is said why."""
-    adapter = registered_adapter(model_class)
-    if adapter is None or adapter.warm in (TABLES, PROPAGATED):
+    why = why_not_warm(model_class)
+    if why is None:
         return [ALONE, CUT, WARM]
     left_out = join_names(NAMES[what] for what in (CUT, WARM))
-    say(f"Left out: {left_out}. {model_class.__name__} cannot start warm: {adapter.warm}.")
+    say(f"Left out: {left_out}. {model_class.__name__} cannot start warm: {why}.")
     return [ALONE]
 
 

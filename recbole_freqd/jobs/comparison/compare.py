@@ -43,15 +43,16 @@ def compare(
             :func:`recbole_freqd.run_recbole_freqd`, with a ``teacher`` and the keys of any of the
             methods. ``trainer`` and ``seed`` are left to the comparison.
         seeds: Each is one run of everything.
-        tune: Trials (Latin hypercube) for each method, the student alone and the teacher, on
-            validation data only; 0: no search. See ``properties/search/``.
+        tune: Trials (Latin hypercube) for each method, the student alone, cold and warm, and the
+            teacher, on validation data only; 0: no search. See ``properties/search/``.
         tune_seeds: The seeds a trial is run with; None: the first two of ``seeds``, since the
             choice on one seed misleads on small data.
         tune_only: Stop when the configs are frozen; no test metric has been computed then.
         keep_teacher: Do not tune the teacher, take the recipe as it is.
         search: A YAML file with search spaces of your own.
         frozen: A YAML file with the keys of the teacher, the student alone and every method, as
-            ``tune`` writes it, for the same dataset, student and teacher.
+            ``tune`` writes it, for the same dataset, student and teacher. Without a section
+            ``warm`` the student alone has the same keys from the warm start.
         rows: A YAML file with more students: names, each with a ``trainer`` and keys that are its
             own, such as another teacher. Not with ``tune``.
         output_dir: Everything is in the folder ``compare-<dataset>-<model>`` in it.

@@ -159,9 +159,9 @@ def cell_of(
 ) -> Cell:
     """A run of the comparison, with its whole Config."""
     if what in (CUT, WARM):
-        # They train alone, so what was chosen for the student alone is theirs.
-        keys = {**frozen.get(ALONE, {}), **lineup.WARM_KEYS}
-        config = config_of(base, [lineup.WARM], seed, keys, frozen)
+        # Nothing is chosen for the cut, and by older frozen configs nothing for the other.
+        keys = frozen.get(what, frozen.get(ALONE, {}))
+        config = lineup.warm_config(base, seed, keys, frozen)
         identity = planned_identity(config)
         if what == CUT:
             identity["config"]["epochs"] = "0"

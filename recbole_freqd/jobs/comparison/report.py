@@ -9,7 +9,7 @@ import yaml
 from recbole_freqd.config.identity import WHERE_IT_RUNS
 from recbole_freqd.config.names import teaching_keys
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.jobs.comparison.beside import NAMES, is_student, role_of
+from recbole_freqd.jobs.comparison.beside import NAMES, WARM, is_student, role_of
 from recbole_freqd.jobs.comparison.significance import PerUser, holm, paired_test, user_differences
 from recbole_freqd.jobs.fairness import EQUAL_FOR_ALL, other_caps
 from recbole_freqd.jobs.tables import as_table, gap_closed
@@ -280,7 +280,7 @@ def markdown(results: dict[str, Any]) -> str:
             "lists; s all in, seconds from reading the data to the end of training, the teacher's "
             "own left out. The teacher cut to size is the best approximation of its unfiltered "
             "scores by features of the student's width. The student alone, warm, begins there; "
-            "both have the keys of the student alone.",
+            f"{_of_the_baselines(results)}",
             "",
             f"Tuning: {_budget(results['tuning'] or {}, common)}.",
             "",
@@ -297,6 +297,13 @@ def markdown(results: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _of_the_baselines(results: dict[str, Any]) -> str:
+    """Whose keys the baselines have."""
+    if WARM in results["configs"]:
+        return "the cut has the keys of the student alone."
+    return "both have the keys of the student alone."
 
 
 def _budget(tuning: dict[str, Any], common: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from recbole_freqd.config.teacher import merge_teachers, teacher_label
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.files import write_json, write_text
 from recbole_freqd.jobs.comparison import report as comparison_report
-from recbole_freqd.jobs.comparison.beside import role_of
+from recbole_freqd.jobs.comparison.beside import WARM, role_of
 from recbole_freqd.jobs.comparison.plot import comparison_plot
 from recbole_freqd.jobs.comparison.significance import PerUser
 from recbole_freqd.jobs.fairness import equal_for_all
@@ -74,7 +74,7 @@ def results_of(
         "tuning": tuned and {key: tuned[key] for key in _TUNING if key in tuned},
         "teacher": spec,
         "common": common,
-        "configs": different,
+        "configs": {**different, **({WARM: frozen[WARM]} if WARM in (frozen or {}) else {})},
         "table": comparison_report.summarise(records, users, reference, metric, failed),
         "cells": {
             what: [
