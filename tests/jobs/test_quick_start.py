@@ -107,6 +107,8 @@ def test_who_names_no_trainer_sees_freqrank_too_by_the_teacher_and_by_a_team(
     assert [row["role"] for row in rows] == roles
     assert [row["label"] for row in rows[-3:]] == ["FreqD", "FreqRank", "FreqRank by a team"]
     assert {row["model"] for row in rows[2:4]} == {"EASE", "ShrunkKNN"}
+    assert set(rows[1]["weights"]) == {"BPR", "EASE", "ShrunkKNN"}
+    assert sum(rows[1]["weights"].values()) == pytest.approx(1)
     assert all("weight" in row["label"] for row in rows[2:4])
     ease = next(row for row in rows if row["model"] == "EASE")
     # a dense matrix of items, and the histories: 12 items of each user, and where they begin

@@ -51,9 +51,10 @@ def tune(
     """Searches for teacher, student alone and every method, with the same number of trials each.
 
     So it does for the student alone from the warm start, where that can be, in the space of the
-    cold one. A trial is judged by the mean over ``seeds`` of ``valid_metric``. The teacher comes first, and
-    the methods are taught by the best. Test data is not evaluated. Finished trials are kept; one
-    that was interrupted, or failed for another reason than numbers that are none, starts again.
+    cold one. A trial is judged by the mean over ``seeds`` of ``valid_metric``. The teacher comes
+    first, and the methods are taught by the best. Test data is not evaluated. Finished trials are
+    kept; one that was interrupted, or failed for another reason than numbers that are none, starts
+    again.
 
     Args:
         base: A Config with the keys of all methods and the teacher.
@@ -68,8 +69,8 @@ def tune(
 
     Returns:
         ``tuned`` (how it was done, and under ``failed`` what of it failed) and the chosen keys by
-        ``teacher``, ``alone``, ``warm`` and method, as :func:`.comparison.plan.compare_runs` takes them;
-        none for what no trial of could be finished. They are in a YAML file as well.
+        ``teacher``, ``alone``, ``warm`` and method, as :func:`.comparison.plan.compare_runs` takes
+        them; none for what no trial of could be finished. They are in a YAML file as well.
 
     Raises:
         ConfigError: A search space, or a value drawn of it, is not as it should be.
