@@ -48,7 +48,7 @@ class Run:
     seconds_to_best: Optional[float]
     seconds_all_in: Optional[float]
     best_epoch: Optional[int]
-    seconds_choosing: float
+    seconds_choosing: float = 0.0
 
     @property
     def test_result(self) -> Optional[dict[str, float]]:

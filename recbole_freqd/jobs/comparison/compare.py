@@ -62,9 +62,9 @@ def compare(
         ``test``, ``rank``, ``share``, ``gap_closed``, ``against`` the reference with ``p_holm``,
         ``epochs``, ``seconds_per_epoch``, ``seconds_all_in``, ``bytes_per_entity``, ``coverage``,
         ``gini``, and of a team ``weights``), ``cells`` (every run), ``common`` and ``configs`` (the
-        frozen configs), ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``, ``left_out`` (baselines that
-        cannot be, and why), and ``failed``, a ``what``, ``seed`` and ``error`` for each run that
-        failed (the method then has no rank).
+        frozen configs), ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``, ``left_out``
+        (baselines that cannot be, and why), and ``failed``, a ``what``, ``seed`` and ``error`` for
+        each run that failed (the method then has no rank).
         With ``tune_only`` the frozen keys.
 
     Raises:

@@ -53,9 +53,9 @@ def summarise(
         students by the mean of the test metric; ``share`` of the teacher's, and ``gap_closed``, of
         the means; ``bytes_per_entity``, ``coverage``, ``gini`` and ``seconds_all_in``, means;
         ``weights``, the mean one of each member of a team; ``failed``, whether a run is missing;
-        ``against`` the reference: see :func:`.significance.paired_test`, with ``p_holm`` over all other students and ``wins``, the
-        seeds in which the mean is above the reference's. Ranks, gaps and wins go by the means over
-        users as they are, not by RecBole's rounded ones.
+        ``against`` the reference: see :func:`.significance.paired_test`, with ``p_holm`` over all
+        other students and ``wins``, the seeds in which the mean is above the reference's. Ranks,
+        gaps and wins go by the means over users as they are, not by RecBole's rounded ones.
     """
     table = [{**_row(what, found), "failed": what in failed} for what, found in rows.items()]
     exact = {what: _exact(rows[what], users[what], metric) for what in rows if what not in failed}
