@@ -14,7 +14,8 @@ class ScoreLoss(DistillationLoss):
 
     Every distinct user is computed once. It weighs 1 or, with ``counts_rows``, as much as the batch
     has rows of it, as in the base loss; users with nothing to learn from may be left out of the
-    mean. The items of the batch are not read.
+    mean. The items of the batch are not read. A method with the option ``step_users`` computes so
+    many users of a batch at most, drawn anew in every step: the mean stays what it is on average.
 
     A subclass gives :meth:`of_users` and, for lists of the student, :meth:`refresh`. That is called
     at the start of an epoch; by hand, without a ranker given to ``start_epoch``, at the first batch
@@ -65,10 +66,19 @@ class ScoreLoss(DistillationLoss):
         if self._is_stale:
             self.refresh(RowsRanker(student, self.teacher_scores.shape, user_ids.device))
             self._is_stale = False
-        users, rows = torch.unique(user_ids, return_counts=True)
+        users, rows = self._drawn(*torch.unique(user_ids, return_counts=True))
         losses, counted = self.of_users(student, users)
         weights = rows if self.counts_rows else torch.ones_like(rows)
         return weighted_mean(losses, weights if counted is None else weights * counted)
+
+    def _drawn(self, users: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """At most ``step_users`` of a batch's distinct users (b,), ascending, and their rows (b,)."""
+        most, device = self.options.get("step_users"), users.device
+        if most is None or len(users) <= most:
+            return users, rows
+        drawn = torch.randperm(len(users), generator=self.stream.on(device), device=device)[:most]
+        drawn = drawn.sort().values
+        return users[drawn], rows[drawn]
 
 
 def blocks_of_lists(n_users: int, length: int, device: torch.device) -> tuple[torch.Tensor, ...]:
