@@ -7,6 +7,7 @@ import torch
 from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, RowsRanker
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows
 from recbole_freqd.losses.base import DistillationLoss
+from recbole_freqd.losses.draws import some_of
 
 
 class ScoreLoss(DistillationLoss):
@@ -66,19 +67,14 @@ class ScoreLoss(DistillationLoss):
         if self._is_stale:
             self.refresh(RowsRanker(student, self.teacher_scores.shape, user_ids.device))
             self._is_stale = False
-        users, rows = self._drawn(*torch.unique(user_ids, return_counts=True))
+        users, rows = torch.unique(user_ids, return_counts=True)
+        most = self.options.get("step_users")
+        if most is not None and len(users) > most:
+            drawn = some_of(users, most, self.stream)
+            users, rows = users[drawn], rows[drawn]
         losses, counted = self.of_users(student, users)
         weights = rows if self.counts_rows else torch.ones_like(rows)
         return weighted_mean(losses, weights if counted is None else weights * counted)
-
-    def _drawn(self, users: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """At most ``step_users`` of a batch's distinct users (b,), ascending, and their rows (b,)."""
-        most, device = self.options.get("step_users"), users.device
-        if most is None or len(users) <= most:
-            return users, rows
-        drawn = torch.randperm(len(users), generator=self.stream.on(device), device=device)[:most]
-        drawn = drawn.sort().values
-        return users[drawn], rows[drawn]
 
 
 def blocks_of_lists(n_users: int, length: int, device: torch.device) -> tuple[torch.Tensor, ...]:
