@@ -37,6 +37,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         **{"trainer": "FreqD", "freqd_order": "project_first"},
         **{"freqd_experts": 1, "freqd_hidden": None},
     },
+    "FreqD, one MLP of the teacher's width, 512 rows": {
+        **{"trainer": "FreqD", "freqd_step_rows": 512},
+        **{"freqd_experts": 1, "freqd_hidden": None},
+    },
     FIVE: {
         **{"trainer": "FreqD", "freqd_order": "project_first"},
         **{"freqd_experts": 5, "freqd_hidden": None},

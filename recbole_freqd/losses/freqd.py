@@ -255,8 +255,7 @@ class FreqDLoss(DistillationLoss):
             )
 
     def _some(self, ids: torch.Tensor) -> torch.Tensor:
-        most = self.options.get("step_rows")
-        return ids if most is None else ids[some_of(ids, most, self.stream)]
+        return ids[some_of(ids, self.options.get("step_rows"), self.stream)]
 
     def distances(self, side: str, student: FeatureRows, ids: torch.Tensor) -> torch.Tensor:
         """Distance between filtered student and filtered teacher rows.

@@ -68,10 +68,8 @@ class ScoreLoss(DistillationLoss):
             self.refresh(RowsRanker(student, self.teacher_scores.shape, user_ids.device))
             self._is_stale = False
         users, rows = torch.unique(user_ids, return_counts=True)
-        most = self.options.get("step_users")
-        if most is not None and len(users) > most:
-            drawn = some_of(users, most, self.stream)
-            users, rows = users[drawn], rows[drawn]
+        drawn = some_of(users, self.options.get("step_users"), self.stream)
+        users, rows = users[drawn], rows[drawn]
         losses, counted = self.of_users(student, users)
         weights = rows if self.counts_rows else torch.ones_like(rows)
         return weighted_mean(losses, weights if counted is None else weights * counted)
