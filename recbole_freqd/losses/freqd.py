@@ -26,6 +26,7 @@ from recbole_freqd.losses.distances import (
     refuse_one_dimension,
     row_distance,
 )
+from recbole_freqd.losses.draws import some_of
 from recbole_freqd.losses.filtered import FilteredTeacher
 from recbole_freqd.losses.projectors import LinearProjector, MLPProjector, make_projector
 from recbole_freqd.losses.registration import LOSSES
@@ -58,6 +59,7 @@ class FreqDOptions(FDOptions, total=False):
     mask: Literal["epoch", "step"]
     max_degree: Optional[int]
     filter: Union[Literal["linear", "quadratic"], list[float]]
+    step_rows: Optional[int]
     log_bands: int
 
 
@@ -95,6 +97,8 @@ class FreqDLoss(DistillationLoss):
         hidden, dropout, order: of the mlp; with the order ``"filter_first"`` the student's rows are
         P(H S), so the mlp sees the batch only (the authors' first version). weight_decay: of the
         projectors, applied by the trainer.
+        step_rows: distinct users, positive items and negative items that a step computes at most of
+        each, drawn anew in every step; null for all of them.
         log_bands: bands that the trainer logs the loss of, 0 for none.
 
     Source: Zhu & Zhang, "Exploring Feature-based Knowledge Distillation for Recommender System:
@@ -247,7 +251,11 @@ class FreqDLoss(DistillationLoss):
                 user_ids,
                 positive_item_ids,
                 negative_item_ids,
+                self._some,
             )
+
+    def _some(self, ids: torch.Tensor) -> torch.Tensor:
+        return ids[some_of(ids, self.options.get("step_rows"), self.stream)]
 
     def distances(self, side: str, student: FeatureRows, ids: torch.Tensor) -> torch.Tensor:
         """Distance between filtered student and filtered teacher rows.
