@@ -71,9 +71,10 @@ class Rows:
 
 
 def read_rows() -> list[Rows]:
-    """The datasets that have finished rows, in the order of DATASETS."""
+    """The datasets with the student alone and a teacher, in the order of DATASETS."""
     files = (FOLDER / dataset / "runs.jsonl" for dataset in DATASETS)
-    return [_read(file) for file in files if file.is_file()]
+    found = [_read(file) for file in files if file.is_file()]
+    return [rows for rows in found if ALONE in rows.students and rows.teachers]
 
 
 def _read(file: Path) -> Rows:

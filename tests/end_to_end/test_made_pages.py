@@ -140,6 +140,18 @@ def test_the_short_table_has_the_rows_there_are_and_shares_of_the_teacher(script
     assert "| **FreqRank by the team** | **0.4500 (2.25)** |" in lines
 
 
+def test_a_dataset_without_teacher_or_student_alone_waits(script, rows, monkeypatch, tmp_path):
+    files = script("rows_files")
+    monkeypatch.setattr(files, "FOLDER", tmp_path)
+    monkeypatch.setattr(files, "DATASETS", ("d", "e"))
+    runs = (tmp_path / "d" / "runs.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "e").mkdir()
+    for kept, names in (("alone", ["d"]), ("FreqRank by", ["d"]), ("", ["d", "e"])):
+        some = [line for line in runs if f'"row": "{kept}' in line]
+        (tmp_path / "e" / "runs.jsonl").write_text("".join(some))
+        assert [one.dataset for one in files.read_rows()] == names
+
+
 def test_without_a_team_the_teacher_is_that_of_another_row(script, rows):
     students = {"alone": rows.students["alone"], "RCE-KD": rows.students["FreqRank by the team"]}
     assert script("rows_files")._teachers(students) == rows.teachers
