@@ -107,3 +107,18 @@ def test_a_weight_of_zero_is_allowed_and_leaves_the_student_alone(
     assert method_options(config, "FreqRank")["beta"] == 0
     assert run.trainer.methods == ["FreqRank"] and len(run.trainer.distiller.losses) == 0
     assert "FreqRank has weight 0" in caplog.text
+
+
+def test_of_the_student_alone_from_the_warm_start_no_weight_is_warned_of(
+    tiny_config, teacher_recipe, caplog
+):
+    from recbole_freqd.jobs import run as runs
+    from recbole_freqd.jobs.lineup import baselines
+
+    entries = baselines(tiny_config(trainer="FD", teacher=teacher_recipe))
+    with caplog.at_level("WARNING", "recbole_freqd"):
+        for entry in entries[1:]:
+            run = runs.run(entry.config, test=False, untrained=entry.untrained)
+            assert len(run.trainer.distiller.losses) == 0
+    assert [entry.role for entry in entries[1:]] == ["cut", "student_warm"]
+    assert "weight 0" not in caplog.text
