@@ -3,8 +3,9 @@
     RECBOLE_FREQD_DATA=... python benchmarks/bench_epoch.py [--epochs 7] [--variants "linear;mlp"]
 
 Stock trainer and distillation take turns, epoch by epoch, in one process; the figure is the ratio
-of median epochs, in processor time, so take ``--threads 1``. For five MLPs of the teacher's width it is also the time against their own matrix
-products (forward, and twice that backward) at the rate measured here for products of their size.
+of median epochs, in processor time, so take ``--threads 1``. For five MLPs of the teacher's width
+it is also the time against their own matrix products (forward, and twice that backward) at the rate
+measured here for products of their size.
 The teacher is BPR after one epoch: its values do not matter for the time. RecBole writes log/ and
 saved/ into the working directory: run it from a scratch folder.
 """
@@ -27,26 +28,30 @@ KEYS: dict[str, Any] = {
     "show_progress": False,
     "state": "ERROR",
 }
-FIVE = "FreqD, five MLPs of the teacher's width"
+FIVE = "FreqD, five MLPs of the teacher's width, all rows"
 VARIANTS: dict[str, dict[str, Any]] = {
     "FreqD": {"trainer": "FreqD"},
+    "FreqD, all rows": {"trainer": "FreqD", "freqd_step_rows": None},
     "FreqD, linear": {"trainer": "FreqD", "freqd_projector": "linear"},
-    "FreqD, filter first": {"trainer": "FreqD", "freqd_order": "filter_first"},
-    "FreqD, projection first": {"trainer": "FreqD", "freqd_order": "project_first"},
-    "FreqD, one MLP of the teacher's width": {
-        **{"trainer": "FreqD", "freqd_order": "project_first"},
-        **{"freqd_experts": 1, "freqd_hidden": None},
+    "FreqD, linear, all rows": {
+        **{"trainer": "FreqD", "freqd_projector": "linear"},
+        **{"freqd_step_rows": None},
     },
-    "FreqD, one MLP of the teacher's width, 512 rows": {
-        **{"trainer": "FreqD", "freqd_step_rows": 512},
+    "FreqD, one MLP of the teacher's width, all rows": {
+        **{"trainer": "FreqD", "freqd_step_rows": None},
         **{"freqd_experts": 1, "freqd_hidden": None},
     },
     FIVE: {
-        **{"trainer": "FreqD", "freqd_order": "project_first"},
+        **{"trainer": "FreqD", "freqd_step_rows": None},
         **{"freqd_experts": 5, "freqd_hidden": None},
     },
+    "FD": {"trainer": "FD"},
     "RCE-KD": {"trainer": "RCE-KD"},
     "FreqRank": {"trainer": "FreqRank", "teacher_filter": "none", "warm_start": "none"},
+    "FreqRank, lists anew in every epoch, all users": {
+        **{"trainer": "FreqRank", "teacher_filter": "none", "warm_start": "none"},
+        **{"freqrank_refresh": 1, "freqrank_step_users": None},
+    },
     "KD": {"trainer": "KD"},
     "CD": {"trainer": "CD"},
     "RRD": {"trainer": "RRD"},

@@ -45,6 +45,7 @@ class FDOptions(PreferenceOptions, total=False):
     hidden: Optional[int]
     dropout: float
     weight_decay: float
+    step_rows: Optional[int]
 
 
 class FreqDOptions(FDOptions, total=False):
@@ -60,7 +61,6 @@ class FreqDOptions(FDOptions, total=False):
     mask: Literal["epoch", "step"]
     max_degree: Optional[int]
     filter: Union[Literal["linear", "quadratic"], list[float]]
-    step_rows: Optional[int]
     log_bands: int
 
 
@@ -259,7 +259,7 @@ class FreqDLoss(PreferenceLoss):
         return self.with_preference(value, student, user_ids)
 
     def _some(self, ids: torch.Tensor) -> torch.Tensor:
-        return ids[some_of(ids, self.options.get("step_rows"), self.stream)]
+        return ids[some_of(ids, self.options["step_rows"], self.stream)]
 
     def distances(self, side: str, student: FeatureRows, ids: torch.Tensor) -> torch.Tensor:
         """Distance between filtered student and filtered teacher rows.

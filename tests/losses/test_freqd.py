@@ -539,3 +539,25 @@ def test_with_a_mask_per_step_an_entity_has_one_mask_however_often_it_occurs():
 
     distances = loss.distances("item", as_rows(features(D_S, D_S, 2)), ids)
     assert torch.equal(distances[:3], distances[3:])
+
+
+# --- some rows of a batch --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["FreqD", "FD"])
+def test_a_step_computes_so_many_rows_of_each_kind_and_the_same_loss_on_average(name):
+    student, kinds = features(D_S, D_S, 2), batch()
+
+    def loss_of(most):
+        loss = make(name, projector="linear", step_rows=most)
+        loss.start_epoch(0)
+        return loss
+
+    some, seen = loss_of(2), []
+    compute = some.distances
+    some.distances = lambda side, rows, ids: seen.append((side, ids)) or compute(side, rows, ids)
+    values = torch.stack([some(student, *kinds).detach() for _ in range(1500)])
+    assert all(len(ids) == (2 if side == "user" else 4) for side, ids in seen)
+    assert values.std() > 0
+    assert abs(values.mean() - loss_of(None)(student, *kinds)) < 4 * values.std() / 1500**0.5
+    assert torch.equal(loss_of(None)(student, *kinds), loss_of(9)(student, *kinds))
