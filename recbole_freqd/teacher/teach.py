@@ -197,6 +197,7 @@ class _Lesson:
             exclude=self.chooser.user_items,
             closed_form_spread=self.config["teacher_spread"],
             factor=factor,
+            most_users=self.config["teacher_users"],
             progress=bool(self.config["show_progress"]),
         )
 
@@ -211,8 +212,12 @@ class _Lesson:
         if factor is None:
             factor = 1.0
             if _is_scaled(self.config, teacher):
-                spread = self.config["teacher_spread"]
-                found = rescaled(member, spread, exclude=self.chooser.user_items)
+                found = rescaled(
+                    member,
+                    self.config["teacher_spread"],
+                    exclude=self.chooser.user_items,
+                    most_users=self.config["teacher_users"],
+                )
                 factor = found.factor if isinstance(found, ScaledRanker) else 1.0
         if factor != 1:
             ranker = ScaledRanker(ranker, factor)

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd.core.errors import ConfigError, TeacherError, join_names, short_repr
-from recbole_freqd.core.rankers import Ranker
+from recbole_freqd.core.rankers import Ranker, spread_over
 from recbole_freqd.core.rows import Features
 from recbole_freqd.teacher.team.moments import UserMoments
 
@@ -82,9 +82,16 @@ class StandardisedRanker(Ranker):
         scores = self.member.ranker.at(user_ids, item_ids)
         return self._standardise(scores, user_ids, self._knows_item[item_ids])
 
-    def mean_spread(self) -> float:
-        """The mean over the users it knows of the spread of their scores; measures all of them."""
+    def mean_spread(self, most_users: Optional[int] = None) -> float:
+        """The mean over the users it knows of the spread of their scores.
+
+        Args:
+            most_users: How many are measured at most; None: all, as always where that costs nothing
+                since the scores are products of features.
+        """
         users = self._knows_user.nonzero().flatten()
+        if not self.member.is_product:
+            users = spread_over(users, most_users)
         return float(self._moments.of(users)[1].double().mean()) if len(users) else 0.0
 
     def _standardise(

@@ -74,7 +74,11 @@ def scale_features(features: Features, factor: float) -> Features:
 
 
 def rescaled(
-    teacher: Union[Ranker, TeamMember], spread: float, *, exclude: Optional[sp.csr_array] = None
+    teacher: Union[Ranker, TeamMember],
+    spread: float,
+    *,
+    exclude: Optional[sp.csr_array] = None,
+    most_users: Optional[int] = None,
 ) -> Ranker:
     """Multiplies scores so that the mean spread of the users' scores becomes this one.
 
@@ -85,6 +89,7 @@ def rescaled(
         teacher: A ranker, or a member where it does not know everything.
         spread: Above 0.
         exclude: (n_users, n_items) sparse, pairs whose scores do not count in the spread.
+        most_users: See :meth:`StandardisedRanker.mean_spread`.
 
     Returns:
         The ranker itself where its scores are constant.
@@ -95,5 +100,5 @@ def rescaled(
     if not spread > 0:
         raise ConfigError(f"spread: got {short_repr(spread)}; allowed: above 0.")
     member = teacher if isinstance(teacher, TeamMember) else TeamMember.of("teacher", teacher)
-    own = StandardisedRanker(member, exclude).mean_spread()
+    own = StandardisedRanker(member, exclude).mean_spread(most_users)
     return member.ranker if own == 0 else ScaledRanker(member.ranker, spread / own)

@@ -150,12 +150,12 @@ def test_weights_are_the_best_of_the_grid_and_every_figure_is_that_of_the_team(
         for seed, (name, noise) in enumerate({"good": 0.7, "other": 0.9, "bad": 5.0}.items())
     ]
     choice = choose_weights(members, drawn(train, valid), exclude=train)
-    assert choice.n_sampled == choice.n_users and len(choice.sampled) == 28
+    assert choice.n_sampled == choice.n_compared == choice.n_users and len(choice.sampled) == 28
     assert choice.value["good"] >= choice.value["other"] > choice.value["bad"]
     assert (
         choice.sampled[choice.chosen] == max(choice.sampled.values()) > choice.sampled[choice.plain]
     )
-    assert choice.on_all == {
+    assert choice.compared == {
         label: choice.sampled[label] for label in (choice.plain, choice.chosen)
     }
     monkeypatch.setattr(catalogue, "BUDGET_BYTES", 2**20)
@@ -198,7 +198,7 @@ def test_a_member_that_knows_nothing_of_a_user_is_no_help_to_him(data):
     choice = choose_weights(members, drawn(train, valid), exclude=train)
     of_known = scores.clone()
     of_known[:31] = -torch.inf
-    assert choice.on_all[choice.chosen] == pytest.approx(dense_metric(of_known, train, valid))
+    assert choice.compared[choice.chosen] == pytest.approx(dense_metric(of_known, train, valid))
     assert choice.value == {"half": 1.0}
 
 
@@ -235,9 +235,9 @@ def test_what_is_better_on_the_sample_alone_is_not_taken_and_the_log_says_so(dat
         )
     assert choice.chosen == "plain" and choice.value == 0 and choice.n_sampled == 10
     assert choice.sampled["other"] > choice.sampled["plain"]
-    assert choice.on_all["other"] < choice.on_all["plain"]
-    assert choice.on_all["plain"] == pytest.approx(dense_metric(plain, train, valid))
-    assert "not better on all users" in caplog.text
+    assert choice.compared["other"] < choice.compared["plain"]
+    assert choice.compared["plain"] == pytest.approx(dense_metric(plain, train, valid))
+    assert "not better on all 5" in caplog.text
     other[users] = good[users]
     better = choose(
         Blocks(plain, other), CANDIDATES, drawn(train, valid, seed=5, most_users=10), device="cpu"
