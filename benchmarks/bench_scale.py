@@ -11,8 +11,8 @@ on uniform interactions (the same average degree). Then, on heavy-tailed interac
 Last, FreqRank with lists from an index (needs faiss): the teacher's lists of 50, and epochs in
 batches of 65,536, refreshes and indexes included. Its features are made up with a decaying spectrum
 and a bias of items, and the student begins as their first columns, as after a warm start.
-With ``--teach_at`` also what comes before the training: of such features as a teacher, and of a team
-of it and ShrunkKNN, the weights, the filter and the warm start.
+With ``--teach_at`` also what comes before the training: the filter and the warm start of a teacher
+of such features, and the weights, the constant and the warm start of a team of it and ShrunkKNN.
 """
 
 import argparse
@@ -202,7 +202,9 @@ def teaching(n: int) -> list[dict[str, Any]]:
         rows.append(measured.row(what, 1, None))
 
     clock("warm start, one teacher", "start", lambda: approximate(alone, WIDTH))
-    graphs = {side: cosine_graph(train, side=side, k=10, shrinkage=3.0) for side in ("item", "user")}
+    graphs = {
+        side: cosine_graph(train, side=side, k=10, shrinkage=3.0) for side in ("item", "user")
+    }
     mixtures = {
         side: filter_mixture(alone, graph, side=side, centre=True) for side, graph in graphs.items()
     }
@@ -221,9 +223,7 @@ def teaching(n: int) -> list[dict[str, Any]]:
     clock("team's constant", "factor", lambda: team.factor)
     clock("team's features", "features", lambda: team_features(members, [0.6, 0.4], exclude=train))
     stand_ins, some = parts["features"], torch.arange(1, min(n, 2049))
-    clock(
-        "warm start, team", "start", lambda: approximate(team, WIDTH, stand_ins=stand_ins)
-    )
+    clock("warm start, team", "start", lambda: approximate(team, WIDTH, stand_ins=stand_ins))
     if importlib.util.find_spec("faiss") is not None:
         maker = ListMaker(1)
         settings = {"users": some, "exclude": train, "stand_ins": stand_ins}

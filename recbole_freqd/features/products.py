@@ -121,7 +121,11 @@ class SummedRanker(Ranker):
         return made
 
     def stored(self, user_ids: torch.Tensor) -> Optional[sp.csr_array]:
-        return self.scores.stored_rows(_as_array(user_ids)) if self.scores.has_long_sparse_rows else None
+        return (
+            self.scores.stored_rows(_as_array(user_ids))
+            if self.scores.has_long_sparse_rows
+            else None
+        )
 
 
 def _sum(parts: Iterable[np.ndarray]) -> np.ndarray:

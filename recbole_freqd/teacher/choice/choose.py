@@ -79,7 +79,9 @@ class Choice:
         if self.n_compared < self.n_users:
             whole = f"{self.n_compared} of {self.n_users}"
         if self.chosen == self.plain and best != self.plain:
-            text += f", best there ({best}) {self.sampled[best]:.4f} but not better on {whole} users"
+            text += (
+                f", best there ({best}) {self.sampled[best]:.4f} but not better on {whole} users"
+            )
         figures = ", ".join(f"{label} {value:.4f}" for label, value in self.compared.items())
         return f"{text}; on {whole}: {figures}. Of {len(self.sampled)} candidates."
 

@@ -7,7 +7,7 @@ import torch
 
 from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.core.rows import Features
+from recbole_freqd.core.rows import Features, changed_rows
 from recbole_freqd.teacher.team.member import StandardisedRanker, TeamMember
 
 
@@ -70,7 +70,8 @@ def scale_features(features: Features, factor: float) -> Features:
     if factor == 1:
         return features
     root = factor**0.5
-    return features[0] * root, features[1] * root
+    user, item = (changed_rows(table, lambda block, rows: block * root) for table in features)
+    return user, item
 
 
 def rescaled(
