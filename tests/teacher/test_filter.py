@@ -6,9 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import recbole_freqd.teacher.filter as filter_module
 from recbole_freqd.core import rankers as catalogue
+from recbole_freqd.core import rows
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.rankers import FeatureRanker
+from recbole_freqd.core.rows import empty_rows, is_mapped
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
 from recbole_freqd.teacher.filter import (
     CentredRanker,
@@ -197,6 +200,21 @@ def test_features_keep_their_precision_and_the_other_side_is_the_same_tensor(dty
         tuple(t.float() for t in pair), graph_of(0, "item"), side="item", alpha=0.5
     )
     torch.testing.assert_close(item.float(), exact[1], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("known", [None, (np.arange(N_USERS) > 2, np.arange(N_ITEMS) > 3)])
+def test_features_in_a_file_are_filtered_block_by_block_into_another(known, monkeypatch):
+    settings = {"side": "item", "alpha": 0.5, "centre": True, "known": known}
+    plain = filter_features(tables(0), graph_of(0, "item"), **settings)
+    files = tuple(
+        empty_rows(*table.shape, table.dtype, "cpu", mapped=True).copy_(table)
+        for table in tables(0)
+    )
+    monkeypatch.setattr(rows, "_ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(filter_module, "_ROWS", 4)
+    for own, want in zip(filter_features(files, graph_of(0, "item"), **settings), plain):
+        assert is_mapped(own)
+        torch.testing.assert_close(own, want)
 
 
 def test_a_team_of_products_is_filtered_inside_its_features_and_another_by_its_blocks():

@@ -154,14 +154,16 @@ class _Scoring:
         yield from ids.split(max(1, min(catalogue.BUDGET_BYTES // each, 1024)))
 
 
-_Filled = Optional[tuple[torch.Tensor, torch.Tensor]]
+_Filled = Optional[tuple[torch.Tensor, Optional[torch.Tensor]]]
 
 
 def _filled(block: Optional[torch.Tensor]) -> _Filled:
-    """A block with 0 where it is -inf, and where that is."""
+    """A block with 0 where it is -inf, and where that is; None: nowhere but in the padding."""
     if block is None:
         return None
     unknown = block.isneginf()
+    if not unknown[:, 1:].any():
+        return block, None
     return block.masked_fill(unknown, 0.0), unknown
 
 
@@ -176,8 +178,8 @@ def _mixed(candidate: Candidate, blocks: Sequence[_Filled]) -> torch.Tensor:
     total = scores * coefficient
     for coefficient, scores, missing in parts[1:]:
         total.add_(scores, alpha=coefficient)
-        unknown = unknown & missing
-    return total.masked_fill_(unknown, -torch.inf)
+        unknown = None if unknown is None or missing is None else unknown & missing
+    return total if unknown is None else total.masked_fill_(unknown, -torch.inf)
 
 
 def choose_weights(

@@ -104,12 +104,14 @@ class ValidationSample:
         metric, seen = metric_named(self.metric), stored_pairs(self.seen, user_ids)
         shape: Any = len(user_ids), self.wanted.shape[1]
         positives = torch.zeros(shape, dtype=torch.bool, device=user_ids.device)
-        positives[stored_pairs(self.wanted, user_ids)] = True
+        wanted = stored_pairs(self.wanted, user_ids)
+        positives[wanted] = True
+        counts = torch.bincount(wanted[0], minlength=len(user_ids))
 
         def of_scores(scores: torch.Tensor) -> torch.Tensor:
             scores[:, 0] = -torch.inf
             scores[seen] = -torch.inf
-            return metric(scores, positives)
+            return metric(scores, positives, counts)
 
         return of_scores
 

@@ -11,6 +11,7 @@ from recbole_freqd.core import rankers as catalogue
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import FeatureRanker
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
+from recbole_freqd.teacher.choice import ranking_metrics
 from recbole_freqd.teacher.choice.choose import (
     Candidate,
     choose,
@@ -115,6 +116,18 @@ def test_an_item_at_minus_infinity_is_no_hit_and_a_user_without_positives_scores
     positives = torch.tensor([[False, True, True], [False, False, False]])
     for name in METRICS:
         assert metric_named(f"{name}@3")(scores, positives).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_of_many_items_and_with_positives_counted_before_metrics_are_the_same(name, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(20, 300, generator=generator)
+    scores[3, 4:] = -torch.inf
+    positives = torch.rand(scores.shape, generator=generator) < 0.05
+    metric = metric_named(f"{name}@10")
+    wanted = metric(scores, positives)
+    monkeypatch.setattr(ranking_metrics, "_MANY_ITEMS", 299)
+    assert torch.equal(metric(scores, positives, positives.sum(dim=1)), wanted)
 
 
 @pytest.mark.parametrize("name", ["AUC", "ndcg", "NDCG@0", "NDCG@x", "GAUC@10", ""])
@@ -244,6 +257,42 @@ def test_what_is_better_on_the_sample_alone_is_not_taken_and_the_log_says_so(dat
     )
     assert better.chosen == "other" and better.value == 1
     assert better.sampled["plain"] == choice.sampled["plain"]  # the same sample
+
+
+def test_no_more_users_than_allowed_are_compared_the_sample_among_them_and_the_log_says_so(
+    data, caplog
+):
+    train, valid = data
+    sample = drawn(train, valid, most_users=10, most_compared=25)
+    whole = drawn(train, valid, most_users=10)
+    assert np.array_equal(sample.users, whole.users)  # the cap changes nothing in the search
+    assert len(sample.compared) == len(set(sample.compared)) == 25
+    assert set(sample.users) < set(sample.compared) < set(whole.compared)
+    assert (np.diff(sample.compared) > 0).all() and sample.n_users == len(whole.compared)
+    good, bad = noisy(valid, 0, 0.1), noisy(valid, 1, 3.0)
+    other, plain = bad.clone(), good.clone()
+    other[sample.users], plain[sample.users] = good[sample.users], bad[sample.users]
+    with caplog.at_level(logging.INFO):
+        choice = choose(Blocks(plain, other), CANDIDATES, sample, device="cpu")
+    assert choice.chosen == "plain" and choice.n_compared == 25
+    positives = sp.csr_array(
+        valid.toarray() * np.isin(np.arange(N_USERS), sample.compared)[:, None]
+    )
+    assert choice.compared["other"] == pytest.approx(dense_metric(other, train, positives))
+    assert f"not better on 25 of {sample.n_users} users" in caplog.text
+    assert f"on 25 of {sample.n_users}: plain" in caplog.text
+
+
+@pytest.mark.parametrize("most", [57, 1000, None])
+def test_with_fewer_users_than_may_be_compared_the_choice_is_the_same_bit_for_bit(data, most):
+    train, valid = data
+    settings = {"most_users": 10, "seed": 5}
+    blocks = Blocks(noisy(valid, 0, 0.5), noisy(valid, 1, 0.4))
+    one, other = (
+        choose(blocks, CANDIDATES, drawn(train, valid, **settings, **keys), device="cpu")
+        for keys in ({"most_compared": most}, {})
+    )
+    assert one == other and one.n_compared == one.n_users <= 57
 
 
 def test_of_equal_ones_the_plain_form_is_taken(data):
