@@ -8,7 +8,7 @@ import torch
 
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.core.rows import Features, empty_rows
+from recbole_freqd.core.rows import Features, empty_rows, is_mapped
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
 from recbole_freqd.features.check import (
@@ -222,7 +222,7 @@ def _check_finite(model: Any, features: Features) -> None:
 
 def stored_as(values: torch.Tensor, dtype: torch.dtype, mapped: bool) -> torch.Tensor:
     """The same values in a precision, and with ``mapped`` in a file."""
-    if not mapped:
+    if not mapped or (is_mapped(values) and values.dtype == dtype):
         return values.to(dtype)
     n_rows, width = values.shape
     return empty_rows(n_rows, width, dtype, values.device, mapped=True).copy_(values)

@@ -219,7 +219,7 @@ def test_features_are_the_same_in_blocks_of_rows(values, rank, monkeypatch):
     blocks = low_rank_features(FactoredScores([matrix]), rank)
     slack = ROUNDING * np.linalg.norm(matrix)
     assert residual(matrix, *blocks[:2]) == pytest.approx(
-        residual(matrix, *whole[:2]), rel=1e-4, abs=slack
+        residual(matrix, *whole[:2]), rel=1e-4, abs=float(slack)
     )
     assert blocks[2] == pytest.approx(whole[2], abs=1e-6)
 

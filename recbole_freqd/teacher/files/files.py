@@ -18,7 +18,6 @@ from recbole_freqd.core.files import file_hash
 from recbole_freqd.core.pair_files import Columns
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rows import Features, empty_rows
-from recbole_freqd.core.rows import is_mapped as in_file
 from recbole_freqd.core.vector_files import hash_of_export, read_export
 from recbole_freqd.features.data import Known
 from recbole_freqd.features.extract import choose_rank, stored_as
@@ -239,7 +238,7 @@ def _spectral(config: Any, spec: dict[str, Any], above: sp.csr_array) -> Feature
 def _stored(config: Any, spec: dict[str, Any], features: Features) -> Features:
     """Features in the form that the reserved keys ask for."""
     dtype, mapped = getattr(torch, reserved_option(spec, "precision")), is_mapped(config, spec)
-    user, item = (stored_as(table, dtype, mapped and not in_file(table)) for table in features)
+    user, item = (stored_as(table, dtype, mapped) for table in features)
     return user, item
 
 

@@ -133,7 +133,7 @@ def stored_moments(
     row, data = row[counts], stored.data[counts].astype(np.float64)
     mean = np.bincount(row, data, minlength=n_rows) / np.maximum(n, 1)
     squares = np.bincount(row, np.square(data - mean[row]), minlength=n_rows)
-    squares += (n - np.bincount(row, minlength=n_rows)) * np.square(mean)
+    squares = squares + (n - np.bincount(row, minlength=n_rows)) * np.square(mean)
     spread = torch.from_numpy(np.sqrt(squares / np.maximum(n, 1)))
     return torch.from_numpy(mean), _without_rounding(spread, torch.from_numpy(mean))
 

@@ -254,14 +254,19 @@ def test_each_user_is_scored_once_for_the_constant_and_once_more_when_ranked():
 
 
 def test_the_constant_is_measured_on_no_more_users_than_allowed():
-    def team(most_users):
-        members = [asked("a", 1), asked("b", 2, trained_by_gradient=False)]
-        return TeamRanker(
-            members, [0.5, 0.5], exclude=random_interactions(0), most_users=most_users
-        )
+    def team(most_users, rows=EVERYONE):
+        members = [
+            TeamMember(
+                name, DenseRanker(asked(name, seed).ranker.scores[rows]), None, None, trained
+            )
+            for name, seed, trained in (("a", 1, True), ("b", 2, False))
+        ]
+        exclude = random_interactions(0)[rows.numpy()]
+        return TeamRanker(members, [0.5, 0.5], exclude=exclude, most_users=most_users)
 
     few, whole, more = team(3), team(None), team(N_USERS)
-    assert few.factor == pytest.approx(whole.factor, rel=0.3) and few.factor != whole.factor
+    chosen = team(None, torch.tensor([0, 1, 3, 6]))
+    assert few.factor == pytest.approx(chosen.factor) and few.factor != whole.factor
     assert more.factor == whole.factor
     for member in few.members:
         assert member.member.ranker.asked.sum() == 3 and member.member.ranker.asked.max() == 1
