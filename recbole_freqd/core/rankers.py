@@ -92,6 +92,13 @@ class Ranker:
         """
         return None
 
+    def mean_over(self, user_ids: torch.Tensor, items: torch.Tensor) -> Optional[torch.Tensor]:
+        """(b,) float64, each user's mean over items (n_items,) bool, known without whole rows.
+
+        None where it is not, or the catalogue is so small that these are as fast.
+        """
+        return None
+
     def known_items(self) -> torch.Tensor:
         """(n_items,) bool, the items that it can score: not -inf for everybody; never item 0.
 
@@ -128,6 +135,11 @@ class FeatureRanker(Ranker):
 
     def factors(self) -> Features:
         return self.user_emb, self.item_emb
+
+    def mean_over(self, user_ids: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        blocks = zip(self.item_emb.split(_ITEMS_AT_ONCE), items.split(_ITEMS_AT_ONCE))
+        total = sum(rows[counts].double().sum(dim=0) for rows, counts in blocks)
+        return self.user_emb[user_ids].double() @ (total / items.sum().clamp(min=1))
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
         users = self.user_emb[user_ids].float()

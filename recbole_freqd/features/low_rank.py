@@ -113,6 +113,12 @@ class FactoredScores(Scores):
             product = product @ factor
         return product
 
+    def total(self, ids: np.ndarray, basis: np.ndarray) -> np.ndarray:
+        """(b, k), the scores of users (b,) times a matrix (n_items, k)."""
+        for factor in reversed(self.factors[1:]):
+            basis = factor @ basis
+        return self.factors[0][ids] @ basis
+
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """(b, n_items), the scores of users (b,) multiplied out."""
         product = self.product_rows(ids)

@@ -120,6 +120,14 @@ class SummedRanker(Ranker):
             made[some] = torch.from_numpy(self.scores.at(users[some], items[some])).to(made)
         return made
 
+    def mean_over(self, user_ids: torch.Tensor, items: torch.Tensor) -> Optional[torch.Tensor]:
+        if not self.scores.has_long_sparse_rows:
+            return None
+        # R (W x) for the indicator x of the items: no row is made.
+        counts = _as_array(items).astype(np.float64)[:, None]
+        total = self.scores.products[0].total(_as_array(user_ids), counts)[:, 0]
+        return torch.from_numpy(total / max(1.0, counts.sum())).to(self.device)
+
     def stored(self, user_ids: torch.Tensor) -> Optional[sp.csr_array]:
         return (
             self.scores.stored_rows(_as_array(user_ids))

@@ -184,12 +184,19 @@ class CentredRanker(Ranker):
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
         scores = self.ranker.block(user_ids)
-        self._moments.measure(user_ids, scores)
-        return scores.sub_(self._moments.of(user_ids)[0][:, None])
+        return scores.sub_(self._means(user_ids, scores)[:, None])
 
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
-        mean, _ = self._moments.of(user_ids)
-        return self.ranker.at(user_ids, item_ids) - mean[:, None]
+        means = self._means(user_ids)
+        return self.ranker.at(user_ids, item_ids) - means[:, None]
+
+    def _means(self, user_ids: torch.Tensor, scores: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """(b,) float32, by whole rows only where there is no other way."""
+        means = self.ranker.mean_over(user_ids, self._moments.items)
+        if means is not None:
+            return means.float()
+        self._moments.measure(user_ids, scores)
+        return self._moments.of(user_ids)[0]
 
 
 def filter_block(operator: GraphFilter, scores: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,8 @@ from recbole_freqd.core import rows
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.rankers import FeatureRanker
 from recbole_freqd.core.rows import empty_rows, is_mapped
+from recbole_freqd.features import products
+from recbole_freqd.features.products import SummedRanker, SummedScores
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
 from recbole_freqd.teacher.filter import (
     CentredRanker,
@@ -20,7 +22,9 @@ from recbole_freqd.teacher.filter import (
     filter_mixture,
     filtered_ranker,
 )
+from recbole_freqd.teacher.models.shrunk_knn import neighbour_weights
 from recbole_freqd.teacher.team.member import TeamMember
+from recbole_freqd.teacher.team.rescaling import MaskedRanker, ScaledRanker
 from recbole_freqd.teacher.team.team import TeamRanker
 from tests.support.oracles import dense_filter, random_interactions
 from tests.teacher.team.test_team import DenseRanker, masks, tables
@@ -189,6 +193,33 @@ def test_centred_scores_are_measured_once_whatever_is_asked_first():
             block[:, kept].mean(dim=1), torch.zeros(N_USERS), atol=1e-5, rtol=0
         )
         assert block[:, 5].isneginf().all() and ranker.ranker.asked.max() <= 2
+
+
+@pytest.mark.parametrize("make", [lambda team: team, lambda team: ScaledRanker(team, 2.5)])
+def test_means_of_a_team_with_sparse_scores_are_known_without_whole_rows(make, monkeypatch):
+    train = random_interactions(1)
+    knn = SummedRanker(SummedScores([[train * np.float32(1), neighbour_weights(train, 3, 1.0)]]))
+    known = masks(users=(3,), items=(4, 5))
+    members = [
+        TeamMember("a", MaskedRanker(tables(0), torch.from_numpy(known[1])), tables(0), known),
+        TeamMember.of("b", FeatureRanker(*tables(2))),
+        TeamMember("knn", knn, known=known, trained_by_gradient=False),
+    ]
+
+    def centred(some):
+        team = TeamRanker(some, [0.2, 0.3, 0.5][-len(some) :], exclude=train, factor=1.5)
+        return CentredRanker(make(team))
+
+    whole = centred(members[1:]).block(EVERYONE)
+    monkeypatch.setattr(products, "_MANY_ITEMS", 5)
+    asked = []
+    monkeypatch.setattr(TeamRanker, "block", lambda team, users: asked.append(users))
+    few = centred(members[1:]).at(EVERYONE, EVERYTHING)
+    torch.testing.assert_close(few[1:, 1:], whole[1:, 1:], rtol=1e-4, atol=1e-5)
+    assert asked == []
+    monkeypatch.undo()
+    means = TeamRanker(members, [1, 1, 1]).mean_over(EVERYONE, torch.arange(N_ITEMS) > 0)
+    assert means is None  # a member that gives -inf has no such form
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -82,6 +82,16 @@ class StandardisedRanker(Ranker):
         scores = self.member.ranker.at(user_ids, item_ids)
         return self._standardise(scores, user_ids, self._knows_item[item_ids])
 
+    def mean_over(self, user_ids: torch.Tensor, items: torch.Tensor) -> Optional[torch.Tensor]:
+        own = items & self._knows_item
+        means = self.member.ranker.mean_over(user_ids, own)
+        if means is None:
+            return None
+        mean, spread = (part.double() for part in self._moments.of(user_ids))
+        is_flat = (spread == 0) | ~self._knows_user[user_ids]
+        share = own.sum() / items.sum().clamp(min=1)  # the others score 0
+        return ((means - mean) / spread * share).masked_fill(is_flat, 0.0)
+
     def mean_spread(self, most_users: Optional[int] = None) -> float:
         """The mean over the users it knows of the spread of their scores.
 

@@ -27,6 +27,10 @@ class ScaledRanker(Ranker):
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
         return self.ranker.at(user_ids, item_ids) * self.factor
 
+    def mean_over(self, user_ids: torch.Tensor, items: torch.Tensor) -> Optional[torch.Tensor]:
+        means = self.ranker.mean_over(user_ids, items)
+        return None if means is None else means * self.factor
+
     def exchanged(self) -> Optional[Ranker]:
         exchanged = self.ranker.exchanged()
         return None if exchanged is None else ScaledRanker(exchanged, self.factor)

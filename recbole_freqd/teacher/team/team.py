@@ -89,6 +89,15 @@ class TeamRanker(Ranker):
             scores.add_(member.at(user_ids, item_ids), alpha=weight)
         return scores.mul_(self.factor).masked_fill_(~self._knows_item[item_ids], -torch.inf)
 
+    def mean_over(self, user_ids: torch.Tensor, items: torch.Tensor) -> Optional[torch.Tensor]:
+        total = torch.zeros(len(user_ids), dtype=torch.float64, device=self.device)
+        for member, weight in zip(self.members, self.weights):
+            means = member.mean_over(user_ids, items)
+            if means is None:
+                return None
+            total.add_(means, alpha=weight)
+        return total.mul_(self.factor)
+
     def exchanged(self) -> Optional[Ranker]:
         factors = self.factors()
         return None if factors is None else FeatureRanker(*factors).exchanged()
