@@ -15,7 +15,7 @@ _ITERATIONS = 2
 _NEGLIGIBLE = 1e-6  # of the largest singular value: float32 knows no better
 _BLOCK_BYTES = 256 * 2**20
 _QR_BYTES = 64 * 2**20  # of a table, made float64 at once
-_ENTRY = 12  # bytes of a stored value with its column
+_ENTRY = 20  # bytes of a stored value with its column and its square in float64
 
 
 class Scores:
@@ -88,7 +88,7 @@ class FactoredScores(Scores):
         return product
 
     def project(self, basis: np.ndarray) -> tuple[np.ndarray, float]:
-        return self._times(basis), sum(self._squares())
+        return self._times(basis), sum(self.squares(np.arange(self.shape[0])))
 
     @property
     def is_sparse(self) -> bool:
@@ -129,10 +129,10 @@ class FactoredScores(Scores):
             basis = factor @ basis
         return basis
 
-    def _squares(self) -> Iterator[float]:
-        """Squared norms of blocks of rows; no more than a block is multiplied out."""
-        for rows in runs(self.most_entries, _BLOCK_BYTES // _ENTRY):  # and squares in double
-            product = self.product_rows(rows)
+    def squares(self, ids: np.ndarray) -> Iterator[float]:
+        """Squared norms of blocks of the rows of users (b,); only a block is multiplied out."""
+        for rows in runs(self.most_entries[ids], _BLOCK_BYTES // _ENTRY):
+            product = self.product_rows(ids[rows])
             values = product.data if sp.issparse(product) else product
             yield float(np.square(values, dtype=np.float64).sum())
 

@@ -87,11 +87,16 @@ class SummedScores(FactoredScores):
         return _sum(product._times(basis) for product in self.products)
 
     def _energy(self) -> float:
-        if len(self.products) == 1:
-            return sum(self.products[0]._squares())
+        """‖S‖²_F; of many users an estimate, since to multiply out is most of the time of an SVD."""
         users = spread_over(torch.arange(self.shape[0]), _ENERGY_USERS).numpy()
-        blocks = np.split(users, range(self.users_at_once(), len(users), self.users_at_once()))
-        energy = sum(float(np.square(self.rows(block), dtype=np.float64).sum()) for block in blocks)
+        if len(self.products) == 1:
+            energy = sum(self.products[0].squares(users))
+        else:
+            size = self.users_at_once()
+            blocks = np.split(users, range(size, len(users), size))
+            energy = sum(
+                float(np.square(self.rows(block), dtype=np.float64).sum()) for block in blocks
+            )
         return energy * self.shape[0] / len(users)
 
 

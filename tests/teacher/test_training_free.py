@@ -223,6 +223,10 @@ def test_the_energy_of_many_users_is_that_of_some_of_them(monkeypatch):
     monkeypatch.setattr(products, "_ENERGY_USERS", 4)
     energy = scores.project(np.zeros((15, 1), dtype=np.float32))[1]
     assert energy == pytest.approx(3 * np.square(dense[[0, 3, 6, 9]]).sum(), rel=1e-5)
+    one = SummedScores([scores.products[0].factors])
+    rows = one.rows(np.array([0, 3, 6, 9]))
+    energy = one.project(np.zeros((15, 1), dtype=np.float32))[1]
+    assert energy == pytest.approx(3 * np.square(rows).sum(), rel=1e-5)
 
 
 @both
