@@ -87,7 +87,7 @@ class SummedScores(FactoredScores):
         return _sum(product._times(basis) for product in self.products)
 
     def _energy(self) -> float:
-        """‖S‖²_F; of many users an estimate, since to multiply out is most of the time of an SVD."""
+        """‖S‖²_F; of many users an estimate: to multiply out is most of the time of an SVD."""
         users = spread_over(torch.arange(self.shape[0]), _ENERGY_USERS).numpy()
         if len(self.products) == 1:
             energy = sum(self.products[0].squares(users))
