@@ -179,6 +179,7 @@ def teaching(n: int) -> list[dict[str, Any]]:
     """What is done once before the training: for one teacher, and for a team with ShrunkKNN."""
     from recbole_freqd.core.lists import ListMaker
     from recbole_freqd.core.rankers import FeatureRanker
+    from recbole_freqd.core.schema import read_keys
     from recbole_freqd.features.approximation import approximate
     from recbole_freqd.features.low_rank import low_rank_features
     from recbole_freqd.features.products import SummedRanker, SummedScores
@@ -192,7 +193,8 @@ def teaching(n: int) -> list[dict[str, Any]]:
     from recbole_freqd.teacher.team.team_features import team_features
 
     train, valid = heavy_tailed(n, n, int(n * PER_USER)), heavy_tailed(n, n, n, seed=1)
-    sample = ValidationSample.draw(train, valid, metric="NDCG@10", seed=0)
+    most = read_keys("run.yaml")["teacher_users"].default
+    sample = ValidationSample.draw(train, valid, metric="NDCG@10", most_compared=most, seed=0)
     alone = FeatureRanker(*spectral(n))
     parts: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
@@ -219,7 +221,7 @@ def teaching(n: int) -> list[dict[str, Any]]:
         ),
     ]
     clock("team's weights", "weights", lambda: choose_weights(members, sample, exclude=train))
-    team = TeamRanker(members, [0.6, 0.4], exclude=train)
+    team = TeamRanker(members, [0.6, 0.4], exclude=train, most_users=most)
     clock("team's constant", "factor", lambda: team.factor)
     clock("team's features", "features", lambda: team_features(members, [0.6, 0.4], exclude=train))
     stand_ins, some = parts["features"], torch.arange(1, min(n, 2049))
