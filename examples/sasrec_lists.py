@@ -27,16 +27,20 @@ def main() -> None:
     options, keys = parser.parse_known_args()
     recbole_freqd.register()
     sys.argv = [sys.argv[0], *keys]  # --key=value is RecBole's, for both models
-    pairs, fields = training_pairs(options.dataset)
+    pairs, fields, data = training_pairs(options.dataset)
     sys.argv = [word for word in sys.argv if not word.startswith("--data_path")]
-    write_lists(train(pairs), pairs, fields, options.top, Path(options.out))
+    # With `data`, these lists are refused as a teacher of a student on another split.
+    about = {"left_out": "train", "data": data}
+    write_lists(train(pairs), pairs, fields, options.top, Path(options.out), about)
 
 
-def training_pairs(dataset: str) -> tuple[list[Any], Any]:
-    """Tokens of users and items in the student's training data, oldest first, and their fields."""
+def training_pairs(dataset: str) -> tuple[list[Any], Any, dict[str, str]]:
+    """Tokens of users and items in the student's training data, oldest first; fields; a hash."""
     from recbole.config import Config
     from recbole.data import create_dataset
     from recbole.utils import init_seed
+
+    from recbole_freqd.config.identity import data_fingerprint
 
     config = Config("BPR", dataset, config_dict={"load_col": None})
     init_seed(config["seed"], config["reproducibility"])
@@ -44,7 +48,8 @@ def training_pairs(dataset: str) -> tuple[list[Any], Any]:
     fields = data.uid_field, data.iid_field
     order = np.argsort(np.asarray(data.inter_feat[data.time_field]), kind="stable")
     ids = [np.asarray(data.inter_feat[field])[order] for field in fields]
-    return [data.id2token(field, column) for field, column in zip(fields, ids)], fields
+    names = [data.id2token(field, column) for field, column in zip(fields, ids)]
+    return names, fields, data_fingerprint(data)
 
 
 def train(pairs: list[Any]) -> Any:
@@ -77,7 +82,9 @@ def train(pairs: list[Any]) -> Any:
     return model.eval(), dataset, config["MAX_ITEM_LIST_LENGTH"]
 
 
-def write_lists(trained: Any, pairs: list[Any], fields: Any, top: int, out: Path) -> None:
+def write_lists(
+    trained: Any, pairs: list[Any], fields: Any, top: int, out: Path, about: dict[str, Any]
+) -> None:
     """The best items after each whole history, without those that are in it."""
     from recbole_freqd.core.pair_files import Columns
     from recbole_freqd.jobs.recommend.lists import open_lists
@@ -85,7 +92,7 @@ def write_lists(trained: Any, pairs: list[Any], fields: Any, top: int, out: Path
     model, dataset, longest = trained
     users, items = (dataset.token2id(field, tokens) for field, tokens in zip(fields, pairs))
     item_names = dataset.field2id_token[fields[1]].astype(str)
-    with open_lists(out, Columns(*fields), {"left_out": "train"}) as write:
+    with open_lists(out, Columns(*fields), about) as write:
         for user in np.unique(users):
             history = items[users == user]
             scores = next_scores(model, history[-longest:], longest)

@@ -9,6 +9,7 @@ from pathlib import Path
 from make_rows import short
 from results_files import FOLDER, METRIC, ROOT, Comparison, put_between, read_comparisons
 from rows_files import read_rows
+from shares import tables as tables_of_shares
 
 WHO = {"teacher": "teacher", "alone": "student alone", "FreqD": "**FreqD**"}
 
@@ -71,14 +72,14 @@ def with_costs(page: str) -> str:
 
 def pages() -> dict[Path, str]:
     """The pages with what is in results/ now."""
-    comparisons = read_comparisons()
-    rows = short(read_rows())
+    comparisons, datasets = read_comparisons(), read_rows()
+    rows, shares = short(datasets), tables_of_shares(datasets, comparisons)
     readme, whole, methods = ROOT / "README.md", FOLDER / "README.md", ROOT / "docs" / "methods.md"
     text = {path: path.read_text(encoding="utf-8") for path in (readme, whole, methods)}
     return {
         readme: put_between(put_between(text[readme], "results", rows), "printed", printed()),
         whole: put_between(text[whole], "results", table(comparisons, order(comparisons), "")),
-        methods: with_costs(text[methods]),
+        methods: put_between(with_costs(text[methods]), "shares", shares),
     }
 
 

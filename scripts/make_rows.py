@@ -32,7 +32,9 @@ def section(rows: Rows) -> str:
         f"Mean and standard deviation over seeds {', '.join(map(str, rows.seeds))}. The teacher is "
         f"{rows.first}; the best member on validation is {rows.best}."
     )
+    picture = f"../../docs/images/quality-size-{rows.dataset}.svg"
     parts = [f"## {rows.dataset}", _table(HEAD, lines), words]
+    parts.append(f"![Quality against size on {rows.dataset}]({picture})")
     levers = [_lever(rows, part, row) for part, row in LEVERS.items() if row in rows.students]
     if levers and BY_TEAM in rows.students:
         head = [

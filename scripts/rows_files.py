@@ -71,9 +71,10 @@ class Rows:
 
 
 def read_rows() -> list[Rows]:
-    """The datasets that have finished rows, in the order of DATASETS."""
+    """The datasets with the student alone and a teacher, in the order of DATASETS."""
     files = (FOLDER / dataset / "runs.jsonl" for dataset in DATASETS)
-    return [_read(file) for file in files if file.is_file()]
+    found = [_read(file) for file in files if file.is_file()]
+    return [rows for rows in found if ALONE in rows.students and rows.teachers]
 
 
 def _read(file: Path) -> Rows:
@@ -83,10 +84,17 @@ def _read(file: Path) -> Rows:
         by_row.setdefault(run["row"], []).append(run)
     seeds = tuple(run["seed"] for run in max(by_row.values(), key=len))
     students = {name: found for name, found in by_row.items() if len(found) == len(seeds)}
+    return Rows(file.parent.name, seeds, students, _teachers(students))
+
+
+def _teachers(students: dict[str, list[Run]]) -> dict[str, list[Run]]:
+    """The members of the team and the team; without a team, the teacher of any other row."""
+    taught = [BY_TEAM, *(name for name in students if students[name][0].get("members"))]
     teachers: dict[str, list[Run]] = {}
-    for run in students.get(BY_TEAM, ()):
+    for run in next((students[name] for name in taught if name in students), ()):
         for member in run["members"]:
             teachers.setdefault(member["name"], []).append(member)
-        whole = {"valid": run["teacher_valid"], "test": run["teacher_test"]}
-        teachers.setdefault(TEAM, []).append(whole)
-    return Rows(file.parent.name, seeds, students, teachers)
+        if len(run["members"]) > 1:
+            whole = {"valid": run["teacher_valid"], "test": run["teacher_test"]}
+            teachers.setdefault(TEAM, []).append(whole)
+    return teachers

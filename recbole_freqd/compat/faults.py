@@ -1,11 +1,13 @@
-"""Faults of RecBole 1.2.1 itself, whatever it runs on: saved loaders, metrics of the catalogue."""
+"""Faults of RecBole 1.2.1 itself, whatever it runs on: loaders, metrics, folders."""
 
 from __future__ import annotations
 
 import functools
+import os
+import types
 from typing import Any
 
-from recbole_freqd.compat.patches import Patches
+from recbole_freqd.compat.patches import Overlay, Patches
 
 
 def saving_takes_generators() -> bool:
@@ -83,3 +85,25 @@ def apply_collector(patches: Patches) -> None:
         return struct
 
     patches.set(Collector, "get_data_struct", get_data_struct)
+
+
+def ensure_dir_races() -> bool:
+    """Whether RecBole's `ensure_dir` fails where another process makes the folder meanwhile."""
+    from recbole.utils.utils import ensure_dir
+
+    names = ensure_dir.__globals__
+    # The folder is there, but was not when `exists` was asked.
+    late = Overlay(names["os"], path=Overlay(os.path, exists=lambda _: False))
+    try:
+        types.FunctionType(ensure_dir.__code__, {**names, "os": late})(os.curdir)
+    except FileExistsError:
+        return True
+    return False
+
+
+def apply_ensure_dir(patches: Patches) -> None:
+    """Lets RecBole make a folder that is there already."""
+    from recbole.utils import utils
+
+    makedirs = functools.partial(os.makedirs, exist_ok=True)
+    patches.set(utils, "os", Overlay(os, makedirs=makedirs))

@@ -277,4 +277,12 @@ SHIMS: tuple[Shim, ...] = (
         needed=logs_by_locale,
         apply=apply_log_encoding,
     ),
+    Shim(
+        name="folders-of-two-processes",
+        issues=(),
+        why="ensure_dir asks for a folder and then makes it: where two processes start together, "
+        "one fails, since log/ or saved/ exists by then",
+        needed=faults.ensure_dir_races,
+        apply=faults.apply_ensure_dir,
+    ),
 )

@@ -21,6 +21,7 @@ from recbole_freqd.core.schema import method_keys, nearest
 from recbole_freqd.losses import LOSSES
 
 _OF_THE_MLP = ("experts", "hidden", "dropout", "order")
+_OF_THE_TERM = ("preference_items", "preference_tau")
 _NEAR_A_NAME = 0.7  # FreqDD is a misspelt FreqD, ddp is somebody else's trainer
 logger = logging.getLogger(__name__)
 
@@ -208,7 +209,8 @@ def method_options(config: Any, method: str) -> dict[str, Any]:
 
     Returns:
         Every option, but for those without effect: ``alpha`` beside a coefficient list, what
-        belongs to the mlp beside a linear projector, the shrinkage without a cosine graph.
+        belongs to the mlp beside a linear projector, the shrinkage without a cosine graph, what
+        belongs to the term for projectors without its weight.
     """
     prefix = LOSSES.get(method).prefix
     options = {name[len(prefix) + 1 :]: config[name] for name in method_keys(method)}
@@ -218,6 +220,8 @@ def method_options(config: Any, method: str) -> dict[str, Any]:
         options = {key: value for key, value in options.items() if key not in _OF_THE_MLP}
     if options.get("graph") == "counts":
         del options["graph_shrinkage"]
+    if options.get("preference_beta") == 0:
+        options = {key: value for key, value in options.items() if key not in _OF_THE_TERM}
     return options
 
 

@@ -10,6 +10,8 @@ from recbole_freqd.core.schema import read_keys, run_defaults
 
 AUTO, NONE = "auto", "none"
 WARM_START = "warm_start"
+WARM_KEYS = {"freqrank_beta": 0.0, "teacher_filter": NONE, WARM_START: "teacher"}
+"""FreqRank's keys for the student alone that begins as the best approximation of its teacher."""
 logger = logging.getLogger(__name__)
 
 

@@ -2,17 +2,20 @@
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.make import alone_config, config_with
 from recbole_freqd.config.names import TEACHER
 from recbole_freqd.config.teacher import PANEL
+from recbole_freqd.config.teaching import WARM_KEYS
+from recbole_freqd.features import registered_adapter
+from recbole_freqd.features.warm import PROPAGATED, TABLES
+from recbole_freqd.jobs.fairness import config_of
 from recbole_freqd.jobs.validation import missing_parts
 
 WARM = "FreqRank"
-WARM_KEYS = {"freqrank_beta": 0.0, "teacher_filter": "none", "warm_start": "teacher"}
-"""Trainer and keys of the student alone that begins as the best approximation of its teacher."""
+"""The trainer that :data:`WARM_KEYS` are for."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,24 @@ def baselines(config: Any) -> list[Entry]:
         Entry("cut", f"{whole} cut to size", warm, untrained=True),
         Entry("student_warm", "student alone, warm", config_with(config, [WARM], **WARM_KEYS)),
     ]
+
+
+def why_not_warm(model_class: type) -> Optional[str]:
+    """Why students of a model cannot start warm, as far as is known before one is made."""
+    adapter = registered_adapter(model_class)
+    return None if adapter is None or adapter.warm in (TABLES, PROPAGATED) else adapter.warm
+
+
+def warm_config(base: Any, seed: int, keys: dict[str, Any], frozen: dict[str, Any]) -> Any:
+    """The Config of the student alone from the warm start, in a comparison.
+
+    Args:
+        base: A Config with the keys of all methods and the teacher.
+        seed: Of the run.
+        keys: That were chosen for it.
+        frozen: The keys that were chosen, by what they are for; the teacher's are used.
+    """
+    return config_of(base, [WARM], seed, {**keys, **WARM_KEYS}, frozen)
 
 
 def offered(config: Any) -> list[Entry]:

@@ -16,13 +16,15 @@ _TOP = 20
 _REPEATS = 7
 _USERS = 1000
 _SLOW_SECONDS = 1.0
+_OF_IDS = (torch.int32, torch.int64)  # of the items in lists, which are not learned
 _NUMBER, _ITEM_ID, _OFFSET = 4, 4, 8  # bytes of a float32, of an item in a history, of its start
 
 
 def parameter_count(model: torch.nn.Module) -> int:
     """Number of numbers that a model has learned: trained, or computed (EASE, ItemKNN, ...)."""
     if isinstance(model, RankedBy):
-        return sum(map(parameter_count, model.models)) or sum(map(torch.numel, model.buffers()))
+        own = (part.numel() for part in model.buffers() if part.dtype not in _OF_IDS)
+        return sum(map(parameter_count, model.models)) or sum(own)
     learned = _learned(model)
     if learned:  # then its parameters are a dummy that RecBole's trainer needs
         return sum(int(values.nnz if sp.issparse(values) else values.size) for values in learned)

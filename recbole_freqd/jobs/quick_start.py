@@ -35,8 +35,9 @@ def run_recbole_freqd(
         trainer is named, or where it does not know all users that are tested);
         ``member_test_results``, a list of ``{name, model, weight, valid, test}``, one for each
         teacher of a team; ``seconds_to_best`` and ``seconds_all_in`` (from data loading to the best
-        validation, and to the end, a teacher's training left out), and ``best_epoch`` (epochs
-        trained at the best validation, 0 for a warm start).
+        validation, and to the end, a teacher's training left out), ``best_epoch`` (epochs trained
+        at the best validation, 0 for a warm start), and ``seconds_choosing`` (of
+        ``seconds_all_in``, what the choice of weights, filter and panel took).
 
     Raises:
         FreqDError: Config, teacher or checkpoint are not as they should be.
@@ -84,4 +85,5 @@ def _train(
         "seconds_to_best": done.seconds_to_best,
         "seconds_all_in": done.seconds_all_in,
         "best_epoch": done.best_epoch,
+        "seconds_choosing": done.seconds_choosing,
     }

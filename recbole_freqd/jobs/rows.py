@@ -38,7 +38,8 @@ class Row:
     """A row, and the model that it is about.
 
     Attributes:
-        values: As in ``results.json``; :func:`finished` adds the latency.
+        values: As in ``results.json``; :func:`finished` adds the latency. Of a team also
+            ``weights``, that of every member by its name.
         model: What ranks.
     """
 
@@ -81,7 +82,9 @@ def teacher_rows(data: Loaders, teacher: Teacher, known: Collection[str] = ()) -
         for member in teacher.members
         if member.teacher.checkpoint not in known
     ]
-    return [_as_it_is("team", "team", data, teacher), *members]
+    whole = _as_it_is("team", "team", data, teacher)
+    weights = {member.name: member.weight for member in teacher.members}
+    return [Row({**whole.values, "weights": weights}, whole.model), *members]
 
 
 def int8_row(data: Loaders, teacher: Teacher) -> Union[Row, str]:

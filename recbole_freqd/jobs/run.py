@@ -33,6 +33,8 @@ class Run:
         seconds_to_best, seconds_all_in: From data loading to the best validation, and to the end of
             ``fit``, the training of a teacher left out.
         best_epoch: Epochs trained at the best validation, 0 for a warm start; None without one.
+        seconds_choosing: Of ``seconds_all_in``, what ``auto`` and a panel took: weights, filter and
+            keys chosen on validation; 0 where an earlier run has kept the choice.
     """
 
     config: Any
@@ -46,6 +48,7 @@ class Run:
     seconds_to_best: Optional[float]
     seconds_all_in: Optional[float]
     best_epoch: Optional[int]
+    seconds_choosing: float = 0.0
 
     @property
     def test_result(self) -> Optional[dict[str, float]]:
@@ -103,6 +106,10 @@ def run(
         options = {"load_best_model": saved, "show_progress": progress}
         tested = evaluate_once(trainer, train_data, test_data, **options)
         logger.info("Test result of %s: %s", name_of(config), tested.metrics)
+    if seconds.choosing and seconds.all_in:
+        share = 100 * seconds.choosing / seconds.all_in
+        words = "The choice of weights, filter and panel took %.1f of %.1f seconds, %.0f %%"
+        logger.info(words, seconds.choosing, seconds.all_in, share)
     trainer.tensorboard.close()
     if config["log_wandb"]:
         trainer.wandblogger._wandb.finish()  # else the next run of this process logs into it
@@ -110,7 +117,7 @@ def run(
         config, model, trainer, (train_data, valid_data, test_data),
         float(score), as_floats(valid_result), tested,
         trainer.seconds_per_epoch(),
-        seconds.to_best, seconds.all_in, seconds.best_epoch,
+        seconds.to_best, seconds.all_in, seconds.best_epoch, seconds.choosing,
     )  # fmt: skip
 
 

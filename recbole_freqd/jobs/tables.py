@@ -78,6 +78,17 @@ def as_table(lines: list[list[str]], left: int = 2, form: str = "github") -> str
     return "\n".join([f"| {rows[0]} |", f"|{rule}|", *(f"| {row} |" for row in rows[1:])])
 
 
+def describe_weights(weights: dict[str, float], whole: str = "team") -> str:
+    """A sentence with the weight of every member of a team.
+
+    Example:
+        >>> describe_weights({"BPR": 0.25, "EASE": 0.75})
+        'Weights in the team: BPR 0.25, EASE 0.75.'
+    """
+    told = (f"{name} {weight:.2g}" for name, weight in weights.items())
+    return f"Weights in the {whole}: {', '.join(told)}."
+
+
 def format_spread(values: Sequence[float]) -> str:
     """Mean and standard deviation of a sample, as text; of one value only itself.
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Optional
 
-from recbole_freqd.jobs.tables import gap_closed
+from recbole_freqd.jobs.tables import describe_weights, gap_closed
 
 _STUDENTS = ("cut", "student_alone", "student_warm", "distilled")
 _PLAIN = ("cut", "student_alone", "student_warm")
@@ -45,6 +45,7 @@ def describe_rows(
         sentences += [_of_baselines(rows, metric), _of_worth(rows, best, metric, bigger)]
     if taught_by is not None:
         sentences += [_of_int8(rows, taught_by, metric)]
+    sentences += [describe_weights(row["weights"]) for row in rows if row.get("weights")]
     sentences += [f"\nLeft out: {what}, since {why}" for what, why in (left_out or {}).items()]
     return " ".join(filter(None, sentences)).replace(" \n", "\n")
 

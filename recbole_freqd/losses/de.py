@@ -11,9 +11,10 @@ from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows, single_precision
 from recbole_freqd.graph.cooccurrence import SIDES
-from recbole_freqd.losses.base import DistillationLoss, LossData, SharedOptions
+from recbole_freqd.losses.base import DistillationLoss, LossData
 from recbole_freqd.losses.distances import mean_over_batch, row_distance
 from recbole_freqd.losses.draws import gumbel
+from recbole_freqd.losses.preference import PreferenceLoss, PreferenceOptions
 from recbole_freqd.losses.projectors import uniform_parameter
 from recbole_freqd.losses.registration import LOSSES
 
@@ -129,7 +130,7 @@ class ExpertLoss(DistillationLoss):
         return row_distance(mixture(student, choice), teacher, "squared")
 
 
-class DEOptions(SharedOptions, total=False):
+class DEOptions(PreferenceOptions, total=False):
     """What :class:`DELoss` takes by keyword; its docstring says what it is."""
 
     beta: float
@@ -140,7 +141,7 @@ class DEOptions(SharedOptions, total=False):
 
 
 @LOSSES.register("DE")
-class DELoss(ExpertLoss):
+class DELoss(PreferenceLoss, ExpertLoss):
     """Distillation Experts: the teacher's row chooses which expert has to make it.
 
     For an entity with teacher row t (d_T) and student row s (d_S), E experts f_e (one hidden layer
@@ -159,6 +160,7 @@ class DELoss(ExpertLoss):
         beta: weight, applied by the trainer. experts: E; with 1 the gate has nothing to choose.
         hidden: h, null: ⌊(d_S + d_T) / 2⌋. temperature_epochs: see above; on its own, since early
         stopping and ``epochs`` have nothing to do with it. weight_decay: of experts and gates.
+        preference_*: see :class:`PreferenceLoss`.
 
     Weight: the public code adds a sum over distinct entities to a base loss that is a sum over B
     rows; here both are means, so beta is its lambda times |distinct entities| / B, a bit less than
@@ -197,9 +199,16 @@ class DELoss(ExpertLoss):
     ) -> torch.Tensor:
         student = as_rows(student_features)
         with single_precision(user_ids.device):
-            return mean_over_batch(
+            value = mean_over_batch(
                 lambda side, ids: self.errors(side, *self.rows(side, student, ids)),
                 user_ids,
                 positive_item_ids,
                 negative_item_ids,
             )
+        return self.with_preference(value, student, user_ids)
+
+    def project(self, side: str, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        mixture, table = self.mixture(side), (self.teacher_user_emb, self.teacher_item_emb)
+        dtype = mixture.gate_bias.dtype
+        gate = mixture.gate(table[SIDES.index(side)].index_select(0, ids).to(dtype))
+        return mixture(rows.to(dtype), mixture.choose(gate, self.temperature))

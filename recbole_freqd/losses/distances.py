@@ -99,6 +99,7 @@ def mean_over_batch(
     user_ids: torch.Tensor,
     positive_item_ids: torch.Tensor,
     negative_item_ids: Optional[torch.Tensor],
+    some: Callable[[torch.Tensor], torch.Tensor] = lambda ids: ids,
 ) -> torch.Tensor:
     """d̄(users) + ½ [d̄(positives) + d̄(negatives)], d̄ the mean over distinct ids, 0 of none.
 
@@ -106,16 +107,17 @@ def mean_over_batch(
         distances: From a side and ids (b,) to one distance per id, (b,).
         user_ids, positive_item_ids: (b,) int64, repeats allowed.
         negative_item_ids: (b',) int64; None: the positives are *the* items, with weight 1.
+        some: From the distinct ids of a kind to those that the mean is over.
 
     Returns:
         A scalar.
     """
-    kinds = [torch.unique(positive_item_ids)]
+    kinds = [some(torch.unique(positive_item_ids))]
     if negative_item_ids is not None:
-        kinds.append(torch.unique(negative_item_ids))
+        kinds.append(some(torch.unique(negative_item_ids)))
     items = distances("item", torch.cat(kinds))
     means = [mean_or_zero(part) for part in items.split([len(kind) for kind in kinds])]
-    return mean_or_zero(distances("user", torch.unique(user_ids))) + sum(means) / len(means)
+    return mean_or_zero(distances("user", some(torch.unique(user_ids)))) + sum(means) / len(means)
 
 
 def refuse_one_dimension(width: int, side: str, key: str, way_out: str) -> None:

@@ -17,6 +17,20 @@ from recbole_freqd.core.rng import RandomStream
 _ENTRIES = 2**22  # of lists worked on at once
 
 
+def some_of(ids: torch.Tensor, most: Optional[int], stream: RandomStream) -> torch.Tensor:
+    """At most so many places of distinct ids (b,), drawn, ascending; None: all, and no draw.
+
+    Example:
+        >>> some_of(torch.tensor([3, 5, 7]), 5, RandomStream(0)).tolist()
+        [0, 1, 2]
+    """
+    if most is None or len(ids) <= most:
+        return torch.arange(len(ids), device=ids.device)
+    generator = stream.on(ids.device)
+    drawn = torch.randperm(len(ids), generator=generator, device=ids.device)[:most]
+    return drawn.sort().values
+
+
 class FreeItems(nn.Module):
     """The items from 1 on that are free of a user's interactions and lists, and draws from them.
 

@@ -76,8 +76,8 @@ class FitNetLoss(CatalogueLoss, FDLoss):
     Args and errors are those of :class:`DistillationLoss`; the options:
         beta: weight, applied by the trainer. distance: ``"squared"``, or ``"cosine"``, which is
         half of the public code's squared distance of rows of length 1 (``fit_norm``). projector,
-        experts, hidden, dropout, weight_decay: as for FD, so that the two differ in whom they
-        compare and how.
+        experts, hidden, dropout, weight_decay, preference_*: as for FD, so that the two differ in
+        whom they compare and how.
 
     Weight: the public code adds a sum over B entities per side to a base loss that is a sum over B
     rows; here both are means, so beta is its lambda as it stands (.05 on CiteULike) while the
@@ -108,6 +108,17 @@ class FitNetLoss(CatalogueLoss, FDLoss):
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
         FDLoss.build(self, user_items, student_dims)
         self.find_candidates()
+
+    def forward(
+        self,
+        student_features: Union[Features, FeatureRows],
+        user_ids: torch.Tensor,
+        positive_item_ids: torch.Tensor,
+        negative_item_ids: Optional[torch.Tensor] = None,
+    ) -> torch.Tensor:
+        student = as_rows(student_features)
+        value = CatalogueLoss.forward(self, student, user_ids, positive_item_ids, negative_item_ids)
+        return self.with_preference(value, student, user_ids)
 
     def distances(self, side: str, student: FeatureRows, ids: torch.Tensor) -> torch.Tensor:
         return FDLoss.distances(self, side, student, ids)

@@ -19,21 +19,23 @@ from recbole_freqd.graph.adjacency import EntityGraph
 from recbole_freqd.graph.cooccurrence import SIDES, cooccurrence_graph
 from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.graph.watch import BandWatch
-from recbole_freqd.losses.base import DistillationLoss, LossData, SharedOptions
+from recbole_freqd.losses.base import LossData
 from recbole_freqd.losses.distances import (
     mean_over_batch,
     projected_distance,
     refuse_one_dimension,
     row_distance,
 )
+from recbole_freqd.losses.draws import some_of
 from recbole_freqd.losses.filtered import FilteredTeacher
+from recbole_freqd.losses.preference import PreferenceLoss, PreferenceOptions
 from recbole_freqd.losses.projectors import LinearProjector, MLPProjector, make_projector
 from recbole_freqd.losses.registration import LOSSES
 
 logger = logging.getLogger(__name__)
 
 
-class FDOptions(SharedOptions, total=False):
+class FDOptions(PreferenceOptions, total=False):
     """What :class:`FDLoss` takes by keyword; its docstring says what it is."""
 
     beta: float
@@ -58,11 +60,12 @@ class FreqDOptions(FDOptions, total=False):
     mask: Literal["epoch", "step"]
     max_degree: Optional[int]
     filter: Union[Literal["linear", "quadratic"], list[float]]
+    step_rows: Optional[int]
     log_bands: int
 
 
 @LOSSES.register("FreqD")
-class FreqDLoss(DistillationLoss):
+class FreqDLoss(PreferenceLoss):
     """Feature distillation whose weight on graph frequency λ is h(λ)².
 
     With d̄(X) the mean over the distinct entities x of X of the distance between (H P(S))_x and
@@ -94,7 +97,9 @@ class FreqDLoss(DistillationLoss):
         distance: ``"cosine"`` or ``"squared"``. projector: ``"mlp"`` or ``"linear"``. experts,
         hidden, dropout, order: of the mlp; with the order ``"filter_first"`` the student's rows are
         P(H S), so the mlp sees the batch only (the authors' first version). weight_decay: of the
-        projectors, applied by the trainer.
+        projectors, applied by the trainer. preference_*: see :class:`PreferenceLoss`.
+        step_rows: distinct users, positive items and negative items that a step computes at most of
+        each, drawn anew in every step; null for all of them.
         log_bands: bands that the trainer logs the loss of, 0 for none.
 
     Source: Zhu & Zhang, "Exploring Feature-based Knowledge Distillation for Recommender System:
@@ -123,6 +128,7 @@ class FreqDLoss(DistillationLoss):
 
     @classmethod
     def check_options(cls, options: dict[str, Any]) -> None:
+        super().check_options(options)
         if "alpha" in options and not isinstance(options.get("filter", "linear"), str):
             raise ConfigError(
                 f"{cls.prefix}_filter: got coefficients {options['filter']!r} together with "
@@ -183,6 +189,7 @@ class FreqDLoss(DistillationLoss):
         self.to(self.teacher_user_emb.device)
 
     def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
+        super().start_epoch(epoch, student)
         self._epoch = epoch
 
     def _make_filter(self) -> PolynomialFilter:
@@ -242,12 +249,17 @@ class FreqDLoss(DistillationLoss):
     ) -> torch.Tensor:
         student = as_rows(student_features)
         with single_precision(user_ids.device):
-            return mean_over_batch(
+            value = mean_over_batch(
                 lambda side, ids: self.distances(side, student, ids),
                 user_ids,
                 positive_item_ids,
                 negative_item_ids,
+                self._some,
             )
+        return self.with_preference(value, student, user_ids)
+
+    def _some(self, ids: torch.Tensor) -> torch.Tensor:
+        return ids[some_of(ids, self.options.get("step_rows"), self.stream)]
 
     def distances(self, side: str, student: FeatureRows, ids: torch.Tensor) -> torch.Tensor:
         """Distance between filtered student and filtered teacher rows.

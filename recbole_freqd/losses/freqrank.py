@@ -15,9 +15,10 @@ class FreqRankLoss(RCEKDLoss):
     Y Hᵀ or H Y with h(λ) = 1 - αλ on a graph of shrunk cosines, side and α chosen on validation
     with α = 0 among them; and ``warm_start: teacher``, the student begins as the best
     approximation of the same scores by features of its width. Both act before the training, on
-    what a loss is given. And a user's lists are kept for ``refresh`` epochs, 3 by default, where
-    the paper's are of one. With ``teacher_filter: none``, ``warm_start: none`` and ``refresh: 1``
-    this is RCE-KD.
+    what a loss is given. And two defaults are cheaper than the paper's: a user's lists are kept for
+    ``refresh`` epochs, 3, and a step computes ``step_users`` of its users, 1,024. With
+    ``teacher_filter: none``, ``warm_start: none``, ``refresh: 1`` and ``step_users: null`` this is
+    RCE-KD.
 
     Args, options and errors are those of RCE-KD, with a prefix of its own. With ``beta`` 0 the
     student trains alone from its warm start: the row ``student_warm`` of a table.

@@ -7,6 +7,7 @@ import torch
 from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, RowsRanker
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows
 from recbole_freqd.losses.base import DistillationLoss
+from recbole_freqd.losses.draws import some_of
 
 
 class ScoreLoss(DistillationLoss):
@@ -14,7 +15,8 @@ class ScoreLoss(DistillationLoss):
 
     Every distinct user is computed once. It weighs 1 or, with ``counts_rows``, as much as the batch
     has rows of it, as in the base loss; users with nothing to learn from may be left out of the
-    mean. The items of the batch are not read.
+    mean. The items of the batch are not read. A method with the option ``step_users`` computes so
+    many users of a batch at most, drawn anew in every step: the mean stays what it is on average.
 
     A subclass gives :meth:`of_users` and, for lists of the student, :meth:`refresh`. That is called
     at the start of an epoch; by hand, without a ranker given to ``start_epoch``, at the first batch
@@ -66,6 +68,8 @@ class ScoreLoss(DistillationLoss):
             self.refresh(RowsRanker(student, self.teacher_scores.shape, user_ids.device))
             self._is_stale = False
         users, rows = torch.unique(user_ids, return_counts=True)
+        drawn = some_of(users, self.options.get("step_users"), self.stream)
+        users, rows = users[drawn], rows[drawn]
         losses, counted = self.of_users(student, users)
         weights = rows if self.counts_rows else torch.ones_like(rows)
         return weighted_mean(losses, weights if counted is None else weights * counted)

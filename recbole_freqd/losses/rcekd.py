@@ -30,6 +30,7 @@ class RCEKDOptions(SharedOptions, total=False):
     gamma: float
     mask_train: bool
     refresh: int
+    step_users: Optional[int]
 
 
 @LOSSES.register("RCE-KD")
@@ -54,7 +55,9 @@ class RCEKDLoss(ScoreLoss):
         temperature: T. tau: τ. gamma: the β of the paper's γ. cap: of c_r, null is none.
         mask_train: whether items that a user has trained on are left out of all lists. refresh: how
         many epochs a user keeps lists and sample; every epoch makes those of its share of the users
-        anew, the ids that leave the remainder epoch mod refresh. 1 is the paper's.
+        anew, the ids that leave the remainder epoch mod refresh. 1 is the paper's. Lists from an
+        index begin so, too: in the first epochs a user who has none yet is left out of the mean.
+        step_users: distinct users of a batch that a step computes at most, null for all of them.
 
     Source: Zhu & Zhang, "Rejuvenating Cross-Entropy Loss in Knowledge Distillation for Recommender
         Systems", arXiv 2509.20989, 2025.
@@ -103,7 +106,7 @@ class RCEKDLoss(ScoreLoss):
     def refresh(self, student: Ranker) -> None:
         n_users, every = student.shape[0], self.options["refresh"]
         users = torch.arange(n_users, device=student.device)
-        if self._has_lists:
+        if self._has_lists or self.lists.is_beyond(student):
             users = users[self._epoch % every :: every]
         for some, top in self.lists.top_blocks(
             student,
@@ -115,7 +118,8 @@ class RCEKDLoss(ScoreLoss):
         ):
             self._note(some, top.ids.long())
         self._has_lists = True
-        logger.debug("%s: the lists of %d of %d users are new", self.method, len(users), n_users)
+        level = logging.INFO if self.lists.is_beyond(student) else logging.DEBUG
+        logger.log(level, "%s: new lists of %d of %d users.", self.method, len(users), n_users)
 
     def _note(self, user_ids: torch.Tensor, ranked: torch.Tensor) -> None:
         """Writes users' lists down, Qˢ, A and J \\ A, the teacher's softmax over them, and γ."""

@@ -10,6 +10,7 @@ import numpy as np
 from recbole_freqd.runtime.parts import Fit, Part
 
 _put_back = 0.0
+_choosing = 0.0
 
 
 def student_clock() -> float:
@@ -28,6 +29,17 @@ def not_counted() -> Iterator[None]:
         _put_back = put_back + perf_counter() - start
 
 
+@contextmanager
+def counted_as_choice() -> Iterator[None]:
+    """Counts the seconds inside as those in which validation data chose what is taught."""
+    global _choosing
+    start = perf_counter()
+    try:
+        yield
+    finally:
+        _choosing += perf_counter() - start
+
+
 class Seconds(Part):
     """Times epochs and the whole run; a resumed run goes on counting.
 
@@ -37,6 +49,7 @@ class Seconds(Part):
         best_epoch: Epochs trained at the best validation, 0 being the start; None before one.
         to_best: Seconds from ``begun`` to the end of the best validation.
         all_in: Seconds from ``begun`` to the end of ``fit``.
+        choosing: Of these, those of :func:`counted_as_choice`.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -46,6 +59,8 @@ class Seconds(Part):
         self.best_epoch: Optional[int] = None
         self.to_best: Optional[float] = None
         self.all_in: Optional[float] = None
+        self.choosing = 0.0
+        self._chosen = _choosing
         self._start, self._before, self._trained = 0.0, 0.0, 0
 
     def per_epoch(self) -> Optional[float]:
@@ -73,15 +88,22 @@ class Seconds(Part):
 
     def end_fit(self, fit: Fit) -> None:
         """Notes how long it all took, but for a run that had been finished before."""
+        self._add_choices()
         if self.all_in is None:
             self.all_in = self._so_far()
+
+    def _add_choices(self) -> None:
+        self.choosing += _choosing - self._chosen
+        self._chosen = _choosing
 
     def _so_far(self) -> float:
         return self._before + student_clock() - self.begun
 
     def state_dict(self, *, finished: bool) -> dict[str, Any]:
         """All times; ``before`` is what has passed until now."""
+        self._add_choices()
         return {
+            "choosing": self.choosing,
             "of_epochs": self.of_epochs,
             "best_epoch": self.best_epoch,
             "to_best": self.to_best,
@@ -94,3 +116,4 @@ class Seconds(Part):
         self.of_epochs, self._before = list(state["of_epochs"]), state["before"]
         self.best_epoch, self.to_best = state["best_epoch"], state["to_best"]
         self.all_in = state["all_in"]
+        self.choosing += state.get("choosing", 0.0)

@@ -20,6 +20,7 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rng import rng_untouched
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.losses import LOSSES
+from recbole_freqd.runtime.seconds import counted_as_choice
 from recbole_freqd.teacher.base import Teacher
 from recbole_freqd.teacher.checkpoint import from_checkpoint
 from recbole_freqd.teacher.checks import check_features
@@ -111,9 +112,10 @@ def _panel(config: Any, chooser: Chooser) -> list[dict[str, Any]]:
 
     def choose() -> list[dict[str, Any]]:
         sample = chooser.sample(keys["panel_users"])
-        choices = choose_panel(
-            chooser.user_items, sample, models=models, seconds=keys["panel_seconds"]
-        )
+        with counted_as_choice():
+            choices = choose_panel(
+                chooser.user_items, sample, models=models, seconds=keys["panel_seconds"]
+            )
         return [{RECIPE: model, **choice.keys} for model, choice in choices.items()]
 
     return chooser.choose_once("panel", keys, choose)

@@ -20,6 +20,7 @@ from recbole_freqd.features.data import Known, keep_known
 from recbole_freqd.graph.cooccurrence import SIDES
 from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.losses import LOSSES
+from recbole_freqd.runtime.seconds import counted_as_choice
 from recbole_freqd.teacher.base import MemberTeacher, Teacher, make_features_once, own_model
 from recbole_freqd.teacher.choice.choose import choose_filter, choose_weights
 from recbole_freqd.teacher.choice.chooser import Chooser
@@ -180,7 +181,8 @@ class _Lesson:
         if not self.chooser.may_be("teacher_weights", "the same for all"):
             return [1 / len(places)] * len(places)
         rankers = [self.rankers[place] for place in places]
-        choice = choose_weights(rankers, self.chooser.sample(), exclude=self.chooser.user_items)
+        with counted_as_choice():
+            choice = choose_weights(rankers, self.chooser.sample(), exclude=self.chooser.user_items)
         return [float(choice.value[ranker.member.name]) for ranker in rankers]
 
     # --- the scores -------------------------------------------------------------------------------
@@ -244,12 +246,13 @@ class _Lesson:
             side = "item"
         if alpha != AUTO and side != AUTO:
             return [side, alpha]
-        mixtures = {
-            one: filter_mixture(plain.ranker, centre=_CENTRE, **self._graph(plain, one))
-            for one in (SIDES[::-1] if side == AUTO else (side,))
-        }
-        settings: dict[str, Any] = {} if alpha == AUTO else {"alphas": (alpha,), "plain": False}
-        choice = choose_filter(plain.ranker, mixtures, self.chooser.sample(), **settings)
+        with counted_as_choice():
+            mixtures = {
+                one: filter_mixture(plain.ranker, centre=_CENTRE, **self._graph(plain, one))
+                for one in (SIDES[::-1] if side == AUTO else (side,))
+            }
+            settings: dict[str, Any] = {} if alpha == AUTO else {"alphas": (alpha,), "plain": False}
+            choice = choose_filter(plain.ranker, mixtures, self.chooser.sample(), **settings)
         return None if choice.value is None else list(choice.value)
 
     def _filtered(self, plain: _Plain, filtered: Optional[list[Any]]) -> Ranker:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from recbole_freqd.config.complete import method_options
+from recbole_freqd.config.teaching import WARM_KEYS
 from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.lists import ListMaker
 from recbole_freqd.core.rankers import Ranker
@@ -71,7 +72,10 @@ class Distiller(nn.Module):
             self.betas[method] = options["beta"]
             self.weight_decays[method] = options.get("weight_decay", 0.0)
             if options["beta"] == 0:
-                logger.warning("%s has weight 0: it is left out, the student trains alone.", method)
+                if any(config[key] != value for key, value in WARM_KEYS.items()):  # a mistake?
+                    logger.warning(
+                        "%s has weight 0: it is left out, the student trains alone.", method
+                    )
                 continue
             with _refusing_what_no_memory_holds(method):
                 self.losses[method] = LOSSES.get(method)(

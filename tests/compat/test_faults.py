@@ -1,6 +1,7 @@
 """faults: what RecBole 1.2.1 gets wrong by itself is mended, and gives the right numbers."""
 
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -198,3 +199,50 @@ def free_port():
     with socket.socket() as any_port:
         any_port.bind(("", 0))
         return any_port.getsockname()[1]
+
+
+# --- folders ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Another process makes every folder just after RecBole has asked for it."""
+    import os
+
+    exists = os.path.exists
+
+    def asked(path):
+        found = exists(path)
+        os.makedirs(path, exist_ok=True)
+        return found
+
+    monkeypatch.setattr(os.path, "exists", asked)
+
+
+def test_by_itself_recbole_fails_over_a_folder_that_another_process_makes(host, late):
+    """The shim is needed as long as this holds."""
+    from recbole.utils import ensure_dir
+
+    host.unregister()
+    assert faults.ensure_dir_races()
+    with pytest.raises(FileExistsError):
+        ensure_dir("log/BPR")
+
+
+def test_a_folder_that_another_process_makes_meanwhile_is_taken(host, late):
+    from recbole.data.utils import ensure_dir as of_the_data
+    from recbole.trainer.trainer import ensure_dir as of_the_trainer
+    from recbole.utils.logger import ensure_dir as of_the_log
+
+    assert not faults.ensure_dir_races()
+    for place, ensure_dir in enumerate((of_the_data, of_the_trainer, of_the_log)):
+        ensure_dir(f"folder/{place}")
+        assert Path(f"folder/{place}").is_dir()
+
+
+def test_a_file_in_the_place_of_a_folder_is_still_an_error(host, late, tmp_path):
+    from recbole.utils import ensure_dir
+
+    (tmp_path / "log").touch()
+    with pytest.raises((FileExistsError, NotADirectoryError)):
+        ensure_dir("log/BPR")

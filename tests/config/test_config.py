@@ -255,6 +255,7 @@ OUT_OF_RANGE = {
     "[0, 100]": [-1, 101],
     ">= 0": [-0.01],
     ">= 1": [0, -3],
+    ">= 2": [1, -3],
     "> 0": [0, -0.5],
 }
 
@@ -308,9 +309,11 @@ def test_a_coefficient_list_stands_alone(tiny_config, teacher_recipe):
 def test_a_named_filter_has_its_alpha_and_options_carry_no_prefix(tiny_config, teacher_recipe):
     config = tiny_config(trainer=["FD", "FreqD"], teacher=teacher_recipe, freqd_alpha=0.25)
     assert method_options(config, "FreqD")["alpha"] == 0.25
-    assert set(method_options(config, "FD")) == {
-        name.removeprefix("fd_") for name in method_keys("FD")
-    }
+    every = {name.removeprefix("fd_") for name in method_keys("FD")}
+    of_the_term = {"preference_items", "preference_tau"}  # without effect while it is off
+    assert set(method_options(config, "FD")) == every - of_the_term
+    config = tiny_config(trainer="FD", teacher=teacher_recipe, fd_preference_beta=0.1)
+    assert set(method_options(config, "FD")) == every
 
 
 def test_keys_of_the_mlp_beside_a_linear_projector_are_warned_of(

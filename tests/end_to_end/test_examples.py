@@ -4,6 +4,9 @@ import runpy
 import sys
 from pathlib import Path
 
+import pytest
+
+from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.jobs import run as runs
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -33,3 +36,6 @@ def test_sasrec_writes_lists_of_the_training_pairs_that_a_small_student_learns_f
         dataset.id2token(field, dataset.inter_feat[field]) for field in ("user_id", "item_id")
     )
     assert not {tuple(pair) for pair in lists} & set(zip(users, items))
+    # they say which split they are of, so a student on another one does not take them
+    with pytest.raises(TeacherError, match="on other pairs.*allow_leakage"):
+        runs.run(tiny_config(trainer="FreqRank", teacher={"lists": "lists.csv"}, seed=7))

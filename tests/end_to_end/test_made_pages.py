@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,33 @@ def test_names_of_equal_quality_do_not_lie_on_each_other(script):
     for x in {x for x, _ in labels}:
         heights = sorted(float(y) for at, y in labels if at == x)
         assert all(low + 14 < high for low, high in zip(heights, heights[1:]))
+
+
+def test_a_column_of_many_names_makes_the_picture_higher_and_none_lies_below_its_floor(script):
+    picture = script("make_picture")
+    points = {f"M{n}": (80.0, 0.1 + n / 1e5) for n in range(40)} | {"alone": (24.0, 0.5)}
+    drawn, floor = picture.draw(points, "a title"), picture.Axes(points).floor
+    assert floor > picture.LOWEST
+    heights = [float(y) for y in re.findall(r'y="([\d.]+)" [^>]*>M\d+  ', drawn)]
+    assert len(heights) == 40 and max(heights) < floor and min(heights) > picture.TOP - picture.LINE
+    assert picture.spread_out([10.0, 12.0, 99.0], 15, 96) == [10.0, 25.0, 96.0]
+
+
+def test_a_long_name_does_not_reach_the_next_column(script):
+    picture = script("make_picture")
+    points = {"6d": (24.0, 0.3), "20d": (80.0, 0.2), "teacher": (512.0, 0.4)}
+    at = picture.Axes(points).columns
+    assert min(at[80.0] - at[24.0], at[512.0] - at[80.0]) >= picture.NAME
+    assert at[24.0] > picture.LEFT and at[512.0] <= picture.WIDTH - picture.RIGHT
+
+
+def test_there_is_a_picture_for_every_dataset_that_has_runs(script, monkeypatch, rows):
+    picture = script("make_picture")
+    monkeypatch.setattr(picture, "read_rows", lambda: [rows, replace(rows, dataset="e")])
+    drawn = picture.pages()
+    assert [file.name for file in drawn] == ["quality-size-d.svg", "quality-size-e.svg"]
+    assert "d: test NDCG@10, mean of 2 seeds" in drawn[picture.picture_of("d")]
+    assert "docs/images/quality-size-d.svg" in script("make_rows").section(rows)
 
 
 def test_the_table_of_comparisons_has_the_teacher_first_and_the_student_alone_last(
@@ -110,6 +138,61 @@ def test_the_short_table_has_the_rows_there_are_and_shares_of_the_teacher(script
     assert len(lines) == 7  # two of the head; the teacher, the best, the team, and two students
     assert "| best single teacher | 0.4000 (2.00), EASE |" in lines
     assert "| **FreqRank by the team** | **0.4500 (2.25)** |" in lines
+
+
+def test_a_dataset_without_teacher_or_student_alone_waits(script, rows, monkeypatch, tmp_path):
+    files = script("rows_files")
+    monkeypatch.setattr(files, "FOLDER", tmp_path)
+    monkeypatch.setattr(files, "DATASETS", ("d", "e"))
+    runs = (tmp_path / "d" / "runs.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "e").mkdir()
+    for kept, names in (("alone", ["d"]), ("FreqRank by", ["d"]), ("", ["d", "e"])):
+        some = [line for line in runs if f'"row": "{kept}' in line]
+        (tmp_path / "e" / "runs.jsonl").write_text("".join(some))
+        assert [one.dataset for one in files.read_rows()] == names
+
+
+def test_without_a_team_the_teacher_is_that_of_another_row(script, rows):
+    students = {"alone": rows.students["alone"], "RCE-KD": rows.students["FreqRank by the team"]}
+    assert script("rows_files")._teachers(students) == rows.teachers
+    for run in students["RCE-KD"]:
+        run["members"] = run["members"][:1]
+    assert list(script("rows_files")._teachers(students)) == ["BPR"]
+    assert script("rows_files")._teachers({"alone": students["alone"]}) == {}
+
+
+@pytest.fixture
+def shares(script, comparison, tmp_path, monkeypatch):
+    """The table of shares of a dataset ``d``, from rows and a comparison."""
+    made = script("shares")
+    file = tmp_path / "published.yaml"
+    file.write_text("source: A paper\nurl: https://x\nd: {M2: 58, RCE-KD: 95}\n")
+    monkeypatch.setattr(made, "PUBLISHED", file)
+    comparison.rows["M2"]["gap_closed"] = 0.37
+    compared = replace(comparison, section="d")
+    return lambda *rows: made.tables(list(rows), [compared]).splitlines()
+
+
+def test_published_shares_stand_beside_those_of_the_comparison(shares):
+    lines = shares()
+    assert "[A paper](https://x)" in lines[0]
+    config = "[comparisons/d](../results/comparisons/d/frozen.yaml)"
+    assert lines[4:6] == [f"| M2 | 58 % | 37 % | {config} |", "| RCE-KD | 95 % | not run |  |"]
+
+
+def test_new_rows_take_the_place_of_the_comparison_method_by_method(shares, rows):
+    students = {**rows.students, "RCE-KD": rows.students["team without filter"]}
+    lines = shares(replace(rows, students=students))
+    config = "[rows](../experiments/rows/d.yaml)"
+    assert lines[4].startswith("| M2 | 58 % | 37 % | [comparisons/d]")
+    assert lines[5] == f"| RCE-KD | 95 % | 200 % | {config} |"
+    assert lines[8] == f"| FreqRank by the team |  | 350 % | {config} |"
+
+
+def test_where_the_teacher_is_no_better_than_the_student_alone_there_is_no_share(shares, rows):
+    students = {**rows.students, "alone": rows.students["FreqRank by the team"]}
+    students["RCE-KD"] = students["alone"]
+    assert shares(replace(rows, students=students))[5].startswith("| RCE-KD | 95 % | no gap | [")
 
 
 def test_a_page_without_its_marks_is_an_error(script):

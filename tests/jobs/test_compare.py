@@ -565,6 +565,7 @@ def test_the_members_of_a_team_have_rows_and_int8_is_left_out_with_the_reason(co
     assert "teacher_int8" not in table and table["member BPR"]["test"]["ndcg@10"]["sd"] is not None
     assert table["member BPR"]["rank"] is None and table["member BPR"]["share"] > 0
     assert table_lines(results)[1][0] == "team"
+    assert "Weights in the team: BPR 0.5, ShrunkKNN 0.5." in describe_outcome(results)
     assert (
         "Left out: teacher in int8, since the scores of the team are no products"
         in describe_outcome(results)
@@ -600,13 +601,40 @@ def test_rows_of_a_file_have_keys_of_their_own_and_may_have_another_teacher(comp
     assert results["configs"]["by neighbours"]["teacher"] == {"model": "ShrunkKNN"}
     tested = {row["what"]: row["against"] for row in results["table"] if row["against"]}
     assert {"by neighbours", "plain/FreqRank", "cut"} <= set(tested)
+    own = cells["teacher of by neighbours"]
+    assert own["model"] == "ShrunkKNN" and own["test"]["ndcg@10"] > 0
+    assert own["teacher_hash"] == cells["by neighbours"]["teacher_hash"]
+    shown = {row["what"]: row for row in results["table"]}
+    assert shown["teacher of by neighbours"]["role"] == "teacher"
+    assert shown["teacher of by neighbours"]["rank"] is None
+    assert "teacher of plain/FreqRank" not in shown  # it has the teacher of all others
     again = compare(["FreqRank"], seeds=[1], rows=str(file))
     assert "7 of them finished already" in compare.said[0] and again["cells"] == results["cells"]
+
+
+def test_a_team_of_rows_of_a_file_is_shown_once_without_the_members_that_are_shown_already(
+    compare, tmp_path
+):
+    file = tmp_path / "rows.yaml"
+    team = {"teacher": [dict(TEACHER), {"model": "ShrunkKNN"}], "teacher_weights": [3, 1]}
+    rows = {name: {"trainer": name, "teacher_filter": "none", **team} for name in ("FD", "FTD")}
+    file.write_text(yaml.safe_dump({f"{name} by two": row for name, row in rows.items()}))
+    results = compare(["FD"], seeds=[1, 2], rows=str(file))
+    table = [row["what"] for row in results["table"]]
+    both = "FD by two, FTD by two"
+    assert [what for what in table if " of " in what] == [
+        f"teacher of {both}", f"member ShrunkKNN of {both}",
+    ]  # fmt: skip
+    assert f"team of {both}" in [line[0] for line in table_lines(results)]
+    words = describe_outcome(results)
+    assert f"Weights in the team of {both}: BPR 0.75, ShrunkKNN 0.25." in words
+    assert results["methods"] == ["FD", "FD by two", "FTD by two"]
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
+        ("teacher of FD: {trainer: FreqD}", "teacher of FD is the name of another row"),
         ("x: {teacher: {model: BPR}}", "allowed: keys with a trainer among them"),
         ("x: FreqD", "allowed: keys with a trainer among them"),
         ("cut: {trainer: FreqD}", "cut is the name of another row"),

@@ -107,6 +107,8 @@ def test_who_names_no_trainer_sees_freqrank_too_by_the_teacher_and_by_a_team(
     assert [row["role"] for row in rows] == roles
     assert [row["label"] for row in rows[-3:]] == ["FreqD", "FreqRank", "FreqRank by a team"]
     assert {row["model"] for row in rows[2:4]} == {"EASE", "ShrunkKNN"}
+    assert set(rows[1]["weights"]) == {"LightGCN", "EASE", "ShrunkKNN"}
+    assert sum(rows[1]["weights"].values()) == pytest.approx(1)
     assert all("weight" in row["label"] for row in rows[2:4])
     ease = next(row for row in rows if row["model"] == "EASE")
     # a dense matrix of items, and the histories: 12 items of each user, and where they begin
@@ -327,8 +329,9 @@ def test_the_run_function_returns_recboles_keys_and_the_teachers_test_result(tin
     assert set(result) == {
         "best_valid_score", "valid_score_bigger", "best_valid_result", "test_result",
         "teacher_test_result", "member_test_results", "seconds_to_best", "seconds_all_in",
-        "best_epoch",
+        "best_epoch", "seconds_choosing",
     }  # fmt: skip
+    assert result["seconds_choosing"] == 0  # nothing was auto
     assert 0 < result["seconds_to_best"] <= result["seconds_all_in"] and result["best_epoch"] >= 1
     assert set(result["teacher_test_result"]) == set(result["test_result"])
 

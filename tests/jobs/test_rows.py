@@ -51,6 +51,22 @@ def test_what_tunes_opens_no_test_split(tiny_config):
     assert run.tested is run.test_result is None
 
 
+def test_a_run_says_what_the_choice_of_weights_filter_and_panel_took_of_the_whole(
+    tiny_config, teacher_recipe, caplog
+):
+    keys = {"panel_models": ["ShrunkKNN"], "teacher_filter": "auto"}
+    config = tiny_config(trainer="FreqRank", teacher=[teacher_recipe, "panel"], **keys)
+    with caplog.at_level("INFO", "recbole_freqd"):
+        run = runs.run(config, test=False)
+    assert 0 < run.seconds_choosing < run.seconds_all_in
+    said = f"The choice of weights, filter and panel took {run.seconds_choosing:.1f} of "
+    assert caplog.text.count(said) == 1
+    caplog.clear()
+    with caplog.at_level("INFO", "recbole_freqd"):
+        again = runs.run(config, test=False)
+    assert again.seconds_choosing == 0 and "The choice of" not in caplog.text
+
+
 # --- bytes ---------------------------------------------------------------------------------------
 
 

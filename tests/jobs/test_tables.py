@@ -66,6 +66,12 @@ def test_the_gap_closed_is_below_zero_at_a_loss_and_above_one_past_the_teacher(
     assert gap_closed(teacher, alone, teacher) == 1
 
 
+def test_the_words_have_the_weight_of_every_member_of_a_team_the_teachers_own_too(rows):
+    rows.insert(1, a_row("team", 0.26, weights={"BPR": 0.4, "EASE": 0.6}))
+    words = describe_rows(rows, "ndcg@10")
+    assert words.count("Weights in") == 1 and "in the team: BPR 0.4, EASE 0.6." in words
+
+
 # --- tables ----------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 import recbole_freqd
+from recbole_freqd.config.teaching import WARM_KEYS
 from recbole_freqd.core.errors import ConfigError, TrainingError
 from recbole_freqd.core.schema import method_keys
 from recbole_freqd.jobs import provenance
@@ -252,11 +253,11 @@ def test_no_test_metric_is_computed_while_tuning_and_everything_gets_the_same_tr
     trials = compare.trials()
     assert not any(trial["failed"] for trial in trials)
     budget = Counter(trial["what"] for trial in trials)
-    assert budget == {"teacher": 4, "alone": 4, "FreqD": 4, "FD": 4}
+    assert budget == {"teacher": 4, "alone": 4, "warm": 4, "FreqD": 4, "FD": 4}
     assert {(trial["trial"], trial["seed"]) for trial in trials} == {(0, 1), (0, 2), (1, 1), (1, 2)}
     assert not list(compare.folder.glob("results-*")) and not (compare.folder / "cells").exists()
     assert "test" not in trials[0] and trials[0]["valid"]["ndcg@10"] == trials[0]["score"]
-    for what in ("teacher", "alone", "FreqD", "FD"):
+    for what in ("teacher", "alone", "warm", "FreqD", "FD"):
         means = {}
         for trial in trials:
             if trial["what"] == what:
@@ -279,16 +280,17 @@ def test_trials_are_taken_up_where_the_search_was_cut_off_and_more_may_follow(co
         runs, "run", lambda config, **options: (counted.append(1), run(config, **options))[1]
     )
     compare(["FD"], tune=1, tune_seeds=[1], tune_only=True)
-    assert len(counted) == 3
+    assert len(counted) == 4
     store = RunStore(compare.folder / "trials")
     (last,) = [trial["id"] for trial in compare.trials() if trial["what"] == "FD"]
     store.file(last).write_text(store.file(last).read_text()[:-30])  # cut off
     compare(["FD"], tune=1, tune_seeds=[1], tune_only=True)
-    assert len(counted) == 4 and "[3/3] FD, trial 0, seed 1: valid ndcg@10" in compare.said[0]
+    assert len(counted) == 5 and "[4/4] FD, trial 0, seed 1: valid ndcg@10" in compare.said[0]
     compare(["FD"], tune=1, tune_seeds=[1], tune_only=True)
-    assert len(counted) == 4
+    assert len(counted) == 5
     compare(["FD"], tune=2, tune_seeds=[1], tune_only=True)
-    assert 6 <= len(counted) <= 8  # FD's first trial again, if the second teacher is better
+    # the first trials of what is taught again, if the second teacher is better
+    assert len(counted) in (9, 11)
     assert len(store.names()) == len(counted) - 1
 
 
@@ -318,7 +320,8 @@ def test_a_trial_that_another_process_is_at_is_left_for_the_end_and_taken_from_i
     monkeypatch.setattr(tune, "_validate", run)
     assert compare(["FD"], **options) == whole
     rates = [round(draw(space_of([]), trial)["learning_rate"], 9) for trial in range(3)]
-    assert ran == [rates[0], rates[2], *rates] and "[6/6] FD, trial 2" in compare.said[-2]
+    assert ran == [rates[0], rates[2], *rates, *rates]
+    assert "[9/9] FD, trial 2" in compare.said[-2]
     assert {path.suffix for path in elsewhere.folder.iterdir()} == {".json"}
 
 
@@ -349,7 +352,7 @@ def test_the_comparison_runs_with_the_configs_that_were_chosen(compare):
     frozen = yaml.safe_load(file.read_text())
     assert results["tuning"] == {
         "trials": 1, "seeds": [1], "epochs": 1, "eval_step": 1, "stopping_step": 10,
-        "metric": "ndcg@10", "tuned": ["teacher", "alone", "FD"],
+        "metric": "ndcg@10", "tuned": ["teacher", "alone", "warm", "FD"],
     }  # fmt: skip
     assert results["teacher"] == {**TEACHER, **frozen["teacher"]}
     assert results["common"]["learning_rate"] == frozen["alone"]["learning_rate"]  # trial 0 of both
@@ -363,14 +366,49 @@ def test_the_comparison_runs_with_the_configs_that_were_chosen(compare):
     assert (
         "1 trials (Latin hypercube sampling) on the validation split of seeds 1" in text.read_text()
     )
+    # of trial 0 both have the same keys; the warm start is what sets them apart
+    assert results["configs"]["warm"] == frozen["warm"] == frozen["alone"]
+    assert "the cut has the keys of the student alone" in text.read_text()
     # the same by the file, without a search
     again = compare(["FD"], seeds=[1], frozen=str(file))
     assert again["cells"] == results["cells"] and "5 of them finished already" in compare.said[0]
 
 
+def test_the_student_alone_from_the_warm_start_is_searched_as_the_cold_one_and_keeps_its_keys(
+    compare, monkeypatch
+):
+    seen, run = [], runs.run
+
+    def seeing(config, **options):
+        if config["warm_start"] == "teacher":
+            seen.append({key: config[key] for key in (*WARM_KEYS, "trainer", "learning_rate")})
+        return run(config, **options)
+
+    monkeypatch.setattr(runs, "run", seeing)
+    options = {"tune": 2, "tune_seeds": [1], "keep_teacher": True}
+    frozen = compare(["FD"], **options, tune_only=True)
+    rates = [draw(space_of([]), trial)["learning_rate"] for trial in range(2)]
+    assert seen == [{**WARM_KEYS, "trainer": "FreqRank", "learning_rate": rate} for rate in rates]
+    assert set(frozen["warm"]) == set(frozen["alone"]) == {"learning_rate", "weight_decay"}
+    frozen["warm"]["learning_rate"], frozen["alone"]["learning_rate"] = 0.003, 0.0007
+    (compare.folder / "own.yaml").write_text(yaml.safe_dump(frozen))
+    del seen[:]
+    compare(["FD"], seeds=[1], frozen=str(compare.folder / "own.yaml"))
+    cut, warm = (each["learning_rate"] for each in seen)
+    assert (cut, warm) == (0.0007, 0.003)
+
+
+def test_a_student_that_cannot_start_warm_is_searched_cold_only(compare, monkeypatch):
+    monkeypatch.setattr(tune, "_validate", lambda config: {"score": 0.5})
+    keys = {"train_neg_sample_args": None, "embedding_size": None}
+    options = {"tune": 1, "tune_seeds": [1], "tune_only": True, "keep_teacher": True}
+    frozen = compare(["FD"], model="MultiVAE", keys=keys, **options)
+    assert frozen["tuned"]["tuned"] == ["alone", "FD"]
+
+
 def test_a_teacher_that_is_kept_is_not_tuned(compare):
     frozen = compare(["FD"], tune=1, tune_seeds=[1], tune_only=True, keep_teacher=True)
-    assert "teacher" not in frozen and frozen["tuned"]["tuned"] == ["alone", "FD"]
+    assert "teacher" not in frozen and frozen["tuned"]["tuned"] == ["alone", "warm", "FD"]
     ease = {"model": "EASE", "spectral_rank": 4}
     frozen = compare(["FD"], tune=1, tune_seeds=[1], tune_only=True, keys={"teacher": ease})
     assert "teacher" not in frozen
@@ -573,6 +611,7 @@ def frozen_by(tiny_config, tmp_path):
         ("alone: {}\nFD: {fd_betta: 3}\n", "FD sets 'fd_betta', .* Did you mean 'fd_beta'?"),
         ("alone: {}\nFD: {freqd_beta: 3}\n", "FD sets 'freqd_beta', which neither BPR nor the"),
         ("alone: {fd_beta: 3}\nFD: {}\n", "alone sets 'fd_beta', which neither"),
+        ("alone: {}\nFD: {}\nwarm: {freqrank_k: 3}\n", "warm sets 'freqrank_k', which neither BPR"),
         ("alone: {n_layers: 3}\nFD: {}\n", "alone sets 'n_layers', which neither BPR nor"),
         ("alone: {}\nFD: {}\nteacher: {n_layers: 3}\n", "section teacher: Unknown key 'teacher.n_"),
         ("alone: {}\nFD: {}\nteacher: {metrics: [MRR]}\n", "teacher sets metrics, which is the s"),

@@ -16,7 +16,7 @@ SHORT = {
     "RRD": {"k": 2, "uninteresting": 1, "top": 4},
     "DCD": {"k": 2, "top": 4},
     "RCE-KD": {"k": 2, "sampled": 2, "top": 5},
-    "FreqRank": {"k": 2, "sampled": 2, "top": 5},
+    "FreqRank": {"k": 2, "sampled": 2, "top": 5, "refresh": 1},
     "HetComp": {"k": 4, "positives": 2, "every": 2},
 }
 

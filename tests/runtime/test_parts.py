@@ -13,7 +13,7 @@ from recbole_freqd.core.errors import TrainingError
 from recbole_freqd.runtime import seconds
 from recbole_freqd.runtime.finite import FiniteNumbers
 from recbole_freqd.runtime.parts import Fit, Part
-from recbole_freqd.runtime.seconds import Seconds, not_counted, student_clock
+from recbole_freqd.runtime.seconds import Seconds, counted_as_choice, not_counted, student_clock
 from recbole_freqd.runtime.trainer import PartsTrainer, mix_into
 
 MOMENTS = [name for name in vars(Part) if not name.startswith("_")]
@@ -248,3 +248,21 @@ def test_seconds_go_on_from_a_state_and_those_of_a_finished_run_stay(clock):
     clock.time += 50
     done.end_fit(Fit(None))
     assert done.all_in == 10
+
+
+def test_seconds_of_choices_are_counted_for_the_run_that_made_them_and_go_on_from_a_state(clock):
+    trainer = stand_in(valid_metric_bigger=True, best_valid_score=-1.0)
+    first = Seconds(trainer)
+    with pytest.raises(KeyError), counted_as_choice():
+        clock.time += 3
+        raise KeyError
+    clock.time += 5
+    again = Seconds(trainer)
+    again.begin_fit(Fit(None))
+    again.load_state_dict(first.state_dict(finished=False))
+    with counted_as_choice():
+        clock.time += 1
+    again.end_fit(Fit(None))
+    assert (first.choosing, again.choosing, again.all_in) == (3, 4, 9)
+    again.end_fit(Fit(None))
+    assert again.choosing == 4  # once each

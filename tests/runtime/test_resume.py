@@ -210,6 +210,11 @@ VARIANTS = {
         "teacher": {"model": "BPR", "embedding_size": 8, "epochs": 3, "keep_every": 1},
         "epochs": 3,
     },
+    "a term for projectors": {
+        "trainer": ["FreqD", "DE"],
+        "freqd_preference_beta": 0.5,
+        "de_preference_beta": 0.5,
+    },
     "a team": {
         "trainer": ["FreqRank", "FreqD"],
         "teacher": [{"model": "BPR", "embedding_size": 8, "epochs": 2}, "panel"],
@@ -235,7 +240,7 @@ VARIANTS = {
 
 
 VARIED = ("mask of a step", "all losses", "a team", "BPR alone", "validated now and then")
-VARIED += ("stopped early", "hard negatives", "validated on samples")
+VARIED += ("stopped early", "hard negatives", "validated on samples", "a term for projectors")
 
 
 @pytest.mark.parametrize("variant", some_slow(VARIANTS, VARIED))

@@ -1,16 +1,18 @@
 """What a comparison has beside its methods: baselines, the teachers of a team, rows of a file."""
 
+from collections.abc import Iterable
 from typing import Any, Callable
 
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.core.errors import ConfigError, join_names, short_repr
 from recbole_freqd.core.files import read_yaml
-from recbole_freqd.features import registered_adapter
-from recbole_freqd.features.warm import PROPAGATED, TABLES
 from recbole_freqd.jobs.fairness import EQUAL_FOR_ALL
+from recbole_freqd.jobs.lineup import why_not_warm
+from recbole_freqd.jobs.tuning.space import ALONE, WARM
 
 TEACHER, INT8, MEMBER = "teacher", "teacher_int8", "member "
-ALONE, CUT, WARM = "alone", "cut", "warm"
+_OWN = f"{TEACHER} of "
+CUT = "cut"
 NAMES = {
     INT8: "teacher in int8",
     ALONE: "student alone",
@@ -24,7 +26,9 @@ Records = dict[str, list[dict[str, Any]]]
 
 def role_of(what: str) -> str:
     """The role of a row, as in a ``results.json`` of the main job; a team's is ``teacher`` here."""
-    return "member" if what.startswith(MEMBER) else _ROLES.get(what, "distilled")
+    if what.startswith((MEMBER, _OWN)):
+        return "member" if what.startswith(MEMBER) else "teacher"
+    return _ROLES.get(what, "distilled")
 
 
 def is_student(what: str) -> bool:
@@ -34,11 +38,11 @@ def is_student(what: str) -> bool:
 
 def baselines(model_class: type, say: Callable[[str], None]) -> list[str]:
     """The students that every comparison has; what cannot be is left out, and it is said why."""
-    adapter = registered_adapter(model_class)
-    if adapter is None or adapter.warm in (TABLES, PROPAGATED):
+    why = why_not_warm(model_class)
+    if why is None:
         return [ALONE, CUT, WARM]
     left_out = join_names(NAMES[what] for what in (CUT, WARM))
-    say(f"Left out: {left_out}. {model_class.__name__} cannot start warm: {adapter.warm}.")
+    say(f"Left out: {left_out}. {model_class.__name__} cannot start warm: {why}.")
     return [ALONE]
 
 
@@ -76,26 +80,78 @@ def read_rows(file: str) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]
     return methods, keys
 
 
-def with_rows_beside(records: Records) -> Records:
-    """The records with rows of what was evaluated in the teachers' runs: members, and int8.
+def with_rows_beside(records: Records, own_teachers: Iterable[str] = ()) -> Records:
+    """The records with rows of what was evaluated in other runs: members, int8, own teachers.
 
-    A row is there where it is there for every seed.
+    A row is there where it is there for every seed, and once for all that it teaches.
+
+    Args:
+        records: By what they are of.
+        own_teachers: Those of them that are taught by what teaches nobody else.
     """
-    beside: Records = {}
-    for record in records.get(TEACHER, []):
-        counts: dict[str, int] = {}
-        for row in record.get("beside", ()):
-            name = INT8 if row["role"] == INT8 else f"{MEMBER}{row['model']}"
-            counts[name] = counts.get(name, 0) + 1
-            name += f" {counts[name]}" if counts[name] > 1 else ""
-            own: dict[str, Any] = {
-                key: record[key] for key in ("seed", "made_with") if key in record
-            }
-            beside.setdefault(name, []).append({**row, **own, "what": name})
-    whole = {what: rows for what, rows in beside.items() if len(rows) == len(records[TEACHER])}
-    members = sorted(what for what in whole if what != INT8)
-    order = [TEACHER, *members, *([INT8] if INT8 in whole else [])]
+    teachers = records.get(TEACHER, [])
+    beside = _columns(teachers)
+    members = sorted(what for what in beside if what != INT8)
+    order = [
+        *([TEACHER] if TEACHER in records else []),
+        *members,
+        *([INT8] if INT8 in beside else []),
+    ]
+    whole = {TEACHER: teachers, **beside}
     return {
-        **{what: {**records, **whole}[what] for what in order if what in {**records, **whole}},
+        **{what: whole[what] for what in order},
+        **_of_own_teachers(records, own_teachers, [teachers, *beside.values()]),
         **{what: rows for what, rows in records.items() if what != TEACHER},
     }
+
+
+def _of_own_teachers(
+    records: Records, own_teachers: Iterable[str], shown: list[list[dict[str, Any]]]
+) -> Records:
+    """Rows of teachers that are not shown yet, named after all students that they teach."""
+    known = [_told_apart(rows) for rows in shown]
+    found: dict[frozenset[Any], tuple[str, list[str], list[dict[str, Any]]]] = {}
+    for student in own_teachers:
+        for name, rows in _columns(records[student]).items():
+            told = _told_apart(rows)
+            if not any(told <= other for other in known):
+                found.setdefault(told, (name, [], rows))[1].append(student)
+    named = {f"{name} of {', '.join(taught)}": rows for name, taught, rows in found.values()}
+    return {what: [{**row, "what": what} for row in rows] for what, rows in named.items()}
+
+
+def _columns(records: list[dict[str, Any]]) -> Records:
+    """What was evaluated beside some runs, a row for each of them, by what it is of."""
+    beside: Records = {}
+    for record in records:
+        rows = record.get("beside", [])
+        own: dict[str, Any] = {key: record[key] for key in ("seed", "made_with") if key in record}
+        for row, name in zip(rows, numbered([_beside_name(row) for row in rows])):
+            beside.setdefault(name, []).append({**row, **own, "what": name})
+    return {what: rows for what, rows in beside.items() if len(rows) == len(records)}
+
+
+def _beside_name(row: dict[str, Any]) -> str:
+    if row["role"] in ("teacher", "team"):
+        return TEACHER
+    return INT8 if row["role"] == INT8 else f"{MEMBER}{row['model']}"
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """Names, from the second of a name on with its number.
+
+    Example:
+        >>> numbered(["BPR", "EASE", "BPR"])
+        ['BPR', 'EASE', 'BPR 2']
+    """
+    counts: dict[str, int] = {}
+    found = []
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+        found.append(f"{name} {counts[name]}" if counts[name] > 1 else name)
+    return found
+
+
+def _told_apart(rows: list[dict[str, Any]]) -> frozenset[Any]:
+    """The weights of a teacher by seed; the files, where an older version has kept no hash."""
+    return frozenset((row["seed"], row.get("teacher_hash") or row["checkpoint"]) for row in rows)

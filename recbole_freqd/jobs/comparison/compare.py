@@ -7,7 +7,6 @@ from typing import Any, Callable, Optional
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.jobs.progress import print_line
 
-_SHARED = {"teacher", "teacher_weights", *("panel_models", "panel_users", "panel_ease_items")}
 SEEDS = (2020, 2021, 2022, 2023, 2024)
 
 
@@ -43,17 +42,18 @@ def compare(
             :func:`recbole_freqd.run_recbole_freqd`, with a ``teacher`` and the keys of any of the
             methods. ``trainer`` and ``seed`` are left to the comparison.
         seeds: Each is one run of everything.
-        tune: Trials (Latin hypercube) for each method, the student alone and the teacher, on
-            validation data only; 0: no search. See ``properties/search/``.
+        tune: Trials (Latin hypercube) for each method, the student alone, cold and warm, and the
+            teacher, on validation data only; 0: no search. See ``properties/search/``.
         tune_seeds: The seeds a trial is run with; None: the first two of ``seeds``, since the
             choice on one seed misleads on small data.
         tune_only: Stop when the configs are frozen; no test metric has been computed then.
         keep_teacher: Do not tune the teacher, take the recipe as it is.
         search: A YAML file with search spaces of your own.
         frozen: A YAML file with the keys of the teacher, the student alone and every method, as
-            ``tune`` writes it, for the same dataset, student and teacher.
+            ``tune`` writes it, for the same dataset, student and teacher. Without a section
+            ``warm`` the student alone has the same keys from the warm start.
         rows: A YAML file with more students: names, each with a ``trainer`` and keys that are its
-            own, such as another teacher. Not with ``tune``.
+            own, such as another teacher, which then has rows, too. Not with ``tune``.
         output_dir: Everything is in the folder ``compare-<dataset>-<model>`` in it.
         say: Where lines of progress and the table go.
 
@@ -61,10 +61,10 @@ def compare(
         What is in ``results-<hash>.json``: ``table`` (a row each: mean and sd of ``valid`` and
         ``test``, ``rank``, ``share``, ``gap_closed``, ``against`` the reference with ``p_holm``,
         ``epochs``, ``seconds_per_epoch``, ``seconds_all_in``, ``bytes_per_entity``, ``coverage``,
-        ``gini``), ``cells`` (every run), ``common`` and ``configs`` (the frozen configs),
-        ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``, ``left_out`` (baselines that
-        cannot be, and why), and ``failed``, a ``what``, ``seed`` and ``error`` for each run that
-        failed (the method then has no rank).
+        ``gini``, and of a team ``weights``), ``cells`` (every run), ``common`` and ``configs`` (the
+        frozen configs), ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``, ``left_out``
+        (baselines that cannot be, and why), and ``failed``, a ``what``, ``seed`` and ``error`` for
+        each run that failed (the method then has no rank).
         With ``tune_only`` the frozen keys.
 
     Raises:
@@ -114,10 +114,7 @@ def compare(
     if tune_only:
         return chosen or {}
     chosen = {**(chosen or {}), **own_keys}
-    own_teachers = [name for name, keys in own_keys.items() if _SHARED & set(keys)]
-    return plan.compare_runs(
-        base, named, seeds, folder, frozen=chosen or None, own_teachers=own_teachers, say=say
-    )
+    return plan.compare_runs(base, named, seeds, folder, frozen=chosen or None, say=say)
 
 
 def _read_students(

@@ -3,7 +3,7 @@
 (Not ``compare.py``: a module of that name would hide the function ``recbole_freqd.compare``.)
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Callable, Optional
@@ -39,6 +39,7 @@ from recbole_freqd.teacher import find_teacher
 from recbole_freqd.teacher.recipe import recipe_config
 
 METRIC = "ndcg@10"
+_OF_TEACHERS = {"teacher", "teacher_weights", *("panel_models", "panel_users", "panel_ease_items")}
 Outcome = tuple[dict[str, Any], Optional[PerUser]]
 
 
@@ -49,7 +50,6 @@ def compare_runs(
     folder: Path,
     *,
     frozen: Optional[dict[str, Any]] = None,
-    own_teachers: Collection[str] = (),
     say: Callable[[str], None] = print_line,
 ) -> dict[str, Any]:
     """Runs what is not finished yet, and writes ``results-<hash>`` as JSON, Markdown and picture.
@@ -60,7 +60,6 @@ def compare_runs(
         seeds: One run of everything for each.
         folder: Where finished runs are kept (``cells/``), and the results.
         frozen: Keys by ``teacher``, ``alone`` and method that lie over those of ``base``.
-        own_teachers: Those of the methods whose keys name a teacher of their own.
         say: Where lines go.
 
     Returns:
@@ -91,11 +90,12 @@ def compare_runs(
             f"None of the runs could be finished; the first: {failures[0]['error']} All of them: "
             f"*.failed in {store.folder}."
         )
+    own_teachers = [what for what in methods if _has_own_teacher(what, frozen or {})]
     apart = {"alone", *own_teachers}
     taught = [record for what, each in records.items() if what not in apart for record in each]
     check_shared_teacher(taught)
     users = {what: [store.users(cell) for cell in cells] for what, cells in by_what.items()}
-    shown = with_rows_beside(records)  # type: ignore[arg-type]
+    shown = with_rows_beside(records, own_teachers)  # type: ignore[arg-type]
     users = {what: users.get(what, [None] * len(each)) for what, each in shown.items()}
     configs = {cell.what: cell.config for cell in reversed(plan) if cell.what not in (CUT, WARM)}
     results = results_of(base, shown, users, configs, failures, seeds, metric, frozen)
@@ -159,9 +159,9 @@ def cell_of(
 ) -> Cell:
     """A run of the comparison, with its whole Config."""
     if what in (CUT, WARM):
-        # They train alone, so what was chosen for the student alone is theirs.
-        keys = {**frozen.get(ALONE, {}), **lineup.WARM_KEYS}
-        config = config_of(base, [lineup.WARM], seed, keys, frozen)
+        # Nothing is chosen for the cut, and by older frozen configs nothing for the other.
+        keys = frozen.get(what, frozen.get(ALONE, {}))
+        config = lineup.warm_config(base, seed, keys, frozen)
         identity = planned_identity(config)
         if what == CUT:
             identity["config"]["epochs"] = "0"
@@ -173,7 +173,12 @@ def cell_of(
         own = planned_identity(config if recipe is None else recipe_config(config, recipe))
         return Cell(what, seed, config, own)
     config = config_of(base, losses, seed, frozen.get(what, {}), frozen)
-    return Cell(what, seed, config, planned_identity(config))
+    return Cell(what, seed, config, planned_identity(config), _has_own_teacher(what, frozen))
+
+
+def _has_own_teacher(what: str, frozen: dict[str, Any]) -> bool:
+    """Whether the keys of a method name a teacher of its own."""
+    return bool(_OF_TEACHERS & set(frozen.get(what, {})))
 
 
 def _run_missing(
@@ -264,6 +269,8 @@ def run_cell(cell: Cell, metric: str, hindrance: Optional[str] = None) -> Outcom
         "teacher": teacher and teacher.checkpoint,
         "teacher_hash": teacher and _hash_of(teacher),
     }
+    if cell.own_teacher:
+        row["beside"] = _teacher_rows(run.data, teacher)
     return row, by_token(run.data[2], users[metric])
 
 
@@ -272,20 +279,27 @@ def _run_teacher(config: Any, metric: str) -> Outcome:
     data = runs.read_data(config)
     teacher = find_teacher(config, data[0], data[1])
     with recording() as users:  # a team comes after its members, so the last ones are its own
-        whole, *members = (row.values for row in rows.teacher_rows(data, teacher))
+        whole, *members = _teacher_rows(data, teacher)
     int8 = rows.int8_row(data, teacher)
     row = {
         **whole,
-        "epochs": None,
         "teacher": teacher.checkpoint,
-        "teacher_hash": _hash_of(teacher),
         "beside": [
-            {**each, "epochs": None}
-            for each in (*members, *([] if isinstance(int8, str) else [int8.values]))
+            *members,
+            *([] if isinstance(int8, str) else [{**int8.values, "epochs": None}]),
         ],
         "left_out": {NAMES[INT8]: int8} if isinstance(int8, str) else {},
     }
     return row, by_token(data[2], users[metric]) if metric in whole["test"] else None
+
+
+def _teacher_rows(data: rows.Loaders, teacher: Any) -> list[dict[str, Any]]:
+    """Values of the rows of what teaches: the teacher, or the team and its members."""
+    hashes = [_hash_of(teacher), *(member.teacher.weights() for member in teacher.members)]
+    return [
+        {**row.values, "epochs": None, "teacher_hash": hashed}
+        for row, hashed in zip(rows.teacher_rows(data, teacher), hashes)
+    ]
 
 
 def _hash_of(teacher: Any) -> str:

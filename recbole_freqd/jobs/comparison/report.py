@@ -9,10 +9,10 @@ import yaml
 from recbole_freqd.config.identity import WHERE_IT_RUNS
 from recbole_freqd.config.names import teaching_keys
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.jobs.comparison.beside import NAMES, is_student, role_of
+from recbole_freqd.jobs.comparison.beside import NAMES, WARM, is_student, numbered, role_of
 from recbole_freqd.jobs.comparison.significance import PerUser, holm, paired_test, user_differences
 from recbole_freqd.jobs.fairness import EQUAL_FOR_ALL, other_caps
-from recbole_freqd.jobs.tables import as_table, gap_closed
+from recbole_freqd.jobs.tables import as_table, describe_weights, gap_closed
 
 LEVEL = 0.05
 _COLUMNS = ("bytes_per_entity", "coverage", "gini", "seconds_all_in")
@@ -52,10 +52,10 @@ def summarise(
         ``what``, means and standard deviations of ``valid`` and ``test``; ``rank`` among the
         students by the mean of the test metric; ``share`` of the teacher's, and ``gap_closed``, of
         the means; ``bytes_per_entity``, ``coverage``, ``gini`` and ``seconds_all_in``, means;
-        ``failed``, whether a run is missing; ``against`` the reference: see
-        :func:`.significance.paired_test`, with ``p_holm`` over all other students and ``wins``, the
-        seeds in which the mean is above the reference's. Ranks, gaps and wins go by the means over
-        users as they are, not by RecBole's rounded ones.
+        ``weights``, the mean one of each member of a team; ``failed``, whether a run is missing;
+        ``against`` the reference: see :func:`.significance.paired_test`, with ``p_holm`` over all
+        other students and ``wins``, the seeds in which the mean is above the reference's. Ranks,
+        gaps and wins go by the means over users as they are, not by RecBole's rounded ones.
     """
     table = [{**_row(what, found), "failed": what in failed} for what, found in rows.items()]
     exact = {what: _exact(rows[what], users[what], metric) for what in rows if what not in failed}
@@ -115,6 +115,7 @@ def _row(what: str, found: list[dict[str, Any]]) -> dict[str, Any]:
         "share": None,
         "gap_closed": None,
         "against": None,
+        "weights": _mean_weights([row.get("weights") for row in found]),
         "epochs": float(np.mean(epochs)) if epochs else None,
         "seconds_per_epoch": float(np.median(seconds)) if seconds else None,
         **{name: _mean([row.get(name) for row in found]) for name in _COLUMNS},
@@ -249,6 +250,11 @@ def describe_outcome(results: dict[str, Any]) -> str:
     whole = not any(by_name[what]["failed"] for what in ("teacher", "alone"))
     if whole and None not in ends and ends[0]["mean"] <= ends[1]["mean"]:
         sentences.append("There is no gap to close: the teacher does not beat the student alone.")
+    sentences += [
+        describe_weights(row["weights"], _row_name(row))
+        for row in results["table"]
+        if row["weights"]
+    ]
     sentences += [f"Left out: {what}, since {why}." for what, why in results["left_out"].items()]
     sentences += [
         f"{_name(one['what'])}, seed {one['seed']}, failed: {one['error']}"
@@ -280,7 +286,7 @@ def markdown(results: dict[str, Any]) -> str:
             "lists; s all in, seconds from reading the data to the end of training, the teacher's "
             "own left out. The teacher cut to size is the best approximation of its unfiltered "
             "scores by features of the student's width. The student alone, warm, begins there; "
-            "both have the keys of the student alone.",
+            f"{_of_the_baselines(results)}",
             "",
             f"Tuning: {_budget(results['tuning'] or {}, common)}.",
             "",
@@ -297,6 +303,13 @@ def markdown(results: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _of_the_baselines(results: dict[str, Any]) -> str:
+    """Whose keys the baselines have."""
+    if WARM in results["configs"]:
+        return "the cut has the keys of the student alone."
+    return "both have the keys of the student alone."
 
 
 def _budget(tuning: dict[str, Any], common: dict[str, Any]) -> str:
@@ -322,7 +335,19 @@ def _name(what: str) -> str:
 
 def _row_name(row: dict[str, Any]) -> str:
     """Of a row of the table, where a team is called that."""
-    return "team" if (row["what"], row["model"]) == ("teacher", "Team") else _name(row["what"])
+    is_team = (row["role"], row["model"]) == ("teacher", "Team")
+    return row["what"].replace("teacher", "team", 1) if is_team else _name(row["what"])
+
+
+def _mean_weights(found: list[Optional[dict[str, float]]]) -> Optional[dict[str, float]]:
+    """Over seeds, by models: names may tell members apart by hashes of their own."""
+    every = [
+        dict(zip(numbered(name.partition(" ")[0] for name in weights), weights.values()))
+        for weights in found
+        if weights is not None
+    ]
+    shared = [name for name in every[0] if all(name in each for each in every)] if every else []
+    return {name: float(np.mean([each[name] for each in every])) for name in shared} or None
 
 
 def _spread(value: Optional[dict[str, Optional[float]]]) -> str:

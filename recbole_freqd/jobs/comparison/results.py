@@ -11,7 +11,7 @@ from recbole_freqd.config.teacher import merge_teachers, teacher_label
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.files import write_json, write_text
 from recbole_freqd.jobs.comparison import report as comparison_report
-from recbole_freqd.jobs.comparison.beside import role_of
+from recbole_freqd.jobs.comparison.beside import WARM, role_of
 from recbole_freqd.jobs.comparison.plot import comparison_plot
 from recbole_freqd.jobs.comparison.significance import PerUser
 from recbole_freqd.jobs.fairness import equal_for_all
@@ -34,8 +34,8 @@ def results_of(
 
     Args:
         base: The Config with the keys of all methods and the teacher.
-        records: What was kept of each run, by ``teacher``, members, ``teacher_int8``, ``alone``,
-            ``cut``, ``warm`` and method.
+        records: What was kept of each run, by ``teacher``, members, ``teacher_int8``, own teachers
+            of rows, ``alone``, ``cut``, ``warm`` and method.
         users: The metric of every user of those runs, or None where there is none.
         configs: A Config of each student.
         failures: What, seed and error of the runs that failed.
@@ -49,8 +49,9 @@ def results_of(
     reference = "FreqD" if "FreqD" in whole else whole[0]
     configured = {what: _as_read_again(config) for what, config in configs.items()}
     common, different = comparison_report.split_common(configured, equal_for_all(base.model_class))
-    tuned = (frozen or {}).get("tuned")
-    spec = merge_teachers(base[TEACHER], (frozen or {}).get("teacher", {}))
+    chosen = frozen or {}
+    tuned = chosen.get("tuned")
+    spec = merge_teachers(base[TEACHER], chosen.get("teacher", {}))
     every = [record for found in records.values() for record in found]
     return {
         "dataset": base["dataset"],
@@ -74,7 +75,7 @@ def results_of(
         "tuning": tuned and {key: tuned[key] for key in _TUNING if key in tuned},
         "teacher": spec,
         "common": common,
-        "configs": different,
+        "configs": {**different, **{what: chosen[what] for what in (WARM,) if what in chosen}},
         "table": comparison_report.summarise(records, users, reference, metric, failed),
         "cells": {
             what: [

@@ -26,12 +26,14 @@ class Cell:
         seed: Of the run.
         config: The student's Config; a teacher's cell has that of a student it teaches.
         identity: From :func:`recbole_freqd.config.identity.planned_identity`.
+        own_teacher: Whether it is taught by what teaches nobody else, and evaluated with it.
     """
 
     what: str
     seed: int
     config: Any
     identity: dict[str, Any]
+    own_teacher: bool = False
 
     @property
     def name(self) -> str:

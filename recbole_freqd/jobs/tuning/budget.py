@@ -17,12 +17,14 @@ from recbole_freqd.core.files import fingerprint, write_yaml
 from recbole_freqd.core.locks import outcomes_when_free
 from recbole_freqd.jobs import run as runs
 from recbole_freqd.jobs.fairness import config_of, equal_for_all
+from recbole_freqd.jobs.lineup import warm_config, why_not_warm
 from recbole_freqd.jobs.progress import Countdown, print_line, save_or_say
 from recbole_freqd.jobs.provenance import say_other_commits
 from recbole_freqd.jobs.store import Outcome, RunStore, write_lines
 from recbole_freqd.jobs.tuning.frozen import made_for, refuse_fixed
 from recbole_freqd.jobs.tuning.space import (
     ALONE,
+    WARM,
     Space,
     draw,
     refuse_fractions,
@@ -48,9 +50,11 @@ def tune(
 ) -> dict[str, Any]:
     """Searches for teacher, student alone and every method, with the same number of trials each.
 
-    A trial is judged by the mean over ``seeds`` of ``valid_metric``. The teacher comes first, and
-    the methods are taught by the best. Test data is not evaluated. Finished trials are kept; one
-    that was interrupted, or failed for another reason than numbers that are none, starts again.
+    So it does for the student alone from the warm start, where that can be, in the space of the
+    cold one. A trial is judged by the mean over ``seeds`` of ``valid_metric``. The teacher comes
+    first, and the methods are taught by the best. Test data is not evaluated. Finished trials are
+    kept; one that was interrupted, or failed for another reason than numbers that are none, starts
+    again.
 
     Args:
         base: A Config with the keys of all methods and the teacher.
@@ -65,8 +69,8 @@ def tune(
 
     Returns:
         ``tuned`` (how it was done, and under ``failed`` what of it failed) and the chosen keys by
-        ``teacher``, ``alone`` and method, as :func:`.comparison.plan.compare_runs` takes them;
-        none for what no trial of could be finished. They are in a YAML file as well.
+        ``teacher``, ``alone``, ``warm`` and method, as :func:`.comparison.plan.compare_runs` takes
+        them; none for what no trial of could be finished. They are in a YAML file as well.
 
     Raises:
         ConfigError: A search space, or a value drawn of it, is not as it should be.
@@ -163,7 +167,10 @@ def _spaces(
             refuse_fractions(spaces["teacher"], recipe.internal_config_dict, "teacher")
     known = keys_known_to(base)
     equal = equal_for_all(base.model_class)
-    for what, losses in {ALONE: [], **methods}.items():
+    plain: dict[str, list[str]] = {ALONE: [], WARM: []}
+    if why_not_warm(base.model_class):
+        del plain[WARM]
+    for what, losses in {**plain, **methods}.items():
         spaces[what] = space_of(losses, own, base["model"])
         for key in spaces[what]:
             if key in equal:
@@ -281,6 +288,8 @@ def _config(
     seed: int,
     frozen: dict[str, Any],
 ) -> Any:
+    if what == WARM:
+        return warm_config(base, seed, keys, frozen)
     if what != "teacher":
         return config_of(base, methods.get(what, []), seed, keys, frozen)
     student = config_of(base, next(iter(methods.values())), seed, {}, {"teacher": keys})

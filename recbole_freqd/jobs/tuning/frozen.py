@@ -18,7 +18,7 @@ from recbole_freqd.jobs.fairness import (
     other_caps,
 )
 from recbole_freqd.jobs.progress import print_line
-from recbole_freqd.jobs.tuning.space import ALONE
+from recbole_freqd.jobs.tuning.space import ALONE, WARM
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.teacher.recipe import recipe_config
 
@@ -95,13 +95,13 @@ def read_frozen(
         if what != _TUNED:
             _check_keys(file, what, keys, base)
     _check_teacher(file, frozen, methods, base)
-    for what in (TEACHER, ALONE, *methods):
+    for what in (TEACHER, ALONE, WARM, *methods):
         refuse_fixed(base, what, frozen.get(what, ()), f"{file} sets for {what}")
     return frozen
 
 
 def _check_sections(file: str, frozen: dict[str, Any], methods: dict[str, list[str]]) -> None:
-    allowed = [_TUNED, TEACHER, ALONE, *LOSSES.names()]
+    allowed = [_TUNED, TEACHER, ALONE, WARM, *LOSSES.names()]
     for what, keys in frozen.items():
         if not set(str(what).split("+")) <= set(LOSSES.names()) and what not in allowed:
             raise ConfigError(
@@ -144,7 +144,7 @@ def _check_keys(file: str, what: str, keys: dict[str, Any], base: Any) -> None:
         )
     if what == TEACHER:
         return
-    losses = [] if what == ALONE else what.split("+")
+    losses = [] if what in (ALONE, WARM) else what.split("+")
     known = keys_known_to(base).difference(*map(method_keys, LOSSES.names()))
     known.update(*map(method_keys, losses))
     for key in keys:

@@ -19,7 +19,7 @@ from recbole_freqd.core.schema import is_number, method_keys, properties_folder
 from recbole_freqd.jobs.fairness import NOT_SEARCHED, OF_THE_TEACHER
 from recbole_freqd.losses import LOSSES
 
-STUDENT, TEACHER, ALONE = "student", "teacher", "alone"
+STUDENT, TEACHER, ALONE, WARM = "student", "teacher", "alone", "warm"
 # Numbers of any kind that RecBole has a whole one for: of SimpleX, AsymKNN, NNCF and DiffRec.
 _REAL = frozenset({"negative_weight", "q", "resolution", "w_max"})
 _BLOCK = 8  # trials that share out the range of a key

@@ -142,7 +142,7 @@ def from_lists(
     return FilesTeacher(
         world, str(path), features, "files", scores=ranker,
         masks=None if is_complete else known, content=file_hash(path),
-        kept=(torch.from_numpy(above.data),),
+        kept=tuple(map(torch.from_numpy, (above.data, above.indices, above.indptr))),
     )  # fmt: skip
 
 
@@ -217,10 +217,11 @@ def _in_student_ids(lists: Lists, alignment: Alignment) -> tuple[sp.csr_array, n
     user, item = users[lists.user], items[lists.item]
     kept = (user > 0) & (item > 0)
     above = (lists.scores - lists.floors[lists.user])[kept].astype(np.float32)
+    ids = tuple(side[kept].astype(np.int32) for side in (user, item))  # half of what 64 bits take
     shape = len(alignment.rows[0]), len(alignment.rows[1])
     floors = np.zeros(shape[0], dtype=np.float32)
     floors[users[users > 0]] = lists.floors[users > 0]
-    return sp.csr_array((above, (user[kept], item[kept])), shape=shape), floors
+    return sp.csr_array((above, ids), shape=shape), floors
 
 
 def _spectral(config: Any, spec: dict[str, Any], above: sp.csr_array) -> Features:

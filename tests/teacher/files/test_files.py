@@ -131,6 +131,15 @@ def test_the_hash_of_its_weights_is_that_of_its_files(taught):
 # --- lists ------------------------------------------------------------------------------------
 
 
+def test_of_lists_scores_ids_and_where_a_user_begins_are_kept(taught):
+    run = taught()
+    (row,) = teacher_rows(run.data, lists_teacher(run))
+    lines = 10 * 30
+    # 31 users and 41 items, the padding included; ids and places are int32
+    assert row.values["bytes_per_entity"] * 72 == 4 * lines + 4 * lines + 4 * 32
+    assert row.values["parameters"] == lines  # an id is not learned
+
+
 def test_the_lists_of_a_student_are_a_teacher_with_its_tops(taught):
     run = taught()
     dataset = run.data[0]._dataset
