@@ -1,7 +1,7 @@
 """What distillation adds to a step as the catalogue grows, and to an epoch at two million each.
 
     python benchmarks/bench_scale.py [--sizes 20000,200000,2000000] [--epoch_at 2000000] \
-        [--lists_at 2000000]
+        [--lists_at 2000000] [--teach_at 50000,200000]
 
 The student is BPR with 20 dimensions and dense Adam, written out here in plain torch, so that no
 data loader hides what a step costs; the teacher is random, 64 dimensions; 7.5 interactions a user.
@@ -11,6 +11,8 @@ on uniform interactions (the same average degree). Then, on heavy-tailed interac
 Last, FreqRank with lists from an index (needs faiss): the teacher's lists of 50, and epochs in
 batches of 65,536, refreshes and indexes included. Its features are made up with a decaying spectrum
 and a bias of items, and the student begins as their first columns, as after a warm start.
+With ``--teach_at`` also what comes before the training: the filter and the warm start of a teacher
+of such features, and the weights, the constant and the warm start of a team of it and ShrunkKNN.
 """
 
 import argparse
@@ -173,6 +175,68 @@ def lists(n: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def teaching(n: int) -> list[dict[str, Any]]:
+    """What is done once before the training: for one teacher, and for a team with ShrunkKNN."""
+    from recbole_freqd.core.lists import ListMaker
+    from recbole_freqd.core.rankers import FeatureRanker
+    from recbole_freqd.core.schema import read_keys
+    from recbole_freqd.features.approximation import approximate
+    from recbole_freqd.features.low_rank import low_rank_features
+    from recbole_freqd.features.products import SummedRanker, SummedScores
+    from recbole_freqd.graph.similarity import cosine_graph
+    from recbole_freqd.teacher.choice.choose import choose_filter, choose_weights
+    from recbole_freqd.teacher.choice.sampled import ValidationSample
+    from recbole_freqd.teacher.filter import filter_mixture
+    from recbole_freqd.teacher.models.shrunk_knn import neighbour_weights
+    from recbole_freqd.teacher.team.member import StandardisedRanker, TeamMember
+    from recbole_freqd.teacher.team.team import TeamRanker
+    from recbole_freqd.teacher.team.team_features import team_features
+
+    train, valid = heavy_tailed(n, n, int(n * PER_USER)), heavy_tailed(n, n, n, seed=1)
+    most = read_keys("run.yaml")["teacher_users"].default
+    sample = ValidationSample.draw(train, valid, metric="NDCG@10", most_compared=most, seed=0)
+    alone = FeatureRanker(*spectral(n))
+    parts: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+
+    def clock(what: str, name: str, work: Callable[[], Any]) -> None:
+        measured = Clock(lambda: parts.update({name: work()}))
+        rows.append(measured.row(what, 1, None))
+
+    clock("warm start, one teacher", "start", lambda: approximate(alone, WIDTH))
+    graphs = {
+        side: cosine_graph(train, side=side, k=10, shrinkage=3.0) for side in ("item", "user")
+    }
+    mixtures = {
+        side: filter_mixture(alone, graph, side=side, centre=True) for side, graph in graphs.items()
+    }
+    clock("filter search", "filter", lambda: choose_filter(alone, mixtures, sample))
+    knn = SummedScores([[train.astype(np.float32), neighbour_weights(train, k=100, shrink=10.0)]])
+    clock("features of ShrunkKNN", "svd", lambda: low_rank_features(knn, TEACHER_WIDTH))
+    pair = tuple(torch.from_numpy(part) for part in parts["svd"][:2])
+    members = [
+        StandardisedRanker(TeamMember.of("BPR", alone), train),
+        StandardisedRanker(
+            TeamMember("KNN", SummedRanker(knn), pair, trained_by_gradient=False), train
+        ),
+    ]
+    clock("team's weights", "weights", lambda: choose_weights(members, sample, exclude=train))
+    team = TeamRanker(members, [0.6, 0.4], exclude=train, most_users=most)
+    clock("team's constant", "factor", lambda: team.factor)
+    clock("team's features", "features", lambda: team_features(members, [0.6, 0.4], exclude=train))
+    stand_ins, some = parts["features"], torch.arange(1, min(n, 2049))
+    clock("warm start, team", "start", lambda: approximate(team, WIDTH, stand_ins=stand_ins))
+    if importlib.util.find_spec("faiss") is not None:
+        maker = ListMaker(1)
+        settings = {"users": some, "exclude": train, "stand_ins": stand_ins}
+        clock(
+            f"team's lists of 50 of {len(some):,} users, from an index",
+            "lists",
+            lambda: list(maker.top_blocks(team, 50, **settings)),
+        )
+    return rows
+
+
 def epochs(student: Student, loss: Optional[Any], drawn: list[Any], count: int) -> None:
     """Trains, with the refreshes of all epochs."""
     from recbole_freqd.core.rankers import FeatureRanker
@@ -229,6 +293,9 @@ def main(options: argparse.Namespace) -> None:
         n = options.lists_at
         title = f"FreqRank, {n:,} users, {n:,} items; teacher's lists against exact ones"
         save("scale_lists", title, lists(n, options), vars(options))
+    for n in map(int, filter(None, options.teach_at.split(","))):
+        title = f"What is taught, {n:,} users, {n:,} items"
+        save(f"scale_teach_{n}", title, teaching(n), vars(options))
     if options.epoch_at:
         n = options.epoch_at
         rows = epoch(n, options.most_steps)
@@ -245,6 +312,7 @@ if __name__ == "__main__":
     parser.add_argument("--sizes", default="20000,200000,2000000")
     parser.add_argument("--epoch_at", type=int, default=2_000_000, help="0: no epoch")
     parser.add_argument("--lists_at", type=int, default=2_000_000, help="0: no lists")
+    parser.add_argument("--teach_at", default="", help="sizes, such as 50000,200000")
     parser.add_argument("--nprobe", type=int, default=64, help="cells of the index for a user")
     parser.add_argument("--epochs", type=int, default=10, help="of FreqRank and alone")
     parser.add_argument("--most_steps", type=int, help="cut the epoch short, for a quick look")

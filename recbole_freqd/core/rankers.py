@@ -37,6 +37,18 @@ def spread_users(n_users: int, device: Any) -> torch.Tensor:
     return ids.clamp(max=n_users - 1).unique()
 
 
+def spread_over(ids: torch.Tensor, most: Optional[int]) -> torch.Tensor:
+    """At most so many of ids (n,), at even distances; None: all of them.
+
+    Example:
+        >>> spread_over(torch.tensor([1, 2, 3, 4, 5, 6]), 3).tolist()
+        [1, 3, 5]
+    """
+    if most is None or len(ids) <= most:
+        return ids
+    return ids[torch.arange(most, device=ids.device) * len(ids) // most]
+
+
 class Ranker:
     """Gives every user and item a score, without gradient; 0 is RecBole's padding.
 
@@ -70,6 +82,20 @@ class Ranker:
         """User and item features that the scores are the dot products of; None where they are not.
 
         Also where an item is -inf, which no product is: what :meth:`known_items` leaves out.
+        """
+        return None
+
+    def stored(self, user_ids: torch.Tensor) -> Optional[sp.csr_array]:
+        """(b, n_items), the scores of users (b,) of whom nearly all are 0, as the others.
+
+        None where they are not sparse, or the catalogue is so small that whole rows are as fast.
+        """
+        return None
+
+    def mean_over(self, user_ids: torch.Tensor, items: torch.Tensor) -> Optional[torch.Tensor]:
+        """(b,) float64, each user's mean over items (n_items,) bool, known without whole rows.
+
+        None where it is not, or the catalogue is so small that these are as fast.
         """
         return None
 
@@ -109,6 +135,11 @@ class FeatureRanker(Ranker):
 
     def factors(self) -> Features:
         return self.user_emb, self.item_emb
+
+    def mean_over(self, user_ids: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        blocks = zip(self.item_emb.split(_ITEMS_AT_ONCE), items.split(_ITEMS_AT_ONCE))
+        total = sum(rows[counts].double().sum(dim=0) for rows, counts in blocks)
+        return self.user_emb[user_ids].double() @ (total / items.sum().clamp(min=1))
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
         users = self.user_emb[user_ids].float()

@@ -16,6 +16,8 @@ except ImportError:
     csc_matvecs = None
 
 
+_ROWS_AT_ONCE = 65_536
+
 Features = tuple[torch.Tensor, torch.Tensor]
 """User features (n_users, d) and item features (n_items, d'), row 0 being RecBole's padding."""
 
@@ -38,6 +40,31 @@ def empty_rows(
         # On POSIX a mapping outlives the name of its file.
         flat = torch.from_file(file.name, shared=True, size=n_rows * width, dtype=dtype)
     return flat.view(n_rows, width)
+
+
+def changed_rows(
+    table: torch.Tensor,
+    change: Callable[[torch.Tensor, slice], torch.Tensor],
+    into: Optional[torch.Tensor] = None,
+) -> torch.Tensor:
+    """A table (n, d) changed block by block, in memory or in a file as it is itself.
+
+    Args:
+        table: Which is left as it is.
+        change: Gives, of a block (b, d) and its rows, the new block.
+        into: Where the result is written; None: a new table of this shape and precision.
+
+    Example:
+        >>> changed_rows(torch.ones(2, 1), lambda block, rows: 2 * block).tolist()
+        [[2.0], [2.0]]
+    """
+    if into is None:
+        n_rows, width = table.shape
+        into = empty_rows(n_rows, width, table.dtype, table.device, mapped=is_mapped(table))
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        into[rows] = change(table[rows], rows)
+    return into
 
 
 def is_mapped(values: torch.Tensor) -> bool:

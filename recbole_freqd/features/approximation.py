@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from recbole_freqd.core.errors import TeacherError
-from recbole_freqd.core.rankers import FeatureRanker, Ranker, user_blocks
+from recbole_freqd.core.rankers import Ranker, user_blocks
 from recbole_freqd.core.rows import Features
 from recbole_freqd.features.extract import factored_scores
 from recbole_freqd.features.low_rank import BlockScores, Scores, low_rank_features
@@ -59,11 +59,12 @@ def approximate(
     known: Optional[Masks] = None,
     *,
     biases: tuple[bool, bool] = (False, False),
+    stand_ins: Optional[Features] = None,
     seed: int = 0,
 ) -> Approximation:
     """The best approximation of what is taught by features of a width.
 
-    Scores that are products of features (:class:`FeatureRanker`, biases being columns) take the
+    Scores that are products of features (:meth:`Ranker.factors`, biases being columns) take the
     Gram matrices of both tables and one SVD of a small matrix. Others take a randomised SVD: in
     their factors where they have some (EASE, ItemKNN, ...), else in three passes over blocks of
     users, with 0 for what is unknown. Signs are fixed, so the same scores give the same rows.
@@ -76,6 +77,9 @@ def approximate(
         biases: Whether a student has a bias of its own for each user, for each item. Then these
             hold the means (Y is centred on that side first), and all columns are left for the rest:
             nothing of this width with biases is nearer to Y.
+        stand_ins: Features (n_users, k) and (n_items, k), e.g. spectral ones, whose products are
+            approximated instead of scores that have no factors; for catalogues so large that no
+            pass over all scores is made. None: there are none, or it is small.
         seed: Of the randomised SVD.
 
     Raises:
@@ -84,9 +88,14 @@ def approximate(
     Source: Halko, Martinsson & Tropp, "Finding structure with randomness", SIAM Review 2011, for
         the randomised one; the other is the textbook's SVD of a product.
     """
-    if isinstance(taught, FeatureRanker):
-        masks = _masks(taught.shape, known)
-        return approximate_product((taught.user_emb, taught.item_emb), rank, masks, biases)
+    factors = taught.factors() if isinstance(taught, Ranker) else None
+    if factors is None and not isinstance(taught, (Scores, SummedRanker)):
+        factors = stand_ins
+    if factors is not None:
+        user, item = _masks(taught.shape, known)
+        if isinstance(taught, Ranker):
+            item &= taught.known_items().cpu().numpy()
+        return approximate_product(factors, rank, (user, item), biases)
     masks, scores = _read(taught, known)
     extra = sum(biases)  # the means are two directions more, of which none may be lost
     try:

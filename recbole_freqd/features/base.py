@@ -6,7 +6,7 @@ import torch
 
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.registry import Registry
-from recbole_freqd.core.rows import FeatureRows, Features
+from recbole_freqd.core.rows import FeatureRows, Features, empty_rows, is_mapped
 from recbole_freqd.features.low_rank import Scores
 from recbole_freqd.features.scores import ModelRanker, ScoredUsers
 from recbole_freqd.features.warm import PROPAGATED, Target, fill_rows, start_propagated, tables_of
@@ -125,10 +125,28 @@ def adapts(*names: str) -> Callable[[type[FeatureAdapter]], type[FeatureAdapter]
 
 
 def with_bias_columns(features: Features, biases: Biases) -> Features:
-    """Biases as columns: [U, b_u, 1] and [V, 1, b_i], of those that there are."""
-    columns: list[list[torch.Tensor]] = [[features[0]], [features[1]]]
+    """Biases as columns: [U, b_u, 1] and [V, 1, b_i], of those that there are.
+
+    Without any these are the same tables.
+    """
+    columns: tuple[list[torch.Tensor], ...] = ([], [])
     for side, bias in enumerate(biases):
         if bias is not None:
-            columns[side].append(bias.detach().unsqueeze(1))
-            columns[1 - side].append(features[1 - side].new_ones(len(features[1 - side]), 1))
-    return torch.cat(columns[0], dim=1), torch.cat(columns[1], dim=1)
+            columns[side].append(bias.detach())
+            columns[1 - side].append(features[1 - side].new_ones(len(features[1 - side])))
+    user, item = map(_with_columns, features, columns)
+    return user, item
+
+
+def _with_columns(table: torch.Tensor, columns: list[torch.Tensor]) -> torch.Tensor:
+    """A table (n, d) and columns (n,) beside it, in memory or in a file as the table is."""
+    if not columns:
+        return table
+    (n_rows, width), dtype = table.shape, table.dtype
+    for column in columns:
+        dtype = torch.promote_types(dtype, column.dtype)
+    made = empty_rows(n_rows, width + len(columns), dtype, table.device, mapped=is_mapped(table))
+    made[:, :width] = table.detach()
+    for place, column in enumerate(columns, start=width):
+        made[:, place] = column
+    return made

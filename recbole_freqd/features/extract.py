@@ -8,7 +8,7 @@ import torch
 
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.core.rows import Features, empty_rows
+from recbole_freqd.core.rows import Features, empty_rows, is_mapped
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features.base import FeatureAdapter, with_bias_columns
 from recbole_freqd.features.check import (
@@ -23,6 +23,7 @@ from recbole_freqd.features.low_rank import FactoredScores, Scores, low_rank_fea
 from recbole_freqd.features.own import OwnMethod, warn_of_other_order
 from recbole_freqd.features.scores import ScoredUsers, inspecting, score_users
 
+_ROWS_AT_ONCE = 65_536
 logger = logging.getLogger(__name__)
 
 
@@ -90,14 +91,19 @@ def extract_features(
         )
     with inspecting(model, adapter.caches):
         features = _spectral(model, adapter, rank, progress)
-        return tuple(_kept(part, dtype, mapped) for part in features)  # type: ignore[return-value]
+        return tuple(stored_as(part, dtype, mapped) for part in features)  # type: ignore[return-value]
 
 
-def ranker_of(model: Any) -> Ranker:
-    """What a model ranks by: dot products of features, biases included, where its scores are."""
+def ranker_of(model: Any, mapped: bool = False) -> Ranker:
+    """What a model ranks by: dot products of features, biases included, where its scores are.
+
+    Args:
+        model: The model.
+        mapped: Where these features are put, see :func:`extract_features`.
+    """
     adapter = adapter_of(model)
     if are_exact(model, adapter):
-        return FeatureRanker(*extract_features(model, with_bias=True))
+        return FeatureRanker(*extract_features(model, with_bias=True, mapped=mapped))
     logger.info(
         "%s is asked for its scores, which are no products of features.", type(model).__name__
     )
@@ -205,7 +211,7 @@ def factored_scores(model: Any) -> Optional[FactoredScores]:
 def _check_finite(model: Any, features: Features) -> None:
     """Raises where features are not numbers; a teacher is never silently wrong."""
     for side, values in zip(("user", "item"), features):
-        bad = ~torch.isfinite(values).all(dim=1)
+        bad = torch.cat([~torch.isfinite(rows).all(dim=1) for rows in values.split(_ROWS_AT_ONCE)])
         bad[0] = False
         if bad.any():
             raise TeacherError(
@@ -214,9 +220,9 @@ def _check_finite(model: Any, features: Features) -> None:
             )
 
 
-def _kept(values: torch.Tensor, dtype: torch.dtype, mapped: bool) -> torch.Tensor:
-    """The same values in the form asked for."""
-    if not mapped:
+def stored_as(values: torch.Tensor, dtype: torch.dtype, mapped: bool) -> torch.Tensor:
+    """The same values in a precision, and with ``mapped`` in a file."""
+    if not mapped or (is_mapped(values) and values.dtype == dtype):
         return values.to(dtype)
     n_rows, width = values.shape
     return empty_rows(n_rows, width, dtype, values.device, mapped=True).copy_(values)

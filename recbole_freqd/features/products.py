@@ -1,18 +1,21 @@
 """Score matrices that are sums of products: their features, rows and chosen pairs."""
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker
-from recbole_freqd.features.low_rank import FactoredScores
+from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, spread_over
+from recbole_freqd.features.low_rank import FactoredScores, runs
 
 _SPARSE_ENTRY = 12  # bytes of a stored value with its column
+_MANY_ITEMS = 50_000  # more of them are not made as a whole row to look some entries up
+_LOOKED_UP = 40  # bytes of a stored value that is looked up: with its place, and both sorted
+_ENERGY_USERS = 10_000  # the energy of more is that of so many, times a number
 
 
 class SummedScores(FactoredScores):
@@ -48,11 +51,32 @@ class SummedScores(FactoredScores):
         """(b, k) float, the scores of users (b,) for items (b, k) of their own.
 
         Of a product whose last factor is dense no rows are made. Rows of the others are: ask for no
-        more than :meth:`users_at_once` users.
+        more users than :meth:`pair_blocks` says.
         """
         if items.size == 0:
             return np.empty(items.shape)
+        if self.has_long_sparse_rows:
+            distinct, place = np.unique(ids, return_inverse=True)
+            return look_up(self.stored_rows(distinct), place, items)
         return _sum(_pairs(product.factors, ids, items) for product in self.products)
+
+    @property
+    def has_long_sparse_rows(self) -> bool:
+        """Whether rows are known by the few entries that they store, and are too long otherwise."""
+        return (
+            len(self.products) == 1 and self.products[0].is_sparse and self.shape[1] > _MANY_ITEMS
+        )
+
+    def stored_rows(self, ids: np.ndarray) -> sp.csr_array:
+        """(b, n_items), the scores of users (b,) where they are sparse."""
+        return self.products[0].product_rows(ids)
+
+    def pair_blocks(self, ids: np.ndarray) -> Iterator[slice]:
+        """Places of users (b,) that :meth:`at` may be asked for at once."""
+        if self.has_long_sparse_rows:
+            return runs(self.products[0].most_entries[ids], BUDGET_BYTES // _LOOKED_UP)
+        size = self.users_at_once()
+        return (slice(start, start + size) for start in range(0, len(ids), size))
 
     def users_at_once(self) -> int:
         """Users whose scores, and what they are made of, fit the memory budget."""
@@ -63,9 +87,17 @@ class SummedScores(FactoredScores):
         return _sum(product._times(basis) for product in self.products)
 
     def _energy(self) -> float:
-        users = np.arange(self.shape[0])
-        blocks = np.split(users, range(self.users_at_once(), len(users), self.users_at_once()))
-        return sum(float(np.square(self.rows(block), dtype=np.float64).sum()) for block in blocks)
+        """‖S‖²_F; of many users an estimate: to multiply out is most of the time of an SVD."""
+        users = spread_over(torch.arange(self.shape[0]), _ENERGY_USERS).numpy()
+        if len(self.products) == 1:
+            energy = sum(self.products[0].squares(users))
+        else:
+            size = self.users_at_once()
+            blocks = np.split(users, range(size, len(users), size))
+            energy = sum(
+                float(np.square(self.rows(block), dtype=np.float64).sum()) for block in blocks
+            )
+        return energy * self.shape[0] / len(users)
 
 
 class SummedRanker(Ranker):
@@ -88,10 +120,25 @@ class SummedRanker(Ranker):
 
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
         made = torch.empty(item_ids.shape, device=self.device)
-        for some in torch.arange(len(user_ids)).split(self.scores.users_at_once()):
-            pair = (_as_array(ids[some.to(ids.device)]) for ids in (user_ids, item_ids))
-            made[some.to(self.device)] = torch.from_numpy(self.scores.at(*pair)).to(made)
+        users, items = _as_array(user_ids), _as_array(item_ids)
+        for some in self.scores.pair_blocks(users):
+            made[some] = torch.from_numpy(self.scores.at(users[some], items[some])).to(made)
         return made
+
+    def mean_over(self, user_ids: torch.Tensor, items: torch.Tensor) -> Optional[torch.Tensor]:
+        if not self.scores.has_long_sparse_rows:
+            return None
+        # R (W x) for the indicator x of the items: no row is made.
+        counts = _as_array(items).astype(np.float64)[:, None]
+        total = self.scores.products[0].total(_as_array(user_ids), counts)[:, 0]
+        return torch.from_numpy(total / max(1.0, counts.sum())).to(self.device)
+
+    def stored(self, user_ids: torch.Tensor) -> Optional[sp.csr_array]:
+        return (
+            self.scores.stored_rows(_as_array(user_ids))
+            if self.scores.has_long_sparse_rows
+            else None
+        )
 
 
 def _sum(parts: Iterable[np.ndarray]) -> np.ndarray:
@@ -121,6 +168,19 @@ def _pairs(factors: list[Any], ids: np.ndarray, items: np.ndarray) -> np.ndarray
         # Looking entries up in sparse rows would mean to sort them, which takes longer.
         return _dense(left @ factors[-1])[place[:, None], items]
     return _dots(_dense(left), place, factors[-1], items)
+
+
+def look_up(rows: sp.csr_array, place: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """(b, k), the entries of rows at place (b,) and items (b, k); their columns are sorted here."""
+    rows.sort_indices()
+    n_items = rows.shape[1]
+    owner = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    codes = owner * n_items + rows.indices  # ascending
+    if len(codes) == 0:
+        return np.zeros(items.shape, dtype=rows.dtype)
+    wanted = place[:, None] * n_items + items
+    found = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
+    return np.where(codes[found] == wanted, rows.data[found], rows.dtype.type(0))
 
 
 def _dense(values: Any) -> np.ndarray:

@@ -12,8 +12,9 @@ from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.identity import weights_hash
 from recbole_freqd.config.teacher import reserved_option
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.core.rankers import Ranker
+from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rows import Features, empty_rows
+from recbole_freqd.core.rows import is_mapped as in_file
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.data import pairs
 from recbole_freqd.features.extract import ranker_of
@@ -110,7 +111,11 @@ class Teacher:
         """
         model = self.model(dataset)
         if self.other_data is None:
-            return ranker_of(model)
+            ranker = ranker_of(model, any(map(in_file, self.features)))
+            # Without biases its features are those that are taught: tables are not kept twice.
+            factors = ranker.factors()
+            is_same = factors is not None and all(map(_are_equal, factors, self.features))
+            return FeatureRanker(*self.features) if is_same else ranker
         adapter = adapter_of(own_model(model))
         return ModelRanker(model, adapter.caches, adapter.pairs_by)
 
@@ -165,6 +170,11 @@ class MemberTeacher:
     def model(self) -> str:
         """The name of its model."""
         return str(self.teacher.config["model"])
+
+
+def _are_equal(table: torch.Tensor, other: torch.Tensor) -> bool:
+    alike = table.dtype == other.dtype and table.device == other.device
+    return alike and torch.equal(table, other)
 
 
 def own_model(model: torch.nn.Module) -> torch.nn.Module:

@@ -19,13 +19,14 @@ import torch
 from recbole_freqd.core import rankers as catalogue
 from recbole_freqd.core.errors import ConfigError, TeacherError, short_repr
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.core.rows import Features
+from recbole_freqd.core.rows import Features, changed_rows
 from recbole_freqd.filters import GraphFilter, PolynomialFilter, graph_filter
 from recbole_freqd.graph.adjacency import EntityGraph
 from recbole_freqd.graph.cooccurrence import SIDES
 from recbole_freqd.teacher.team.moments import UserMoments
 from recbole_freqd.teacher.team.rescaling import MaskedRanker
 
+_ROWS = 65_536  # made float64 at once
 Known = tuple[np.ndarray, np.ndarray]
 Mixture = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """From users (b,) and their scores Y (b, n_items), which it leaves as they are, to P and Q
@@ -183,12 +184,19 @@ class CentredRanker(Ranker):
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
         scores = self.ranker.block(user_ids)
-        self._moments.measure(user_ids, scores)
-        return scores.sub_(self._moments.of(user_ids)[0][:, None])
+        return scores.sub_(self._means(user_ids, scores)[:, None])
 
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
-        mean, _ = self._moments.of(user_ids)
-        return self.ranker.at(user_ids, item_ids) - mean[:, None]
+        means = self._means(user_ids)
+        return self.ranker.at(user_ids, item_ids) - means[:, None]
+
+    def _means(self, user_ids: torch.Tensor, scores: Optional[torch.Tensor] = None) -> torch.Tensor:
+        """(b,) float32, by whole rows only where there is no other way."""
+        means = self.ranker.mean_over(user_ids, self._moments.items)
+        if means is not None:
+            return means.float()
+        self._moments.measure(user_ids, scores)
+        return self._moments.of(user_ids)[0]
 
 
 def filter_block(operator: GraphFilter, scores: torch.Tensor) -> torch.Tensor:
@@ -281,12 +289,22 @@ def _mask(known: Optional[Known], side: int, table: torch.Tensor) -> torch.Tenso
 
 def _without(table: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """The table with zeros for what is unknown; itself where that is the padding alone."""
-    return table if known[1:].all() else table.masked_fill(~known[:, None], 0.0)
+    if known[1:].all():
+        return table
+    return changed_rows(table, lambda block, rows: block.masked_fill(~known[rows, None], 0.0))
 
 
 def _centred_items(table: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    mean = table[known].double().mean(dim=0) if known.any() else 0.0
-    return (table.double() - mean).to(table.dtype).masked_fill_(~known[:, None], 0.0)
+    total = sum(
+        block[counts].double().sum(dim=0)
+        for block, counts in zip(table.split(_ROWS), known.split(_ROWS))
+    )
+    mean = total / known.sum().clamp(min=1)
+
+    def centred(block: torch.Tensor, rows: slice) -> torch.Tensor:
+        return (block.double() - mean).to(table.dtype).masked_fill_(~known[rows, None], 0.0)
+
+    return changed_rows(table, centred)
 
 
 def _blocks_of_lists(n_terms: torch.Tensor, n_items: int) -> Iterator[torch.Tensor]:

@@ -12,7 +12,7 @@ from recbole_freqd.config.names import teaching_keys
 from recbole_freqd.config.teaching import AUTO, NONE, WARM_START
 from recbole_freqd.core.errors import ConfigError, join_names
 from recbole_freqd.core.rankers import Ranker
-from recbole_freqd.core.rows import Features
+from recbole_freqd.core.rows import Features, is_mapped
 from recbole_freqd.core.schema import method_keys
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.check import are_exact
@@ -199,6 +199,7 @@ class _Lesson:
             exclude=self.chooser.user_items,
             closed_form_spread=self.config["teacher_spread"],
             factor=factor,
+            most_users=self.config["teacher_users"],
             progress=bool(self.config["show_progress"]),
         )
 
@@ -213,8 +214,12 @@ class _Lesson:
         if factor is None:
             factor = 1.0
             if _is_scaled(self.config, teacher):
-                spread = self.config["teacher_spread"]
-                found = rescaled(member, spread, exclude=self.chooser.user_items)
+                found = rescaled(
+                    member,
+                    self.config["teacher_spread"],
+                    exclude=self.chooser.user_items,
+                    most_users=self.config["teacher_users"],
+                )
                 factor = found.factor if isinstance(found, ScaledRanker) else 1.0
         if factor != 1:
             ranker = ScaledRanker(ranker, factor)
@@ -327,7 +332,10 @@ def team_member(name: str, teacher: Teacher, dataset: Any) -> TeamMember:
     if other is not None:
         model = own_model(teacher.model(dataset))
         if are_exact(model, adapter_of(model)):
-            features = other.alignment.remapped(extract_features(model, with_bias=True))
+            mapped = any(map(is_mapped, teacher.features))
+            features = other.alignment.remapped(
+                extract_features(model, with_bias=True, mapped=mapped), mapped=mapped
+            )
             knows_item = np.arange(len(features[1])) > 0
             if teacher.known is not None:
                 knows_item &= teacher.known[1]

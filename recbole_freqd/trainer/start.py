@@ -14,6 +14,7 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.files import file_hash
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rng import rng_untouched
+from recbole_freqd.core.rows import Features
 from recbole_freqd.features import FeatureAdapter, student_adapter
 from recbole_freqd.features.approximation import approximate
 from recbole_freqd.features.data import training_matrix
@@ -117,16 +118,29 @@ class StartWarm(Part):
         known = None
         if self._of is not None:
             taught, known = self._of.taught(dataset), self._of.teacher.known  # type: ignore[union-attr]
+        settings = {"stand_ins": self._stand_ins(taught), "seed": config["seed"]}
         if self._way == TEACHER:
-            warm_start(model, adapter, taught, known, seed=config["seed"])  # type: ignore[arg-type]
+            warm_start(model, adapter, taught, known, **settings)  # type: ignore[arg-type]
             return
         found = None
         if taught is not None:
             rank = feature_width(model, adapter) - adapter.warm_spare
-            biases, seed = adapter.warm_biases, config["seed"]
-            found = approximate(taught, rank, known, biases=biases, seed=seed)
+            found = approximate(taught, rank, known, biases=adapter.warm_biases, **settings)
         user_items = training_matrix(dataset)
         warm_start_from(self._way, model, adapter, config, dataset, user_items, found)
+
+    def _stand_ins(self, taught: Optional[Ranker]) -> Optional[Features]:
+        """What stands for scores that are no products, of catalogues whose lists are not exact."""
+        most = self.trainer.config["index_items"]
+        if taught is None or most is None or taught.shape[1] - 1 <= most:
+            return None
+        if taught.factors() is None:
+            logger.info(
+                "Warm start from the teacher's features, which stand for its scores beyond %d "
+                "items (index_items).",
+                most,
+            )
+        return self._of.teacher.features  # type: ignore[union-attr]
 
     def _keep(self, fit: Fit) -> None:
         """Validates the start, and saves it as the best so far."""

@@ -17,6 +17,7 @@ from recbole_freqd.features.low_rank import Scores
 from recbole_freqd.features.scores import inspecting
 from recbole_freqd.features.warm import MOST_STEPS, PROPAGATED, TABLES, Target
 
+_ROWS_AT_ONCE = 65_536  # of features, made float64
 logger = logging.getLogger(__name__)
 
 
@@ -48,6 +49,7 @@ def warm_start(
     taught: Union[Ranker, Scores],
     known: Optional[Masks] = None,
     *,
+    stand_ins: Optional[Features] = None,
     seed: int = 0,
 ) -> WarmStart:
     """Sets a student's weights so that it begins as what is taught, cut to its width.
@@ -64,6 +66,7 @@ def warm_start(
         adapter: How its features are read.
         taught: What ranks, or its scores as products.
         known: The users and items the teacher knows; None: all.
+        stand_ins: See :func:`recbole_freqd.features.approximation.approximate`.
         seed: Of a randomised SVD.
 
     Returns:
@@ -76,7 +79,12 @@ def warm_start(
     check_warm(model, adapter)
     width = feature_width(model, adapter)
     found = approximate(
-        taught, width - adapter.warm_spare, known, biases=adapter.warm_biases, seed=seed
+        taught,
+        width - adapter.warm_spare,
+        known,
+        biases=adapter.warm_biases,
+        stand_ins=stand_ins,
+        seed=seed,
     )
     target = target_of(found, model.device)
     steps, residual = start_at(model, adapter, target)
@@ -133,9 +141,12 @@ def _residual(features: Features, target: Target) -> float:
     wanted, masks = (target.user_emb, target.item_emb), (target.user_mask, target.item_mask)
     rank = target.user_emb.shape[1]
     parts = []
-    for sign, made, want, mask in zip((-1, 1), features, wanted, masks):
-        both = torch.cat([made[mask][:, :rank], sign * want[mask].to(made)], dim=1).double()
-        parts.append(both.T @ both)
+    for sign, *tables in zip((-1, 1), features, wanted, masks):
+        gram: Any = 0.0
+        for made, want, mask in zip(*(table.split(_ROWS_AT_ONCE) for table in tables)):
+            both = torch.cat([made[mask][:, :rank], sign * want[mask].to(made)], dim=1).double()
+            gram = gram + both.T @ both
+        parts.append(gram)
     # What is left of a difference of equal numbers can be below zero.
     error = float((parts[0] * parts[1]).sum().clamp(min=0))
     size = float((parts[0][rank:, rank:] * parts[1][rank:, rank:]).sum())

@@ -137,6 +137,42 @@ def test_factors_are_used_where_they_are_given():
     assert np.linalg.norm((found.user_emb @ found.item_emb.T).numpy() - scores) <= 1.05 * best
 
 
+class Hidden(FeatureRanker):
+    """A ranker that would fail if it were asked for whole rows of more than some users."""
+
+    def block(self, user_ids):
+        assert len(user_ids) <= 8
+        return super().block(user_ids)
+
+
+class Team(Hidden):
+    """No :class:`FeatureRanker` by name, but its scores are products, too."""
+
+    def __init__(self, *features, products=True):
+        super().__init__(*features)
+        self.products = products
+
+    def factors(self):
+        return super().factors() if self.products else None
+
+
+def test_whatever_has_factors_is_approximated_by_these_without_a_pass_over_scores():
+    features = tables()
+    wanted = approximate(FeatureRanker(*features), RANK)
+    found = approximate(Team(*features), RANK)
+    for own, want in zip(found.features, wanted.features):
+        assert torch.equal(own, want)
+
+
+def test_stand_ins_are_approximated_in_place_of_scores_that_are_no_products():
+    features = tables()
+    wanted = approximate(FeatureRanker(*features), RANK)
+    found = approximate(Team(*features, products=False), RANK, stand_ins=features)
+    other = approximate(Team(*features), RANK, stand_ins=tables(seed=1))  # not used
+    for one in (found, other):
+        assert all(map(torch.equal, one.features, wanted.features))
+
+
 def test_there_are_no_more_columns_than_what_is_taught_has_directions():
     features = tables(width=3)
     found = approximate(FeatureRanker(*features), 8)

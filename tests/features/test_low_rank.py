@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import recbole_freqd.features.low_rank as svd
-from recbole_freqd.features.low_rank import FactoredScores, Scores, low_rank_features
+from recbole_freqd.features.low_rank import (
+    FactoredScores,
+    Scores,
+    low_rank_features,
+    orthonormalise,
+)
 
 N_USERS, N_ITEMS = 60, 80
 # What float32 can lose of a matrix of norm 1, whatever the algorithm.
@@ -186,6 +191,45 @@ def test_the_share_of_energy_is_that_of_the_leading_singular_values(rank):
     energies = np.square(np.linalg.svd(matrix.astype(np.float64), compute_uv=False))
     share = low_rank_features(FactoredScores([matrix]), rank)[2]
     assert share == pytest.approx(energies[:rank].sum() / energies.sum(), rel=1e-4)
+
+
+# --- in blocks -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("block", [2**26, 1], ids=["in-one-block", "in-blocks"])
+def test_columns_become_orthonormal_in_place_however_close_to_each_other(block, dtype, monkeypatch):
+    monkeypatch.setattr(svd, "_QR_BYTES", block)
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.standard_normal((n, 5)))[0] for n in (90, 5))
+    columns = ((left * [1, 1e-3, 1e-6, 1e-9, 1e-12]) @ right.T).astype(dtype)
+    before = columns.copy()
+    root = orthonormalise(columns)
+    assert columns.dtype == dtype and root.shape == (5, 5)
+    rounding = 20 * np.finfo(dtype).eps
+    np.testing.assert_allclose(columns.T @ columns, np.eye(5), atol=rounding)
+    np.testing.assert_allclose(columns @ root, before, atol=rounding)
+
+
+@every_spectrum
+def test_features_are_the_same_in_blocks_of_rows(values, rank, monkeypatch):
+    matrix = with_spectrum(values)
+    whole = low_rank_features(FactoredScores([matrix]), rank)
+    monkeypatch.setattr(svd, "_QR_BYTES", 1)
+    blocks = low_rank_features(FactoredScores([matrix]), rank)
+    slack = ROUNDING * np.linalg.norm(matrix)
+    assert residual(matrix, *blocks[:2]) == pytest.approx(
+        residual(matrix, *whole[:2]), rel=1e-4, abs=float(slack)
+    )
+    assert blocks[2] == pytest.approx(whole[2], abs=1e-6)
+
+
+def test_a_row_of_a_sparse_product_stores_no_more_than_was_counted():
+    factors = [sp.csr_array(matrix) for matrix in (LEFT, MIDDLE, RIGHT)]
+    scores = FactoredScores(factors)
+    assert scores.is_sparse and (np.diff(scores.product_rows(np.arange(7)).indptr) > 0).any()
+    assert (np.diff(scores.product_rows(np.arange(7)).indptr) <= scores.most_entries).all()
+    assert (FactoredScores([factors[0], MIDDLE]).most_entries == 6).all()
 
 
 # --- the same every time ---------------------------------------------------------------------

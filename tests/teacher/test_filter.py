@@ -6,9 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import recbole_freqd.teacher.filter as filter_module
 from recbole_freqd.core import rankers as catalogue
+from recbole_freqd.core import rows
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.rankers import FeatureRanker
+from recbole_freqd.core.rows import empty_rows, is_mapped
+from recbole_freqd.features import products
+from recbole_freqd.features.products import SummedRanker, SummedScores
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
 from recbole_freqd.teacher.filter import (
     CentredRanker,
@@ -17,7 +22,9 @@ from recbole_freqd.teacher.filter import (
     filter_mixture,
     filtered_ranker,
 )
+from recbole_freqd.teacher.models.shrunk_knn import neighbour_weights
 from recbole_freqd.teacher.team.member import TeamMember
+from recbole_freqd.teacher.team.rescaling import MaskedRanker, ScaledRanker
 from recbole_freqd.teacher.team.team import TeamRanker
 from tests.support.oracles import dense_filter, random_interactions
 from tests.teacher.team.test_team import DenseRanker, masks, tables
@@ -188,6 +195,33 @@ def test_centred_scores_are_measured_once_whatever_is_asked_first():
         assert block[:, 5].isneginf().all() and ranker.ranker.asked.max() <= 2
 
 
+@pytest.mark.parametrize("make", [lambda team: team, lambda team: ScaledRanker(team, 2.5)])
+def test_means_of_a_team_with_sparse_scores_are_known_without_whole_rows(make, monkeypatch):
+    train = random_interactions(1)
+    knn = SummedRanker(SummedScores([[train * np.float32(1), neighbour_weights(train, 3, 1.0)]]))
+    known = masks(users=(3,), items=(4, 5))
+    members = [
+        TeamMember("a", MaskedRanker(tables(0), torch.from_numpy(known[1])), tables(0), known),
+        TeamMember.of("b", FeatureRanker(*tables(2))),
+        TeamMember("knn", knn, known=known, trained_by_gradient=False),
+    ]
+
+    def centred(some):
+        team = TeamRanker(some, [0.2, 0.3, 0.5][-len(some) :], exclude=train, factor=1.5)
+        return CentredRanker(make(team))
+
+    whole = centred(members[1:]).block(EVERYONE)
+    monkeypatch.setattr(products, "_MANY_ITEMS", 5)
+    asked = []
+    monkeypatch.setattr(TeamRanker, "block", lambda team, users: asked.append(users))
+    few = centred(members[1:]).at(EVERYONE, EVERYTHING)
+    torch.testing.assert_close(few[1:, 1:], whole[1:, 1:], rtol=1e-4, atol=1e-5)
+    assert asked == []
+    monkeypatch.undo()
+    means = TeamRanker(members, [1, 1, 1]).mean_over(EVERYONE, torch.arange(N_ITEMS) > 0)
+    assert means is None  # a member that gives -inf has no such form
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_features_keep_their_precision_and_the_other_side_is_the_same_tensor(dtype):
     pair = tuple(table.to(dtype) for table in tables(0))
@@ -197,6 +231,21 @@ def test_features_keep_their_precision_and_the_other_side_is_the_same_tensor(dty
         tuple(t.float() for t in pair), graph_of(0, "item"), side="item", alpha=0.5
     )
     torch.testing.assert_close(item.float(), exact[1], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("known", [None, (np.arange(N_USERS) > 2, np.arange(N_ITEMS) > 3)])
+def test_features_in_a_file_are_filtered_block_by_block_into_another(known, monkeypatch):
+    settings = {"side": "item", "alpha": 0.5, "centre": True, "known": known}
+    plain = filter_features(tables(0), graph_of(0, "item"), **settings)
+    files = tuple(
+        empty_rows(*table.shape, table.dtype, "cpu", mapped=True).copy_(table)
+        for table in tables(0)
+    )
+    monkeypatch.setattr(rows, "_ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(filter_module, "_ROWS", 4)
+    for own, want in zip(filter_features(files, graph_of(0, "item"), **settings), plain):
+        assert is_mapped(own)
+        torch.testing.assert_close(own, want)
 
 
 def test_a_team_of_products_is_filtered_inside_its_features_and_another_by_its_blocks():

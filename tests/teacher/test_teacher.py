@@ -13,6 +13,7 @@ import recbole_freqd.teacher as teacher_room
 from recbole_freqd.core import locks
 from recbole_freqd.core.errors import CheckpointError, ConfigError, TeacherError
 from recbole_freqd.core.rng import rng_untouched
+from recbole_freqd.core.rows import is_mapped
 
 
 @pytest.fixture
@@ -241,14 +242,25 @@ def test_rng_untouched_restores_after_an_error_too():
 
 @pytest.mark.parametrize("recipe", [{}, {"model": "EASE"}])
 def test_features_are_kept_in_the_precision_and_place_asked_for(find, teacher_recipe, recipe):
-    from recbole_freqd.core.rows import is_mapped
-
     keys = {"model": "EASE"} if recipe else teacher_recipe
     plain = find(teacher=keys)
     teacher = find(teacher={**keys, "precision": "float16", "memory_map": True})
     for ours, single in zip(teacher.features, plain.features):
         assert ours.dtype == torch.float16 and is_mapped(ours) and not is_mapped(single)
         torch.testing.assert_close(ours.float(), single, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_what_ranks_without_biases_is_what_is_taught_and_no_second_copy(
+    find, built, teacher_recipe, mapped
+):
+    _, (train_data, _, _) = built("BPR")
+    teacher = find(teacher={**teacher_recipe, "memory_map": mapped})
+    for ours, kept in zip(teacher.ranker(train_data._dataset).factors(), teacher.features):
+        assert ours.data_ptr() == kept.data_ptr()
+    half = find(teacher={**teacher_recipe, "precision": "float16", "memory_map": mapped})
+    for ours, kept in zip(half.ranker(train_data._dataset).factors(), teacher.features):
+        assert torch.equal(ours, kept) and is_mapped(ours) is mapped
 
 
 def test_a_computed_teacher_has_no_time_per_epoch(find, teacher_recipe):

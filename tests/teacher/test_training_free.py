@@ -14,7 +14,7 @@ from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.make import teacher_config
 from recbole_freqd.config.models import OWN_MODELS, check_model_name, find_model, own_model
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.features import adapter_of, extract_features
+from recbole_freqd.features import adapter_of, extract_features, products
 from recbole_freqd.features.products import SummedRanker, SummedScores
 from recbole_freqd.features.scores import ModelRanker
 from recbole_freqd.teacher.models import GFCF, ShrunkKNN
@@ -196,6 +196,37 @@ def test_blocks_and_pairs_are_entries_of_the_dense_matrix(budget, monkeypatch):
     np.testing.assert_allclose(ranker.at(users, items), dense[users[:, None], items], atol=1e-5)
     assert ranker.at(users[:0], items[:0]).shape == (0, 6) and ranker.shape == (12, 15)
     assert ranker.block(users).dtype == ranker.at(users, items).dtype == torch.float32
+
+
+@pytest.mark.parametrize("budget", [2**28, 1])
+def test_of_many_items_pairs_are_looked_up_among_the_few_that_a_row_stores(budget, monkeypatch):
+    monkeypatch.setattr(products, "BUDGET_BYTES", budget)
+    rng = np.random.default_rng(0)
+    R, W = (
+        sp.csr_array((rng.random(shape) < 0.2) * rng.random(shape).astype(np.float32))
+        for shape in ((12, 15), (15, 15))
+    )
+    ranker = SummedRanker(SummedScores([[R, W]]))
+    users, items = torch.tensor([3, 0, 3, 11]), torch.randint(15, (4, 6))
+    whole = ranker.at(users, items)
+    assert ranker.stored(users) is None  # a row of so few items is as fast
+    monkeypatch.setattr(products, "_MANY_ITEMS", 5)
+    assert torch.equal(ranker.at(users, items), whole)
+    np.testing.assert_allclose(ranker.stored(users).toarray(), (R @ W)[users.numpy()].toarray())
+    assert SummedRanker(summed()[0]).stored(users) is None  # other products are not sparse
+    nobody = SummedRanker(SummedScores([[R * 0, W]]))
+    assert not nobody.at(users, items).any()
+
+
+def test_the_energy_of_many_users_is_that_of_some_of_them(monkeypatch):
+    scores, dense = summed()
+    monkeypatch.setattr(products, "_ENERGY_USERS", 4)
+    energy = scores.project(np.zeros((15, 1), dtype=np.float32))[1]
+    assert energy == pytest.approx(3 * np.square(dense[[0, 3, 6, 9]]).sum(), rel=1e-5)
+    one = SummedScores([scores.products[0].factors])
+    rows = one.rows(np.array([0, 3, 6, 9]))
+    energy = one.project(np.zeros((15, 1), dtype=np.float32))[1]
+    assert energy == pytest.approx(3 * np.square(rows).sum(), rel=1e-5)
 
 
 @both

@@ -68,6 +68,25 @@ def test_a_warm_student_begins_as_the_team_cut_to_its_width(taught):
     torch.testing.assert_close(scores[1:, 1:], wanted[1:, 1:], atol=1e-4, rtol=1e-3)
 
 
+def test_beyond_the_size_a_team_with_a_member_without_features_goes_by_its_spectral_ones(
+    taught, caplog
+):
+    pytest.importorskip("faiss")
+    keys = {"teacher_weights": [1, 1], "teacher_filter": "none", "epochs": 1, "learning_rate": 0.0}
+    _, exact, _ = taught([BPR, KNN], **keys)
+    assert "stand for its scores" not in caplog.text
+    with caplog.at_level("INFO"):
+        student, large, _ = taught([BPR, KNN], index_items=1, index_nprobe=99, **keys)
+    assert "Teacher's lists: from an index of 40 items" in caplog.text
+    assert "Warm start from the teacher's features, which stand for its scores" in caplog.text
+    lists = [trainer.distiller.losses["FreqRank"]._teacher_ids for trainer in (exact, large)]
+    assert torch.equal(*lists)  # all are candidates here, and the team's own scores decide
+    user, item = large.teacher.features
+    wanted = torch.linalg.svdvals(user[1:] @ item[1:].T)[:4]  # the student's width
+    scores = (student.user_embedding.weight @ student.item_embedding.weight.T)[1:, 1:]
+    torch.testing.assert_close(torch.linalg.svdvals(scores)[:4], wanted, rtol=1e-3, atol=1e-4)
+
+
 def agreement(student, trainer, dataset):
     """Share of the teacher's ten best new items that are among the student's."""
     seen = torch.from_numpy(training_matrix(dataset).toarray() != 0)

@@ -50,8 +50,9 @@ class Choice:
         chosen, plain: Labels.
         value: That of the chosen one.
         sampled: The metric's mean over the sample by label, of all candidates in their order.
-        on_all: The same over all validation users, of the plain form and the best on the sample.
-        n_sampled, n_users: How many users these are.
+        compared: The same over more validation users, or all: the plain form and the best on the
+            sample.
+        n_sampled, n_compared, n_users: How many users these are, and all are.
         what: What was chosen, for the log.
         metric: Its name.
     """
@@ -60,8 +61,9 @@ class Choice:
     plain: str
     value: Any
     sampled: dict[str, float]
-    on_all: dict[str, float]
+    compared: dict[str, float]
     n_sampled: int
+    n_compared: int
     n_users: int
     what: str = ""
     metric: str = ""
@@ -73,10 +75,15 @@ class Choice:
             f"validation users {self.sampled[self.chosen]:.4f}, plain ({self.plain}) "
             f"{self.sampled[self.plain]:.4f}"
         )
+        whole = f"all {self.n_users}"
+        if self.n_compared < self.n_users:
+            whole = f"{self.n_compared} of {self.n_users}"
         if self.chosen == self.plain and best != self.plain:
-            text += f", best there ({best}) {self.sampled[best]:.4f} but not better on all users"
-        figures = ", ".join(f"{label} {value:.4f}" for label, value in self.on_all.items())
-        return f"{text}; on all {self.n_users}: {figures}. Of {len(self.sampled)} candidates."
+            text += (
+                f", best there ({best}) {self.sampled[best]:.4f} but not better on {whole} users"
+            )
+        figures = ", ".join(f"{label} {value:.4f}" for label, value in self.compared.items())
+        return f"{text}; on {whole}: {figures}. Of {len(self.sampled)} candidates."
 
 
 def choose(
@@ -89,7 +96,8 @@ def choose(
 ) -> Choice:
     """Chooses the best of some ways to teach on a sample of validation users; the first is plain.
 
-    Another one is taken only if it is better on the sample and, of all validation users, not worse.
+    Another one is taken only if it is better on the sample and not worse on all users that are
+    compared.
     Of equal ones the first counts. Each block is made once per user and pass.
 
     Args:
@@ -105,13 +113,13 @@ def choose(
     sampled = {candidate.label: mean for candidate, mean in zip(candidates, means)}
     pair = [plain] if best is plain else [plain, best]
     whole = [sampled[one.label] for one in pair]
-    if len(sample.users) < len(sample.everyone):
-        whole = score.means(pair, sample.everyone)
-    on_all = {candidate.label: mean for candidate, mean in zip(pair, whole)}
+    if len(sample.users) < len(sample.compared):
+        whole = score.means(pair, sample.compared)
+    compared = {candidate.label: mean for candidate, mean in zip(pair, whole)}
     chosen = best if whole[-1] >= whole[0] else plain
-    counts = len(sample.users), len(sample.everyone)
+    counts = len(sample.users), len(sample.compared), sample.n_users
     labels = chosen.label, plain.label
-    choice = Choice(*labels, chosen.value, sampled, on_all, *counts, what, sample.metric)
+    choice = Choice(*labels, chosen.value, sampled, compared, *counts, what, sample.metric)
     logger.info("%s", choice)
     return choice
 
@@ -146,14 +154,16 @@ class _Scoring:
         yield from ids.split(max(1, min(catalogue.BUDGET_BYTES // each, 1024)))
 
 
-_Filled = Optional[tuple[torch.Tensor, torch.Tensor]]
+_Filled = Optional[tuple[torch.Tensor, Optional[torch.Tensor]]]
 
 
 def _filled(block: Optional[torch.Tensor]) -> _Filled:
-    """A block with 0 where it is -inf, and where that is."""
+    """A block with 0 where it is -inf, and where that is; None: nowhere but in the padding."""
     if block is None:
         return None
     unknown = block.isneginf()
+    if not unknown[:, 1:].any():
+        return block, None
     return block.masked_fill(unknown, 0.0), unknown
 
 
@@ -168,8 +178,8 @@ def _mixed(candidate: Candidate, blocks: Sequence[_Filled]) -> torch.Tensor:
     total = scores * coefficient
     for coefficient, scores, missing in parts[1:]:
         total.add_(scores, alpha=coefficient)
-        unknown = unknown & missing
-    return total.masked_fill_(unknown, -torch.inf)
+        unknown = None if unknown is None or missing is None else unknown & missing
+    return total if unknown is None else total.masked_fill_(unknown, -torch.inf)
 
 
 def choose_weights(

@@ -52,6 +52,7 @@ class Chooser:
             self._valid_items() if self.valid_data else seen * 0,
             metric=config["valid_metric"],
             most_users=most_users,
+            most_compared=config["teacher_users"],
             seed=config["seed"],
         )
 

@@ -2,18 +2,22 @@
 
 import logging
 from functools import partial
-from typing import Callable
+from typing import Callable, Optional
 
 import torch
 
 from recbole_freqd.core.errors import ConfigError, join_names, short_repr
+from recbole_freqd.core.top import best_of
 
 FALLBACK = "NDCG@10"
 
 logger = logging.getLogger(__name__)
 
-Metric = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From masked scores (b, n_items) and positives (b, n_items) bool to values (b,) float64."""
+Metric = Callable[..., torch.Tensor]
+"""From masked scores (b, n_items) and positives (b, n_items) bool to values (b,) float64. How many
+positives each user has, (b,), may be given, which spares counting them."""
+
+_MANY_ITEMS = 50_000  # of which the best are found faster without torch's topk
 
 
 def top_hits(scores: torch.Tensor, positives: torch.Tensor, k: int) -> torch.Tensor:
@@ -27,7 +31,8 @@ def top_hits(scores: torch.Tensor, positives: torch.Tensor, k: int) -> torch.Ten
         positives: (b, n_items) bool.
         k: Length of the list; the number of items where there are fewer.
     """
-    best, items = scores.topk(min(k, scores.shape[1]), dim=1)
+    k = min(k, scores.shape[1])
+    best, items = best_of(scores, k) if scores.shape[1] > _MANY_ITEMS else scores.topk(k, dim=1)
     return positives.gather(1, items) & ~best.isneginf()
 
 
@@ -111,6 +116,13 @@ def top_list_metric(valid_metric: str) -> str:
         return FALLBACK
 
 
-def _measure(kind: str, k: int, scores: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
-    n_positives = positives.sum(dim=1).clamp(min=1)  # of none there is no hit either: 0
+def _measure(
+    kind: str,
+    k: int,
+    scores: torch.Tensor,
+    positives: torch.Tensor,
+    n_positives: Optional[torch.Tensor] = None,
+) -> torch.Tensor:
+    n_positives = positives.sum(dim=1) if n_positives is None else n_positives
+    n_positives = n_positives.clamp(min=1)  # of none there is no hit either: 0
     return METRICS[kind](top_hits(scores, positives, k), n_positives, k).double()

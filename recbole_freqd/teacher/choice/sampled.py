@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,6 +10,7 @@ import torch
 
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import Ranker, stored_pairs, user_blocks
+from recbole_freqd.core.rng import derived_seed
 from recbole_freqd.teacher.choice.ranking_metrics import metric_named, top_list_metric
 
 MOST_USERS = 2_000
@@ -24,14 +25,17 @@ class ValidationSample:
 
     Attributes:
         users: (m,) int64, ascending.
-        everyone: (n,) int64, all users that have validation items, ascending.
+        compared: (n,) int64, ascending, the users that the best on the sample is compared with the
+            plain form on: all that have validation items, or more of them than the sample.
+        n_users: How many have validation items.
         seen: (n_users, n_items) sparse, the pairs that are not ranked.
         wanted: (n_users, n_items) sparse, the pairs to be found.
         metric: Such as ``NDCG@10``, see :func:`.ranking_metrics.metric_named`.
     """
 
     users: np.ndarray
-    everyone: np.ndarray
+    compared: np.ndarray
+    n_users: int
     seen: sp.csr_array
     wanted: sp.csr_array
     metric: str
@@ -44,6 +48,7 @@ class ValidationSample:
         *,
         metric: str,
         most_users: int = MOST_USERS,
+        most_compared: Optional[int] = None,
         seed: int,
     ) -> "ValidationSample":
         """Draws users among those that have validation items.
@@ -55,13 +60,15 @@ class ValidationSample:
             metric: RecBole's ``valid_metric``; another one is used where that needs more than top
                 lists.
             most_users: All, where there are no more than that.
+            most_compared: The same of ``compared``, which holds the sample in any case; None: all.
             seed: The same users are drawn from the same seed.
 
         Raises:
             ConfigError: There is no validation interaction.
         """
         wanted = _without_padding(valid_items)
-        everyone = users = np.flatnonzero(np.diff(wanted.indptr))
+        compared = users = np.flatnonzero(np.diff(wanted.indptr))
+        n_users = len(users)
         if len(users) == 0:
             raise ConfigError(
                 "There are no validation interactions to choose by. Give numbers instead of auto "
@@ -70,10 +77,15 @@ class ValidationSample:
         if len(users) > most_users:
             drawn = np.random.default_rng(seed).choice(users, most_users, replace=False)
             users = np.sort(drawn)
+        if most_compared is not None and len(compared) > most_compared:
+            others = np.setdiff1d(compared, users, assume_unique=True)
+            count = max(0, most_compared - len(users))
+            drawn = np.random.default_rng(derived_seed(seed, 0)).choice(others, count, False)
+            compared = np.sort(np.concatenate([users, drawn]))
         seen = sp.csr_array(user_items != 0).astype(np.int8)
         seen = sp.csr_array(seen - seen.multiply(wanted))
         seen.eliminate_zeros()
-        return cls(users, everyone, seen, wanted, top_list_metric(metric))
+        return cls(users, compared, n_users, seen, wanted, top_list_metric(metric))
 
     def value(self, ranker: Ranker) -> float:
         """The mean of the metric over the sample."""
@@ -92,12 +104,14 @@ class ValidationSample:
         metric, seen = metric_named(self.metric), stored_pairs(self.seen, user_ids)
         shape: Any = len(user_ids), self.wanted.shape[1]
         positives = torch.zeros(shape, dtype=torch.bool, device=user_ids.device)
-        positives[stored_pairs(self.wanted, user_ids)] = True
+        wanted = stored_pairs(self.wanted, user_ids)
+        positives[wanted] = True
+        counts = torch.bincount(wanted[0], minlength=len(user_ids))
 
         def of_scores(scores: torch.Tensor) -> torch.Tensor:
             scores[:, 0] = -torch.inf
             scores[seen] = -torch.inf
-            return metric(scores, positives)
+            return metric(scores, positives, counts)
 
         return of_scores
 

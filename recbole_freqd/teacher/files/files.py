@@ -17,10 +17,10 @@ from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.files import file_hash
 from recbole_freqd.core.pair_files import Columns
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.core.rows import Features
+from recbole_freqd.core.rows import Features, empty_rows
 from recbole_freqd.core.vector_files import hash_of_export, read_export
 from recbole_freqd.features.data import Known
-from recbole_freqd.features.extract import choose_rank
+from recbole_freqd.features.extract import choose_rank, stored_as
 from recbole_freqd.teacher.alignment import Alignment, align_tokens, check_overlap
 from recbole_freqd.teacher.base import Teacher, is_mapped, make_features_once
 from recbole_freqd.teacher.files.listed import ListRanker, spectral_features
@@ -92,8 +92,9 @@ def from_vectors(
     padded = tuple(np.concatenate([[""], names]) for names in exported.tokens)
     alignment = align_tokens(padded, student)  # type: ignore[arg-type]
     check_overlap(alignment, reserved_option(spec, "min_overlap"), str(folder))
-    tables = [_with_padding(rows, config["device"]) for rows in exported.vectors]
-    user, item = alignment.remapped((tables[0], tables[1]))
+    mapped = is_mapped(config, spec)
+    tables = [_with_padding(rows, config["device"], mapped) for rows in exported.vectors]
+    user, item = alignment.remapped((tables[0], tables[1]), mapped=mapped)
     known = None if alignment.is_complete else alignment.known
     ranker: Ranker = FeatureRanker(user, item)
     if known is not None:
@@ -237,14 +238,13 @@ def _spectral(config: Any, spec: dict[str, Any], above: sp.csr_array) -> Feature
 
 def _stored(config: Any, spec: dict[str, Any], features: Features) -> Features:
     """Features in the form that the reserved keys ask for."""
-    is_mapped(config, spec)
-    precision = reserved_option(spec, "precision")
-    user, item = (table.to(getattr(torch, precision)) for table in features)
+    dtype, mapped = getattr(torch, reserved_option(spec, "precision")), is_mapped(config, spec)
+    user, item = (stored_as(table, dtype, mapped) for table in features)
     return user, item
 
 
-def _with_padding(rows: np.ndarray, device: Any) -> torch.Tensor:
+def _with_padding(rows: np.ndarray, device: Any, mapped: bool) -> torch.Tensor:
     """(n + 1, d) float32, row 0 zero."""
-    table = torch.zeros(len(rows) + 1, rows.shape[1], device=device)
-    table[1:] = torch.from_numpy(rows)
+    table = empty_rows(len(rows) + 1, rows.shape[1], torch.float32, device, mapped=mapped)
+    table[0], table[1:] = 0, torch.from_numpy(rows)
     return table

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd.core.errors import ConfigError, TeacherError, join_names, short_repr
-from recbole_freqd.core.rankers import Ranker
+from recbole_freqd.core.rankers import Ranker, spread_over
 from recbole_freqd.core.rows import Features
 from recbole_freqd.teacher.team.moments import UserMoments
 
@@ -82,9 +82,26 @@ class StandardisedRanker(Ranker):
         scores = self.member.ranker.at(user_ids, item_ids)
         return self._standardise(scores, user_ids, self._knows_item[item_ids])
 
-    def mean_spread(self) -> float:
-        """The mean over the users it knows of the spread of their scores; measures all of them."""
+    def mean_over(self, user_ids: torch.Tensor, items: torch.Tensor) -> Optional[torch.Tensor]:
+        own = items & self._knows_item
+        means = self.member.ranker.mean_over(user_ids, own)
+        if means is None:
+            return None
+        mean, spread = (part.double() for part in self._moments.of(user_ids))
+        is_flat = (spread == 0) | ~self._knows_user[user_ids]
+        share = own.sum() / items.sum().clamp(min=1)  # the others score 0
+        return ((means - mean) / spread * share).masked_fill(is_flat, 0.0)
+
+    def mean_spread(self, most_users: Optional[int] = None) -> float:
+        """The mean over the users it knows of the spread of their scores.
+
+        Args:
+            most_users: How many are measured at most; None: all, as always where that costs nothing
+                since the scores are products of features.
+        """
         users = self._knows_user.nonzero().flatten()
+        if not self.member.is_product:
+            users = spread_over(users, most_users)
         return float(self._moments.of(users)[1].double().mean()) if len(users) else 0.0
 
     def _standardise(

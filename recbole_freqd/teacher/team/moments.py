@@ -14,6 +14,7 @@ from recbole_freqd.core.rows import Features
 
 # A spread below this share of the size of the scores is rounding: the scores are constant.
 _ROUNDING = 1e-6
+_STORED_USERS = 1024  # whose few scores are read at once
 
 
 class UserMoments:
@@ -62,10 +63,21 @@ class UserMoments:
         if scores is not None:
             return self._measure(user_ids, scores)
         users = user_ids[is_new].unique()
+        if self.ranker.stored(users[:1]) is not None:
+            for some in users.split(_STORED_USERS):
+                self._measure(some)
+            return
         for places in user_blocks(len(users), self.ranker.shape[1], users.device):
-            self._measure(users[places], self.ranker.block(users[places]))
+            self._measure(users[places])
 
-    def _measure(self, user_ids: torch.Tensor, scores: torch.Tensor) -> None:
+    def _measure(self, user_ids: torch.Tensor, scores: Optional[torch.Tensor] = None) -> None:
+        stored = self.ranker.stored(user_ids)
+        if stored is not None:  # also with whole rows at hand: moments depend on no order of calls
+            exclude = None if self.exclude is None else self.exclude[user_ids.cpu().numpy()]
+            moments = stored_moments(stored, self.items.cpu().numpy(), exclude)
+            self._keep(user_ids, *(part.to(self._mean.device) for part in moments))
+            return
+        scores = self.ranker.block(user_ids) if scores is None else scores
         counts = self.items & ~scores.isneginf()
         if self.exclude is not None:
             counts[stored_pairs(self.exclude, user_ids)] = False
@@ -94,6 +106,36 @@ def moments_of(scores: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor
     deviations = torch.where(counts, scores - mean[:, None], 0.0)
     spread = (deviations.square_().sum(dim=1) / n).sqrt()
     return mean, _without_rounding(spread, mean)
+
+
+def stored_moments(
+    stored: sp.csr_array, items: np.ndarray, exclude: Optional[sp.csr_array] = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`moments_of` scores (b, n_items) that are 0 but for what is stored, without the zeros.
+
+    Args:
+        stored: (b, n_items), each pair once.
+        items: (n_items,) bool, the items that count.
+        exclude: (b, n_items) sparse, non-zero for pairs that do not count.
+
+    Returns:
+        (b,) float64 each.
+    """
+    n_rows, n_items = stored.shape
+    row = np.repeat(np.arange(n_rows), np.diff(stored.indptr))
+    counts, n = items[stored.indices], np.full(n_rows, items.sum())
+    if exclude is not None:
+        pairs = sp.csr_array(exclude != 0).tocoo()
+        kept = items[pairs.col]
+        n = n - np.bincount(pairs.row[kept], minlength=n_rows)
+        codes, others = row * n_items + stored.indices, pairs.row * np.int64(n_items) + pairs.col
+        counts &= ~np.isin(codes, others)
+    row, data = row[counts], stored.data[counts].astype(np.float64)
+    mean = np.bincount(row, data, minlength=n_rows) / np.maximum(n, 1)
+    squares = np.bincount(row, np.square(data - mean[row]), minlength=n_rows)
+    squares = squares + (n - np.bincount(row, minlength=n_rows)) * np.square(mean)
+    spread = torch.from_numpy(np.sqrt(squares / np.maximum(n, 1)))
+    return torch.from_numpy(mean), _without_rounding(spread, torch.from_numpy(mean))
 
 
 def _without_rounding(spread: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.core.rows import Features
+from recbole_freqd.core.rows import Features, changed_rows
 from recbole_freqd.teacher.team.member import StandardisedRanker, TeamMember
 
 
@@ -26,6 +26,10 @@ class ScaledRanker(Ranker):
 
     def at(self, user_ids: torch.Tensor, item_ids: torch.Tensor) -> torch.Tensor:
         return self.ranker.at(user_ids, item_ids) * self.factor
+
+    def mean_over(self, user_ids: torch.Tensor, items: torch.Tensor) -> Optional[torch.Tensor]:
+        means = self.ranker.mean_over(user_ids, items)
+        return None if means is None else means * self.factor
 
     def exchanged(self) -> Optional[Ranker]:
         exchanged = self.ranker.exchanged()
@@ -70,11 +74,16 @@ def scale_features(features: Features, factor: float) -> Features:
     if factor == 1:
         return features
     root = factor**0.5
-    return features[0] * root, features[1] * root
+    user, item = (changed_rows(table, lambda block, rows: block * root) for table in features)
+    return user, item
 
 
 def rescaled(
-    teacher: Union[Ranker, TeamMember], spread: float, *, exclude: Optional[sp.csr_array] = None
+    teacher: Union[Ranker, TeamMember],
+    spread: float,
+    *,
+    exclude: Optional[sp.csr_array] = None,
+    most_users: Optional[int] = None,
 ) -> Ranker:
     """Multiplies scores so that the mean spread of the users' scores becomes this one.
 
@@ -85,6 +94,7 @@ def rescaled(
         teacher: A ranker, or a member where it does not know everything.
         spread: Above 0.
         exclude: (n_users, n_items) sparse, pairs whose scores do not count in the spread.
+        most_users: See :meth:`StandardisedRanker.mean_spread`.
 
     Returns:
         The ranker itself where its scores are constant.
@@ -95,5 +105,5 @@ def rescaled(
     if not spread > 0:
         raise ConfigError(f"spread: got {short_repr(spread)}; allowed: above 0.")
     member = teacher if isinstance(teacher, TeamMember) else TeamMember.of("teacher", teacher)
-    own = StandardisedRanker(member, exclude).mean_spread()
+    own = StandardisedRanker(member, exclude).mean_spread(most_users)
     return member.ranker if own == 0 else ScaledRanker(member.ranker, spread / own)

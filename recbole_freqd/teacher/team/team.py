@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from recbole_freqd.core.errors import ConfigError, short_repr
-from recbole_freqd.core.rankers import FeatureRanker, Ranker, stored_pairs, user_blocks
+from recbole_freqd.core.rankers import FeatureRanker, Ranker, spread_over, stored_pairs, user_blocks
 from recbole_freqd.core.rows import Features
 from recbole_freqd.teacher.team.member import Member, in_order
 from recbole_freqd.teacher.team.moments import moments_of, product_moments
@@ -26,8 +26,8 @@ class TeamRanker(Ranker):
     that no member knows score -inf; the rows of users that none knows mean nothing, see
     :meth:`known_users`. The constant c makes the mean spread of the users' scores that of the
     members trained by gradient, or ``closed_form_spread`` where there is none. It takes one pass
-    over all users at first use, none where all members are products of features. The order of the
-    members changes nothing, to the last bit.
+    over some users, or all, at first use, none where all members are products of features. The
+    order of the members changes nothing, to the last bit.
 
     Args:
         members: At least one; those of weight 0 count as absent. A :class:`StandardisedRanker`
@@ -36,6 +36,7 @@ class TeamRanker(Ranker):
         exclude: (n_users, n_items) sparse, non-zero for the training interactions.
         closed_form_spread: Above 0.
         factor: c where it is known already; None: measured.
+        most_users: How many users c is measured on where scores are no products; None: all.
         progress: Whether to show a bar for the pass.
 
     Raises:
@@ -51,6 +52,7 @@ class TeamRanker(Ranker):
         exclude: Optional[sp.csr_array] = None,
         closed_form_spread: float = 1.0,
         factor: Optional[float] = None,
+        most_users: Optional[int] = None,
         progress: bool = False,
     ) -> None:
         if not closed_form_spread > 0:
@@ -60,7 +62,7 @@ class TeamRanker(Ranker):
         self.members, self.weights = in_order(members, weights, exclude)
         self.exclude, self.closed_form_spread = exclude, closed_form_spread
         self.shape, self.device = self.members[0].shape, self.members[0].device
-        self.progress = progress
+        self.progress, self.most_users = progress, most_users
         if factor is not None:
             vars(self)["factor"] = factor
         self._knows_item = _any_of([member.known_items() for member in self.members])
@@ -87,6 +89,15 @@ class TeamRanker(Ranker):
             scores.add_(member.at(user_ids, item_ids), alpha=weight)
         return scores.mul_(self.factor).masked_fill_(~self._knows_item[item_ids], -torch.inf)
 
+    def mean_over(self, user_ids: torch.Tensor, items: torch.Tensor) -> Optional[torch.Tensor]:
+        total = torch.zeros(len(user_ids), dtype=torch.float64, device=self.device)
+        for member, weight in zip(self.members, self.weights):
+            means = member.mean_over(user_ids, items)
+            if means is None:
+                return None
+            total.add_(means, alpha=weight)
+        return total.mul_(self.factor)
+
     def exchanged(self) -> Optional[Ranker]:
         factors = self.factors()
         return None if factors is None else FeatureRanker(*factors).exchanged()
@@ -112,7 +123,7 @@ class TeamRanker(Ranker):
     def _wanted_spread(self) -> float:
         """The mean spread of the members trained by gradient, each counted by its weight."""
         trained = [
-            (weight, member.mean_spread())
+            (weight, member.mean_spread(self.most_users))
             for member, weight in zip(self.members, self.weights)
             if member.member.trained_by_gradient
         ]
@@ -130,7 +141,7 @@ class TeamRanker(Ranker):
             return float(
                 product_moments(features, self._knows_item, self.exclude).spread[users].mean()
             )
-        total = 0.0
+        users, total = spread_over(users, self.most_users), 0.0
         blocks = list(user_blocks(len(users), self.shape[1], self.device))
         for places in tqdm(blocks, desc="Team's scores", ncols=100, disable=not self.progress):
             scores = self._sum_block(users[places])

@@ -7,9 +7,11 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd.core.errors import TeacherError
-from recbole_freqd.core.rows import Features
+from recbole_freqd.core.rows import Features, changed_rows, empty_rows, is_mapped
 from recbole_freqd.teacher.team.member import Member, StandardisedRanker, in_order
 from recbole_freqd.teacher.team.moments import product_moments
+
+_ROWS = 65_536  # read at once
 
 
 def team_features(
@@ -47,46 +49,68 @@ def team_features(
         TeacherError: A member has no features.
     """
     rankers, values = in_order(members, weights, exclude)
-    tables = [_of_member(ranker, offsets) for ranker in rankers]
-    widths = [pair[0].shape[1] for pair in tables]
-    shape, device = rankers[0].shape, rankers[0].device
-    user, item = (torch.empty(n, sum(widths), device=device) for n in shape)
+    own = [_features_of(ranker) for ranker in rankers]
+    widths = [pair[0].shape[1] + offsets for pair in own]
+    # In a file where one of a member is.
+    mapped = any(is_mapped(table) for pair in own for table in pair)
+    user, item = (
+        empty_rows(n, sum(widths), torch.float32, rankers[0].device, mapped=mapped)
+        for n in rankers[0].shape
+    )
     place = 0
     for ranker, weight, width in zip(rankers, values, widths):
-        pair = tables.pop(0)
-        ratio = _ratio_of_norms(pair, ranker)
-        root = (weight * factor) ** 0.5
-        for out, table, scale in ((user, pair[0], ratio), (item, pair[1], 1 / ratio)):
-            out[:, place : place + width] = table * (scale * root)
+        pair = user[:, place : place + width], item[:, place : place + width]
+        _fill(pair, ranker, offsets)
+        ratio, root = _ratio_of_norms(pair, ranker), (weight * factor) ** 0.5
+        for table, scale in zip(pair, (ratio, 1 / ratio)):
+            table.mul_(scale * root)
         place += width
     return user, item
 
 
-def _of_member(ranker: StandardisedRanker, offsets: bool) -> Features:
-    """z of a member as a product of features in single precision; rows of the unknown are zero."""
-    member, knows_item = ranker.member, ranker.known_items()
-    if member.features is None:
+def _features_of(ranker: StandardisedRanker) -> Features:
+    if ranker.member.features is None:
         raise TeacherError(
-            f"Teacher {member.name} has no features, so the team has none. Give it a "
+            f"Teacher {ranker.member.name} has no features, so the team has none. Give it a "
             "spectral_rank, or leave out what needs features."
         )
-    moments = product_moments(member.features, knows_item, ranker.exclude)
+    return ranker.member.features
+
+
+def _fill(pair: Features, ranker: StandardisedRanker, offsets: bool) -> None:
+    """Writes z of a member as a product into both tables; rows of the unknown are zero."""
+    (user, item), knows_item = _features_of(ranker), ranker.known_items()
+    width = user.shape[1]
+    moments = product_moments((user, item), knows_item, ranker.exclude)
     is_flat = (moments.spread == 0) | ~ranker.known_users()
     inverse = (1 / moments.spread).masked_fill(is_flat, 0.0)
-    user, item = member.features
-    user = (user.double() * inverse[:, None]).float()
-    item = (item.double() - moments.centre).float() * knows_item[:, None]
-    user[is_flat] = 0  # also where a feature is not finite
+
+    def of_users(block: torch.Tensor, rows: slice) -> torch.Tensor:
+        scaled = (block.double() * inverse[rows, None]).float()
+        return scaled.masked_fill_(is_flat[rows, None], 0.0)  # also what is not finite
+
+    def of_items(block: torch.Tensor, rows: slice) -> torch.Tensor:
+        return (block.double() - moments.centre).float() * knows_item[rows, None]
+
+    changed_rows(user, of_users, into=pair[0][:, :width])
+    changed_rows(item, of_items, into=pair[1][:, :width])
     if offsets:
-        user = torch.cat([user, (-moments.offset * inverse).float()[:, None]], dim=1)
-        item = torch.cat([item, knows_item.float()[:, None]], dim=1)
-    return user, item
+        pair[0][:, width] = (-moments.offset * inverse).float()
+        pair[1][:, width] = knows_item.float()
 
 
 def _ratio_of_norms(pair: Features, ranker: StandardisedRanker) -> float:
     """What the users' side is multiplied by, and the items' divided, for equal mean row norms."""
     user, item = (
-        float(table[known].norm(dim=1).double().mean()) if known.any() else 0.0
+        _mean_norm(table, known)
         for table, known in zip(pair, (ranker.known_users(), ranker.known_items()))
     )
     return (item / user) ** 0.5 if user > 0 and item > 0 else 1.0
+
+
+def _mean_norm(table: torch.Tensor, known: torch.Tensor) -> float:
+    """The mean length of the rows (n, d) that are known (n,); 0 of none."""
+    norms = [
+        rows[counts].norm(dim=1) for rows, counts in zip(table.split(_ROWS), known.split(_ROWS))
+    ]
+    return float(torch.cat(norms).double().mean()) if known.any() else 0.0

@@ -11,6 +11,7 @@ from recbole_freqd.core import rankers as catalogue
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import FeatureRanker
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
+from recbole_freqd.teacher.choice import ranking_metrics
 from recbole_freqd.teacher.choice.choose import (
     Candidate,
     choose,
@@ -117,6 +118,18 @@ def test_an_item_at_minus_infinity_is_no_hit_and_a_user_without_positives_scores
         assert metric_named(f"{name}@3")(scores, positives).tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_of_many_items_and_with_positives_counted_before_metrics_are_the_same(name, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(20, 300, generator=generator)
+    scores[3, 4:] = -torch.inf
+    positives = torch.rand(scores.shape, generator=generator) < 0.05
+    metric = metric_named(f"{name}@10")
+    wanted = metric(scores, positives)
+    monkeypatch.setattr(ranking_metrics, "_MANY_ITEMS", 299)
+    assert torch.equal(metric(scores, positives, positives.sum(dim=1)), wanted)
+
+
 @pytest.mark.parametrize("name", ["AUC", "ndcg", "NDCG@0", "NDCG@x", "GAUC@10", ""])
 def test_other_metrics_are_refused(name):
     with pytest.raises(ConfigError, match="valid_metric.*allowed here: ndcg"):
@@ -150,12 +163,12 @@ def test_weights_are_the_best_of_the_grid_and_every_figure_is_that_of_the_team(
         for seed, (name, noise) in enumerate({"good": 0.7, "other": 0.9, "bad": 5.0}.items())
     ]
     choice = choose_weights(members, drawn(train, valid), exclude=train)
-    assert choice.n_sampled == choice.n_users and len(choice.sampled) == 28
+    assert choice.n_sampled == choice.n_compared == choice.n_users and len(choice.sampled) == 28
     assert choice.value["good"] >= choice.value["other"] > choice.value["bad"]
     assert (
         choice.sampled[choice.chosen] == max(choice.sampled.values()) > choice.sampled[choice.plain]
     )
-    assert choice.on_all == {
+    assert choice.compared == {
         label: choice.sampled[label] for label in (choice.plain, choice.chosen)
     }
     monkeypatch.setattr(catalogue, "BUDGET_BYTES", 2**20)
@@ -198,7 +211,7 @@ def test_a_member_that_knows_nothing_of_a_user_is_no_help_to_him(data):
     choice = choose_weights(members, drawn(train, valid), exclude=train)
     of_known = scores.clone()
     of_known[:31] = -torch.inf
-    assert choice.on_all[choice.chosen] == pytest.approx(dense_metric(of_known, train, valid))
+    assert choice.compared[choice.chosen] == pytest.approx(dense_metric(of_known, train, valid))
     assert choice.value == {"half": 1.0}
 
 
@@ -235,15 +248,51 @@ def test_what_is_better_on_the_sample_alone_is_not_taken_and_the_log_says_so(dat
         )
     assert choice.chosen == "plain" and choice.value == 0 and choice.n_sampled == 10
     assert choice.sampled["other"] > choice.sampled["plain"]
-    assert choice.on_all["other"] < choice.on_all["plain"]
-    assert choice.on_all["plain"] == pytest.approx(dense_metric(plain, train, valid))
-    assert "not better on all users" in caplog.text
+    assert choice.compared["other"] < choice.compared["plain"]
+    assert choice.compared["plain"] == pytest.approx(dense_metric(plain, train, valid))
+    assert "not better on all 5" in caplog.text
     other[users] = good[users]
     better = choose(
         Blocks(plain, other), CANDIDATES, drawn(train, valid, seed=5, most_users=10), device="cpu"
     )
     assert better.chosen == "other" and better.value == 1
     assert better.sampled["plain"] == choice.sampled["plain"]  # the same sample
+
+
+def test_no_more_users_than_allowed_are_compared_the_sample_among_them_and_the_log_says_so(
+    data, caplog
+):
+    train, valid = data
+    sample = drawn(train, valid, most_users=10, most_compared=25)
+    whole = drawn(train, valid, most_users=10)
+    assert np.array_equal(sample.users, whole.users)  # the cap changes nothing in the search
+    assert len(sample.compared) == len(set(sample.compared)) == 25
+    assert set(sample.users) < set(sample.compared) < set(whole.compared)
+    assert (np.diff(sample.compared) > 0).all() and sample.n_users == len(whole.compared)
+    good, bad = noisy(valid, 0, 0.1), noisy(valid, 1, 3.0)
+    other, plain = bad.clone(), good.clone()
+    other[sample.users], plain[sample.users] = good[sample.users], bad[sample.users]
+    with caplog.at_level(logging.INFO):
+        choice = choose(Blocks(plain, other), CANDIDATES, sample, device="cpu")
+    assert choice.chosen == "plain" and choice.n_compared == 25
+    positives = sp.csr_array(
+        valid.toarray() * np.isin(np.arange(N_USERS), sample.compared)[:, None]
+    )
+    assert choice.compared["other"] == pytest.approx(dense_metric(other, train, positives))
+    assert f"not better on 25 of {sample.n_users} users" in caplog.text
+    assert f"on 25 of {sample.n_users}: plain" in caplog.text
+
+
+@pytest.mark.parametrize("most", [57, 1000, None])
+def test_with_fewer_users_than_may_be_compared_the_choice_is_the_same_bit_for_bit(data, most):
+    train, valid = data
+    settings = {"most_users": 10, "seed": 5}
+    blocks = Blocks(noisy(valid, 0, 0.5), noisy(valid, 1, 0.4))
+    one, other = (
+        choose(blocks, CANDIDATES, drawn(train, valid, **settings, **keys), device="cpu")
+        for keys in ({"most_compared": most}, {})
+    )
+    assert one == other and one.n_compared == one.n_users <= 57
 
 
 def test_of_equal_ones_the_plain_form_is_taken(data):

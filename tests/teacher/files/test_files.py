@@ -10,6 +10,7 @@ import torch
 import recbole_freqd
 from recbole_freqd.core.errors import ConfigError, TeacherError
 from recbole_freqd.core.rankers import FeatureRanker, top_items
+from recbole_freqd.core.rows import is_mapped
 from recbole_freqd.features import extract_features
 from recbole_freqd.features.data import tokens, training_matrix
 from recbole_freqd.jobs import run as runs
@@ -107,6 +108,13 @@ def test_vectors_of_another_split_are_refused_and_allowed(taught, tiny_config):
 def test_half_precision_halves_the_features_and_a_rank_is_refused(taught):
     run = taught()
     assert vectors_teacher(run, precision="float16").features[0].dtype == torch.float16
+    for kind in ("float32", "float16"):
+        mapped = vectors_teacher(run, precision=kind, memory_map=True)
+        tables = *mapped.features, *mapped.ranker(None).factors()
+        assert all(map(is_mapped, tables))
+        plain = vectors_teacher(run, precision=kind)
+        assert all(map(torch.equal, mapped.features, plain.features))
+    assert all(map(is_mapped, lists_teacher(run, memory_map=True).features))
     with pytest.raises(ConfigError, match="teacher.spectral_rank: got 3, but vectors are taught"):
         vectors_teacher(run, spectral_rank=3)
 

@@ -10,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_freqd.core import rankers as catalogue
+from recbole_freqd.core import rows
 from recbole_freqd.core.errors import ConfigError, TeacherError
-from recbole_freqd.core.rankers import FeatureRanker, Ranker
+from recbole_freqd.core.lists import ListMaker
+from recbole_freqd.core.rankers import FeatureRanker, Ranker, top_items
+from recbole_freqd.core.rows import empty_rows, is_mapped
+from recbole_freqd.features import products
+from recbole_freqd.features.low_rank import low_rank_features
+from recbole_freqd.features.products import SummedRanker, SummedScores
+from recbole_freqd.teacher.models.shrunk_knn import neighbour_weights
 from recbole_freqd.teacher.team.member import StandardisedRanker, TeamMember
 from recbole_freqd.teacher.team.rescaling import MaskedRanker, ScaledRanker, rescaled
 from recbole_freqd.teacher.team.team import TeamRanker
@@ -244,6 +251,117 @@ def test_each_user_is_scored_once_for_the_constant_and_once_more_when_ranked():
     assert all((member.ranker.asked[1:] == 1).all() for member in members)
     team.block(EVERYONE)
     assert all((member.ranker.asked[1:] == 2).all() for member in members)
+
+
+def test_the_constant_is_measured_on_no_more_users_than_allowed():
+    def team(most_users, rows=EVERYONE):
+        members = [
+            TeamMember(
+                name, DenseRanker(asked(name, seed).ranker.scores[rows]), None, None, trained
+            )
+            for name, seed, trained in (("a", 1, True), ("b", 2, False))
+        ]
+        exclude = random_interactions(0)[rows.numpy()]
+        return TeamRanker(members, [0.5, 0.5], exclude=exclude, most_users=most_users)
+
+    few, whole, more = team(3), team(None), team(N_USERS)
+    chosen = team(None, torch.tensor([0, 1, 3, 6]))
+    assert few.factor == pytest.approx(chosen.factor) and few.factor != whole.factor
+    assert more.factor == whole.factor
+    for member in few.members:
+        assert member.member.ranker.asked.sum() == 3 and member.member.ranker.asked.max() == 1
+
+
+def test_of_a_teacher_alone_too_and_of_products_all_are_measured():
+    scores = torch.randn(N_USERS, N_ITEMS, generator=torch.Generator().manual_seed(0))
+    ranker = DenseRanker(scores)
+    rescaled(ranker, 2.0, most_users=2)
+    assert ranker.asked.sum() == 2
+    products = product("a", 1)
+    spreads = [StandardisedRanker(products).mean_spread(most) for most in (2, None)]
+    assert spreads[0] == spreads[1]
+
+
+# --- scores that are 0 but for a few ----------------------------------------------------------
+
+
+class Stored(DenseRanker):
+    """Tells its few scores beside making whole rows."""
+
+    def stored(self, user_ids):
+        return sp.csr_array(self.scores[user_ids].numpy())
+
+
+@pytest.mark.parametrize("leaving_out", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_moments_of_the_few_stored_scores_are_those_of_whole_rows(seed, leaving_out):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(N_USERS, N_ITEMS, generator=generator)
+    scores[torch.rand(scores.shape, generator=generator) < 0.6] = 0
+    scores[2] = 0
+    exclude = random_interactions(seed) if leaving_out else None
+    known = masks(users=(3,), items=(4, 5))
+    whole, few = (
+        StandardisedRanker(TeamMember("a", kind(scores), known=known), exclude)
+        for kind in (DenseRanker, Stored)
+    )
+    torch.testing.assert_close(few.at(EVERYONE, EVERYTHING), whole.at(EVERYONE, EVERYTHING))
+    assert few.member.ranker.asked.sum() == 0
+    first = StandardisedRanker(few.member, exclude)  # whole rows first: the same bits
+    assert torch.equal(first.block(EVERYONE), few.block(EVERYONE))
+
+
+def community_data(n_users=80, n_items=600, seed=0):
+    """(n_users, n_items): users of four communities, each of which likes a quarter of the items."""
+    rng = np.random.default_rng(seed)
+    alike = np.arange(n_users)[:, None] % 4 == np.arange(n_items) % 4
+    dense = rng.random((n_users, n_items)) < np.where(alike, 0.3, 0.02)
+    dense[0] = dense[:, 0] = False
+    return sp.csr_array(dense * np.float32(1))
+
+
+@pytest.mark.parametrize("many_items", [1, 10**6], ids=["looked up", "whole rows"])
+def test_candidates_of_a_team_come_from_features_and_its_own_scores_rank_them(
+    many_items, monkeypatch
+):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(products, "_MANY_ITEMS", many_items)
+    train = community_data()
+    knn = SummedScores([[train, neighbour_weights(train, k=20, shrink=3.0)]])
+    spectral = tuple(map(torch.from_numpy, low_rank_features(knn, 16)[:2]))
+    members = [
+        TeamMember.of("a", FeatureRanker(*tables(1, 4, 80, 600))),
+        TeamMember("knn", SummedRanker(knn), spectral, trained_by_gradient=False),
+    ]
+    team = TeamRanker(members, [0.3, 0.7], exclude=train)
+    stand_ins = team_features(members, [0.3, 0.7], exclude=train)
+    maker = ListMaker(1, nprobe=10**6)
+    found = maker.top_items(team, 9, exclude=train, stand_ins=stand_ins)
+    exact = top_items(team, 9, exclude=train)
+    users = torch.arange(1, 80)
+    torch.testing.assert_close(
+        found.scores[users], team.at(users, found.ids[users].long()), rtol=1e-4, atol=1e-5
+    )
+    same = (exact.ids[users, :, None] == found.ids[users, None, :]).any(dim=2).double().mean()
+    assert same > 0.95 and maker.recalls["Ranking"] == pytest.approx(float(same), abs=1e-3)
+
+
+# --- tables in files --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offsets", [False, True])
+def test_features_of_a_team_lie_in_a_file_where_those_of_a_member_do(offsets, monkeypatch):
+    members = [product("a", 1), product("b", 2, width=3)]
+    plain = team_features(members, [0.7, 0.3], offsets=offsets)
+    copies = tuple(
+        empty_rows(*table.shape, table.dtype, "cpu", mapped=True).copy_(table)
+        for table in members[0].features
+    )
+    members[0] = TeamMember("a", FeatureRanker(*copies), copies, is_product=True)
+    monkeypatch.setattr(rows, "_ROWS_AT_ONCE", 4)
+    mapped = team_features(members, [0.7, 0.3], offsets=offsets)
+    for own, want in zip(mapped, plain):
+        assert is_mapped(own) and not is_mapped(want) and torch.equal(own, want)
 
 
 def test_no_array_of_users_times_items_is_made(monkeypatch):
