@@ -111,11 +111,9 @@ def teacher_score(run: Any) -> Optional[float]:
 
 def row_of(name: str, run: Any, scores: list[Any], alone: tuple[Any, list[Any]]) -> dict[str, Any]:
     """A line of the table; ``alone`` is the run and the validations of the student alone."""
-    from recbole_freqd.runtime.seconds import Seconds
-
     first_best, (of_alone, alone_scores) = max(scores, key=lambda at: at[2]), alone
     goal = max(alone_scores, key=lambda at: at[2])
-    taught, chosen = teacher_score(run), run.trainer.part(Seconds)
+    taught = teacher_score(run)
 
     def reached(score: float) -> Any:
         return next((at for at in scores if at[2] >= score), None)
@@ -132,7 +130,7 @@ def row_of(name: str, run: Any, scores: list[Any], alone: tuple[Any, list[Any]])
         "until the score of alone (CPU)": ratios(reached(goal[2])),
         "teacher's": round(taught, 4) if taught else "",
         "until the teacher's (CPU)": ratios(reached(taught)) if taught else "",
-        "choices, % of all in": round(100 * chosen.choosing / run.seconds_all_in, 1),
+        "choices, % of all in": round(100 * run.seconds_choosing / run.seconds_all_in, 1),
         "epoch to alone": round(run.seconds_per_epoch / of_alone.seconds_per_epoch, 2),
     }
 
