@@ -85,6 +85,13 @@ class Ranker:
         """
         return None
 
+    def products(self) -> Optional[Any]:
+        """The scores as products (:class:`recbole_freqd.features.low_rank.Scores`), if they are.
+
+        Those are multiplied by a few columns at a fraction of the cost of whole rows.
+        """
+        return None
+
     def stored(self, user_ids: torch.Tensor) -> Optional[sp.csr_array]:
         """(b, n_items), the scores of users (b,) of whom nearly all are 0, as the others.
 

@@ -257,10 +257,13 @@ def _read(taught: Any, known: Optional[Masks]) -> tuple[Masks, Scores]:
     if isinstance(taught, Scores):
         return masks, taught
     masks = masks[0], masks[1] & taught.known_items().cpu().numpy()
-    factors: Optional[Scores] = None
-    if all(mask[1:].all() for mask in masks):
-        if isinstance(taught, SummedRanker):
-            factors = taught.scores
-        elif isinstance(taught, ModelRanker):
-            factors = factored_scores(taught.model)
-    return masks, factors or RankerScores(taught, masks)
+    all_known = all(mask[1:].all() for mask in masks)
+    products = product_scores(taught) if all_known else None
+    return masks, products or RankerScores(taught, masks)
+
+
+def product_scores(ranker: Ranker) -> Optional[Scores]:
+    """A ranker's scores as products of matrices, or None where they are none."""
+    if isinstance(ranker, ModelRanker):
+        return factored_scores(ranker.model)
+    return ranker.products()

@@ -82,13 +82,10 @@ class FactoredScores(Scores):
         self.shape = (self.factors[0].shape[0], self.factors[-1].shape[1])
 
     def gram(self, basis: np.ndarray) -> np.ndarray:
-        product = self._times(basis)
-        for factor in self.factors:
-            product = factor.T @ product
-        return product
+        return self.back(self.times(basis))
 
     def project(self, basis: np.ndarray) -> tuple[np.ndarray, float]:
-        return self._times(basis), sum(self.squares(np.arange(self.shape[0])))
+        return self.times(basis), sum(self.squares(np.arange(self.shape[0])))
 
     @property
     def is_sparse(self) -> bool:
@@ -124,10 +121,17 @@ class FactoredScores(Scores):
         product = self.product_rows(ids)
         return product.toarray() if sp.issparse(product) else product
 
-    def _times(self, basis: np.ndarray) -> np.ndarray:
+    def times(self, basis: np.ndarray) -> np.ndarray:
+        """S X (n_users, k) for X (n_items, k)."""
         for factor in reversed(self.factors):
             basis = factor @ basis
         return basis
+
+    def back(self, projected: np.ndarray) -> np.ndarray:
+        """Sᵀ Y (n_items, k) for Y (n_users, k)."""
+        for factor in self.factors:
+            projected = factor.T @ projected
+        return projected
 
     def squares(self, ids: np.ndarray) -> Iterator[float]:
         """Squared norms of blocks of the rows of users (b,); only a block is multiplied out."""

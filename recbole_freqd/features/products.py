@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Optional
 
@@ -10,11 +11,12 @@ import scipy.sparse as sp
 import torch
 
 from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, spread_over
-from recbole_freqd.features.low_rank import FactoredScores, runs
+from recbole_freqd.features.low_rank import FactoredScores, Scores, runs
 
 _SPARSE_ENTRY = 12  # bytes of a stored value with its column
 _MANY_ITEMS = 50_000  # more of them are not made as a whole row to look some entries up
 _LOOKED_UP = 40  # bytes of a stored value that is looked up: with its place, and both sorted
+_PROBES = 64  # columns that an energy is estimated by
 _ENERGY_USERS = 10_000  # the energy of more is that of so many, times a number
 
 
@@ -36,12 +38,8 @@ class SummedScores(FactoredScores):
         self.shape = self.products[0].shape
         self.factors = self.products[0].factors if len(self.products) == 1 else []
 
-    def gram(self, basis: np.ndarray) -> np.ndarray:
-        projected = self._times(basis)
-        return _sum(_back(product.factors, projected) for product in self.products)
-
     def project(self, basis: np.ndarray) -> tuple[np.ndarray, float]:
-        return self._times(basis), self._energy()
+        return self.times(basis), self._energy()
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """(b, n_items) float, the scores of users (b,) multiplied out."""
@@ -83,8 +81,11 @@ class SummedScores(FactoredScores):
         widths = [factor.shape[1] for product in self.products for factor in product.factors]
         return max(1, BUDGET_BYTES // (_SPARSE_ENTRY * sum(widths)))
 
-    def _times(self, basis: np.ndarray) -> np.ndarray:
-        return _sum(product._times(basis) for product in self.products)
+    def times(self, basis: np.ndarray) -> np.ndarray:
+        return _sum(product.times(basis) for product in self.products)
+
+    def back(self, projected: np.ndarray) -> np.ndarray:
+        return _sum(product.back(projected) for product in self.products)
 
     def _energy(self) -> float:
         """‖S‖²_F; of many users an estimate: to multiply out is most of the time of an SVD."""
@@ -100,6 +101,64 @@ class SummedScores(FactoredScores):
         return energy * self.shape[0] / len(users)
 
 
+@dataclass(frozen=True)
+class Standardised:
+    """A term diag(scale) (S - mean 1ᵀ) diag(known) of a sum of scores.
+
+    Attributes:
+        scores: S (n_users, n_items).
+        scale, mean: (n_users,) float32.
+        known: (n_items,) float32, 1 or 0.
+    """
+
+    scores: FactoredScores
+    scale: np.ndarray
+    mean: np.ndarray
+    known: np.ndarray
+
+    def times(self, basis: np.ndarray) -> np.ndarray:
+        """(n_users, k) for (n_items, k)."""
+        counted = self.known[:, None] * basis
+        made = self.scores.times(counted) - self.mean[:, None] * counted.sum(axis=0)
+        return self.scale[:, None] * made
+
+    def back(self, projected: np.ndarray) -> np.ndarray:
+        """(n_items, k), the transpose times (n_users, k)."""
+        scaled = self.scale[:, None] * projected
+        return self.known[:, None] * (self.scores.back(scaled) - self.mean @ scaled)
+
+
+class StandardisedSum(Scores):
+    """The sum of :class:`Standardised` terms, of which no row is made.
+
+    The energy of what a basis leaves is estimated by random signs (exactly, of few items): it is
+    only told, and rows are most of the time of an SVD.
+
+    Source: of the estimate: Meyer, Musco, Musco & Woodruff, "Hutch++", SOSA 2021.
+    """
+
+    def __init__(self, terms: Sequence[Standardised]) -> None:
+        self.terms, self.shape = terms, terms[0].scores.shape
+
+    def gram(self, basis: np.ndarray) -> np.ndarray:
+        projected = self._times(basis)
+        return _sum(term.back(projected) for term in self.terms)
+
+    def project(self, basis: np.ndarray) -> tuple[np.ndarray, float]:
+        projected, n_items = self._times(basis), self.shape[1]
+        probes = np.eye(n_items, dtype=np.float32)
+        if n_items > _PROBES:
+            signs = np.random.default_rng(0).integers(0, 2, (n_items, _PROBES)) * 2 - 1
+            probes = (signs / _PROBES**0.5).astype(np.float32)
+        rest = self._times(probes - basis @ (basis.T @ probes))
+        return projected, sum(
+            float(np.square(part, dtype=np.float64).sum()) for part in (projected, rest)
+        )
+
+    def _times(self, basis: np.ndarray) -> np.ndarray:
+        return _sum(term.times(basis) for term in self.terms)
+
+
 class SummedRanker(Ranker):
     """What ranks by a sum of products, on the CPU; scores arrive on a device.
 
@@ -110,6 +169,9 @@ class SummedRanker(Ranker):
 
     def __init__(self, scores: SummedScores, device: Any = "cpu") -> None:
         self.scores, self.shape, self.device = scores, scores.shape, torch.device(device)
+
+    def products(self) -> Scores:
+        return self.scores
 
     def block(self, user_ids: torch.Tensor) -> torch.Tensor:
         made = torch.empty(len(user_ids), self.shape[1], device=self.device)
@@ -148,12 +210,6 @@ def _sum(parts: Iterable[np.ndarray]) -> np.ndarray:
 
 def _as_array(ids: torch.Tensor) -> np.ndarray:
     return ids.cpu().numpy()
-
-
-def _back(factors: list[Any], projected: np.ndarray) -> np.ndarray:
-    for factor in factors:
-        projected = factor.T @ projected
-    return projected
 
 
 def _pairs(factors: list[Any], ids: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,6 +11,9 @@ import torch
 from recbole_freqd.core.errors import ConfigError, TeacherError, join_names, short_repr
 from recbole_freqd.core.rankers import Ranker, spread_over
 from recbole_freqd.core.rows import Features
+from recbole_freqd.features.approximation import product_scores
+from recbole_freqd.features.low_rank import FactoredScores
+from recbole_freqd.features.products import Standardised
 from recbole_freqd.teacher.team.moments import UserMoments
 
 
@@ -91,6 +94,30 @@ class StandardisedRanker(Ranker):
         is_flat = (spread == 0) | ~self._knows_user[user_ids]
         share = own.sum() / items.sum().clamp(min=1)  # the others score 0
         return ((means - mean) / spread * share).masked_fill(is_flat, 0.0)
+
+    def as_term(self, weight: float) -> Optional[Standardised]:
+        """``weight`` times z as products of matrices; None where its scores are none.
+
+        A pair at -inf of an item that is known otherwise is no product: of such a member, a model
+        of RecBole's own, no factors are known.
+        """
+        features = self.member.features if self.member.is_product else None
+        scores: Any = None
+        if features is not None:
+            user, item = (values.detach().float().cpu().numpy() for values in features)
+            scores = FactoredScores([user, item.T])
+        else:
+            scores = product_scores(self.member.ranker)
+        if not isinstance(scores, FactoredScores):
+            return None
+        mean, spread = self._moments.of(torch.arange(self.shape[0], device=self.device))
+        is_flat = (spread == 0) | ~self._knows_user
+        scale = (weight / spread.masked_fill(is_flat, 1.0)).masked_fill(is_flat, 0.0)
+        known = self._knows_item.clone()
+        known[0] = False
+        return Standardised(
+            scores, *(values.float().cpu().numpy() for values in (scale, mean, known))
+        )
 
     def mean_spread(self, most_users: Optional[int] = None) -> float:
         """The mean over the users it knows of the spread of their scores.

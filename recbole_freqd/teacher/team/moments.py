@@ -12,8 +12,10 @@ from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.core.rankers import Ranker, stored_pairs, user_blocks
 from recbole_freqd.core.rows import Features
 
-# A spread below this share of the size of the scores is rounding: the scores are constant.
-_ROUNDING = 1e-6
+# A spread below this share of a user's largest score is rounding: the scores are constant. Where a
+# user's items have no neighbours an item-based teacher scores nothing but these; z of what rounding
+# leaves of the others would be 1e16.
+_ROUNDING = 1e-5
 _STORED_USERS = 1024  # whose few scores are read at once
 
 
@@ -98,14 +100,20 @@ class UserMoments:
 def moments_of(scores: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(b,) means and (b,) spreads of scores (b, n_items) over what counts (b, n_items) bool.
 
-    The spread is the root of the mean squared deviation; 0 of constant scores and of nothing.
+    The spread is the root of the mean squared deviation; 0 of constant scores and of nothing, where
+    constant is measured by the largest score of all, counted or not.
     """
     n = counts.sum(dim=1).clamp(min=1)
     mean = torch.where(counts, scores, 0.0).sum(dim=1) / n
     # From the deviations, not from the squares: an offset would cancel all digits of those.
     deviations = torch.where(counts, scores - mean[:, None], 0.0)
     spread = (deviations.square_().sum(dim=1) / n).sqrt()
-    return mean, _without_rounding(spread, mean)
+    return mean, _without_rounding(spread, _largest(scores))
+
+
+def _largest(scores: torch.Tensor) -> torch.Tensor:
+    """(b,), of the absolute scores (b, n_items) that are not -inf."""
+    return scores.masked_fill(scores.isneginf(), 0.0).abs_().amax(dim=1)
 
 
 def stored_moments(
@@ -130,17 +138,19 @@ def stored_moments(
         n = n - np.bincount(pairs.row[kept], minlength=n_rows)
         codes, others = row * n_items + stored.indices, pairs.row * np.int64(n_items) + pairs.col
         counts &= ~np.isin(codes, others)
+    largest = np.zeros(n_rows)
+    np.maximum.at(largest, row, np.abs(stored.data))
     row, data = row[counts], stored.data[counts].astype(np.float64)
     mean = np.bincount(row, data, minlength=n_rows) / np.maximum(n, 1)
     squares = np.bincount(row, np.square(data - mean[row]), minlength=n_rows)
     squares = squares + (n - np.bincount(row, minlength=n_rows)) * np.square(mean)
     spread = torch.from_numpy(np.sqrt(squares / np.maximum(n, 1)))
-    return torch.from_numpy(mean), _without_rounding(spread, torch.from_numpy(mean))
+    return torch.from_numpy(mean), _without_rounding(spread, torch.from_numpy(largest))
 
 
-def _without_rounding(spread: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+def _without_rounding(spread: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
     # NaN stays NaN, to be seen.
-    return spread.masked_fill(spread <= _ROUNDING * mean.abs(), 0.0)
+    return spread.masked_fill(spread <= _ROUNDING * size, 0.0)
 
 
 @dataclass(frozen=True)

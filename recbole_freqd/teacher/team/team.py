@@ -12,6 +12,7 @@ from tqdm import tqdm
 from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.rankers import FeatureRanker, Ranker, spread_over, stored_pairs, user_blocks
 from recbole_freqd.core.rows import Features
+from recbole_freqd.features.products import StandardisedSum
 from recbole_freqd.teacher.team.member import Member, in_order
 from recbole_freqd.teacher.team.moments import moments_of, product_moments
 from recbole_freqd.teacher.team.team_features import team_features
@@ -104,6 +105,15 @@ class TeamRanker(Ranker):
 
     def factors(self) -> Optional[Features]:
         return self._factors if self.is_product else None
+
+    def products(self) -> Optional[StandardisedSum]:
+        terms = []
+        for member, weight in zip(self.members, self.weights):
+            term = member.as_term(weight * self.factor)
+            if term is None:
+                return None
+            terms.append(term)
+        return StandardisedSum(terms)
 
     @cached_property
     def _factors(self) -> Features:

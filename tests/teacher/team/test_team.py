@@ -550,3 +550,50 @@ def test_of_any_small_data_block_pairs_features_and_oracle_agree(
     torch.testing.assert_close(block, pairs, rtol=1e-3, atol=1e-3)
     if expected is not None and np.isfinite(expected).any():
         np.testing.assert_allclose(block.numpy(), expected, rtol=1e-2, atol=1e-2)
+
+
+# --- as products of matrices -------------------------------------------------------------------
+
+
+def item_based(name="knn", seed=3, known=None):
+    """A member whose scores are a product of sparse matrices, with a row of one item alone."""
+    rng = np.random.default_rng(seed)
+    seen = (rng.random((N_USERS, N_ITEMS)) < 0.3).astype(np.float32)
+    seen[2], seen[2, 4] = 0, 1
+    weights = (rng.random((N_ITEMS, N_ITEMS)) * (rng.random((N_ITEMS, N_ITEMS)) < 0.5)).astype("f4")
+    weights[4], weights[4, 4] = 0, 1  # item 4 has no neighbour
+    scores = SummedScores([[sp.csr_array(seen), sp.csr_array(weights)]])
+    return TeamMember(name, SummedRanker(scores), None, known, trained_by_gradient=False)
+
+
+@pytest.mark.parametrize("known", [None, masks(users=[3], items=[5])])
+def test_the_products_of_a_team_are_its_scores(known):
+    exclude = sp.csr_array(random_interactions(4))[:N_USERS, :N_ITEMS]
+    team = TeamRanker([product("a", 1), item_based(known=known)], [0.7, 0.3], exclude=exclude)
+    scores = team.block(EVERYONE).double().numpy()
+    scores[0], scores[:, 0] = 0, 0
+    form, basis = (
+        team.products(),
+        np.linalg.qr(np.random.default_rng(0).normal(size=(N_ITEMS, 3)))[0],
+    )
+    np.testing.assert_allclose(form.gram(basis), scores.T @ scores @ basis, rtol=1e-4, atol=1e-3)
+    projected, energy = form.project(basis)
+    np.testing.assert_allclose(projected[1:], (scores @ basis)[1:], rtol=1e-4, atol=1e-4)
+    assert energy == pytest.approx(np.square(scores).sum(), rel=1e-4)
+
+
+def test_a_team_with_a_member_that_only_ranks_has_no_products():
+    exclude = sp.csr_array((N_USERS, N_ITEMS))
+    assert (
+        TeamRanker([product("a", 1), asked("b", 2)], [0.5, 0.5], exclude=exclude).products() is None
+    )
+
+
+def test_what_rounding_leaves_of_a_users_scores_is_not_standardised():
+    """Its items have no neighbours: of the other scores there is nothing but rounding."""
+    scores = torch.rand(N_USERS, N_ITEMS, generator=torch.Generator().manual_seed(0))
+    scores[2] = 1e-17 * scores[2]
+    scores[2, 4] = 1.3
+    exclude = sp.csr_array(([1.0], ([2], [4])), shape=(N_USERS, N_ITEMS))
+    z = StandardisedRanker(TeamMember("a", DenseRanker(scores)), exclude).block(EVERYONE)
+    assert not z[2].any() and z[1, 1:].any() and z.abs().max() < 1e3
