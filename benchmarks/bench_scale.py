@@ -157,7 +157,9 @@ def lists(n: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     made: list[Any] = []
     clock = Clock(
         lambda: made.append(
-            LOSSES.get("FreqRank")(user_items, (WIDTH, WIDTH), teacher, k=50, lists=maker)
+            LOSSES.get("FreqRank")(
+                user_items, (WIDTH, WIDTH), teacher, k=50, lists=maker, refresh=options.refresh
+            )
         )
     )
     rows = [clock.row("teacher's lists of 50, against exact ones", 1, each * n)]
@@ -315,5 +317,6 @@ if __name__ == "__main__":
     parser.add_argument("--teach_at", default="", help="sizes, such as 50000,200000")
     parser.add_argument("--nprobe", type=int, default=64, help="cells of the index for a user")
     parser.add_argument("--epochs", type=int, default=10, help="of FreqRank and alone")
+    parser.add_argument("--refresh", type=int, default=3, help="epochs that lists are kept")
     parser.add_argument("--most_steps", type=int, help="cut the epoch short, for a quick look")
     with_command_line(main, parser)
