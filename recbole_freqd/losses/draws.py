@@ -24,11 +24,8 @@ def some_of(ids: torch.Tensor, most: Optional[int], stream: RandomStream) -> tor
         >>> some_of(torch.tensor([3, 5, 7]), 5, RandomStream(0)).tolist()
         [0, 1, 2]
     """
-    if most is None or len(ids) <= most:
-        return torch.arange(len(ids), device=ids.device)
-    generator = stream.on(ids.device)
-    drawn = torch.randperm(len(ids), generator=generator, device=ids.device)[:most]
-    return drawn.sort().values
+    places = torch.arange(len(ids), device=ids.device)
+    return places if most is None else distinct(places, most, stream).sort().values
 
 
 class FreeItems(nn.Module):

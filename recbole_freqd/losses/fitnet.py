@@ -20,7 +20,7 @@ from recbole_freqd.losses.distances import (
 )
 from recbole_freqd.losses.draws import distinct
 from recbole_freqd.losses.fd import FDLoss
-from recbole_freqd.losses.freqd import FDOptions
+from recbole_freqd.losses.freqd import ProjectedOptions
 from recbole_freqd.losses.projectors import uniform_parameter
 from recbole_freqd.losses.registration import LOSSES
 
@@ -102,7 +102,7 @@ class FitNetLoss(CatalogueLoss, FDLoss):
     method = "FitNet"
     prefix = "fitnet"
 
-    def __init__(self, *data: Unpack[LossData], **options: Unpack[FDOptions]) -> None:
+    def __init__(self, *data: Unpack[LossData], **options: Unpack[ProjectedOptions]) -> None:
         super().__init__(*data, **options)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:

@@ -35,8 +35,8 @@ from recbole_freqd.losses.registration import LOSSES
 logger = logging.getLogger(__name__)
 
 
-class FDOptions(PreferenceOptions, total=False):
-    """What :class:`FDLoss` takes by keyword; its docstring says what it is."""
+class ProjectedOptions(PreferenceOptions, total=False):
+    """What losses with a projector of each side take by keyword."""
 
     beta: float
     distance: Literal["cosine", "squared"]
@@ -45,6 +45,11 @@ class FDOptions(PreferenceOptions, total=False):
     hidden: Optional[int]
     dropout: float
     weight_decay: float
+
+
+class FDOptions(ProjectedOptions, total=False):
+    """What :class:`FDLoss` takes by keyword; its docstring says what it is."""
+
     step_rows: Optional[int]
 
 
