@@ -93,6 +93,11 @@ class FactoredScores(Scores):
         return all(sp.issparse(factor) for factor in self.factors)
 
     @cached_property
+    def last_columns(self) -> sp.csc_array:
+        """The last factor by its columns, where it is sparse."""
+        return sp.csc_array(self.factors[-1])
+
+    @cached_property
     def most_entries(self) -> np.ndarray:
         """(n_users,) int64, how many entries each row of the product stores at most."""
         counts = np.full(self.shape[1], 1)

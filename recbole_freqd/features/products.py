@@ -9,6 +9,7 @@ from typing import Any, Optional
 import numpy as np
 import scipy.sparse as sp
 import torch
+from torch.nn import functional as F
 
 from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, spread_over
 from recbole_freqd.features.low_rank import FactoredScores, Scores, runs
@@ -16,6 +17,7 @@ from recbole_freqd.features.low_rank import FactoredScores, Scores, runs
 _SPARSE_ENTRY = 12  # bytes of a stored value with its column
 _MANY_ITEMS = 50_000  # more of them are not made as a whole row to look some entries up
 _LOOKED_UP = 40  # bytes of a stored value that is looked up: with its place, and both sorted
+_GATHERED = 40  # bytes of an entry of a column that is read for a pair
 _PROBES = 64  # columns that an energy is estimated by
 _ENERGY_USERS = 10_000  # the energy of more is that of so many, times a number
 
@@ -56,7 +58,7 @@ class SummedScores(FactoredScores):
         if self.has_long_sparse_rows:
             distinct, place = np.unique(ids, return_inverse=True)
             return look_up(self.stored_rows(distinct), place, items)
-        return _sum(_pairs(product.factors, ids, items) for product in self.products)
+        return _sum(_pairs(product, ids, items) for product in self.products)
 
     @property
     def has_long_sparse_rows(self) -> bool:
@@ -212,18 +214,49 @@ def _as_array(ids: torch.Tensor) -> np.ndarray:
     return ids.cpu().numpy()
 
 
-def _pairs(factors: list[Any], ids: np.ndarray, items: np.ndarray) -> np.ndarray:
+def _pairs(product: FactoredScores, ids: np.ndarray, items: np.ndarray) -> np.ndarray:
     """(b, k), the entries of one product."""
-    distinct, place = np.unique(ids, return_inverse=True)
+    factors, (distinct, place) = product.factors, np.unique(ids, return_inverse=True)
     left: Any = factors[0][distinct]
+    last: Any = factors[-1]
     for factor in factors[1:-1]:
         left = left @ factor
     if len(factors) == 1:
         return _dense(left)[place[:, None], items]
-    if sp.issparse(factors[-1]):
-        # Looking entries up in sparse rows would mean to sort them, which takes longer.
-        return _dense(left @ factors[-1])[place[:, None], items]
-    return _dots(_dense(left), place, factors[-1], items)
+    if not sp.issparse(last):
+        return _dots(_dense(left), place, last, items)
+    # By columns, or as whole rows: looking entries up in sparse rows would mean to sort them.
+    read = np.diff(product.last_columns.indptr)[items].sum(axis=1)
+    if sp.issparse(left):
+        made = int(np.diff(last.indptr)[left.indices].sum()) + left.shape[0] * items.max()
+    else:
+        made = left.shape[0] * last.nnz
+    if read.sum() < made:
+        return _by_columns(_dense(left), place, product.last_columns, items, read)
+    return _dense(left @ last)[place[:, None], items]
+
+
+def _by_columns(
+    left: np.ndarray, place: np.ndarray, last: sp.csc_array, items: np.ndarray, read: np.ndarray
+) -> np.ndarray:
+    """(b, k), products of rows of ``left`` with sparse columns, of which each row reads (b,)."""
+    made = np.empty(items.shape, dtype=np.result_type(left, last))
+    table = torch.from_numpy(np.ascontiguousarray(left).reshape(-1, 1))
+    for some in runs(read, BUDGET_BYTES // _GATHERED):
+        columns = items[some].reshape(-1)
+        counts = np.diff(last.indptr)[columns]
+        starts = np.cumsum(counts) - counts
+        entries = np.repeat(last.indptr[columns] - starts, counts) + np.arange(counts.sum())
+        first = np.repeat(place[some] * left.shape[1], items.shape[1])
+        sums = F.embedding_bag(
+            torch.from_numpy(np.repeat(first, counts) + last.indices[entries]),
+            table,
+            torch.from_numpy(starts.astype(np.int64)),
+            per_sample_weights=torch.from_numpy(last.data[entries].astype(left.dtype)),
+            mode="sum",
+        )
+        made[some] = sums.numpy().reshape(-1, items.shape[1])
+    return made
 
 
 def look_up(rows: sp.csr_array, place: np.ndarray, items: np.ndarray) -> np.ndarray:

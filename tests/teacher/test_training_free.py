@@ -211,11 +211,31 @@ def test_of_many_items_pairs_are_looked_up_among_the_few_that_a_row_stores(budge
     whole = ranker.at(users, items)
     assert ranker.stored(users) is None  # a row of so few items is as fast
     monkeypatch.setattr(products, "_MANY_ITEMS", 5)
-    assert torch.equal(ranker.at(users, items), whole)
+    torch.testing.assert_close(ranker.at(users, items), whole)
     np.testing.assert_allclose(ranker.stored(users).toarray(), (R @ W)[users.numpy()].toarray())
     assert SummedRanker(summed()[0]).stored(users) is None  # other products are not sparse
     nobody = SummedRanker(SummedScores([[R * 0, W]]))
     assert not nobody.at(users, items).any()
+
+
+@pytest.mark.parametrize(("n_listed", "ways"), [(1, {"columns"}), (400, {"rows"})])
+def test_pairs_of_a_sparse_product_read_columns_where_those_are_shorter(
+    n_listed, ways, monkeypatch
+):
+    rng, taken = np.random.default_rng(0), set()
+    R, W = (
+        sp.csr_array((rng.random(shape) < 0.2) * rng.random(shape).astype(np.float32))
+        for shape in ((12, 15), (15, 15))
+    )
+    by_columns = products._by_columns
+    monkeypatch.setattr(
+        products, "_by_columns", lambda *of: taken.add("columns") or by_columns(*of)
+    )
+    users, items = np.array([3, 0, 3, 11]), rng.integers(15, size=(4, n_listed))
+    made = SummedScores([[R, R.T, R, W]]).at(users, items)
+    dense = (R @ R.T @ R @ W).toarray()
+    np.testing.assert_allclose(made, dense[users[:, None], items], rtol=1e-5)
+    assert (taken or {"rows"}) == ways
 
 
 def test_the_energy_of_many_users_is_that_of_some_of_them(monkeypatch):
