@@ -1,4 +1,4 @@
-"""Which students a table has: the baselines that a method has to beat, and what is asked for."""
+"""Lists the students of a table: the one asked for, and the baselines that it has to beat."""
 
 import copy
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from recbole_freqd.jobs.fairness import config_of
 from recbole_freqd.jobs.validation import missing_parts
 
 WARM = "FreqRank"
-"""The trainer that :data:`WARM_KEYS` are for."""
+"""The trainer that reads :data:`WARM_KEYS`."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A student to be run.
+    """A student to run.
 
     Attributes:
         role, label: Of its row.
         config: Its Config.
-        shows_teacher: Whether what teaches it gets rows, too.
-        untrained: Whether it stays as it begins.
+        shows_teacher: Whether its teacher gets rows, too.
+        untrained: Whether it keeps its initial weights.
     """
 
     role: str
@@ -37,7 +37,7 @@ class Entry:
 
 
 def asked_for(config: Any) -> Entry:
-    """The student that the user's config is about."""
+    """The student that the user's config describes."""
     names = trainer_names(config["trainer"])
     return Entry("distilled", "+".join(names), config, True) if names else alone(config)
 
@@ -48,7 +48,7 @@ def alone(config: Any) -> Entry:
 
 
 def baselines(config: Any) -> list[Entry]:
-    """The student alone, cold and warm, and what teaches it cut to its size."""
+    """The student alone, cold and warm, and its teacher cut to size."""
     whole = "team" if _is_team(config) else "teacher"
     warm = config_with(config, [WARM], **WARM_KEYS)
     return [
@@ -59,28 +59,28 @@ def baselines(config: Any) -> list[Entry]:
 
 
 def why_not_warm(model_class: type) -> Optional[str]:
-    """Why students of a model cannot start warm, as far as is known before one is made."""
+    """Says why a model's students cannot start warm, as far as known before one is made."""
     adapter = registered_adapter(model_class)
     return None if adapter is None or adapter.warm in (TABLES, PROPAGATED) else adapter.warm
 
 
 def warm_config(base: Any, seed: int, keys: dict[str, Any], frozen: dict[str, Any]) -> Any:
-    """The Config of the student alone from the warm start, in a comparison.
+    """The Config of the warm-started student alone, in a comparison.
 
     Args:
         base: A Config with the keys of all methods and the teacher.
         seed: Of the run.
-        keys: That were chosen for it.
-        frozen: The keys that were chosen, by what they are for; the teacher's are used.
+        keys: The keys chosen for it.
+        frozen: The chosen keys, by what they configure; only the teacher's are read.
     """
     return config_of(base, [WARM], seed, {**keys, **WARM_KEYS}, frozen)
 
 
 def offered(config: Any) -> list[Entry]:
-    """What is shown beside the default trainer: FreqRank by the same teacher, and by a team.
+    """Offers more students beside the default trainer: FreqRank by the same teacher, and by a team.
 
-    The team is the teacher and the panel; none where a list is given already, or where there are
-    no validation data to weigh it on.
+    The team is the teacher and the panel. There is no team if the config lists teachers already,
+    or if no validation data exist to choose weights on.
     """
     entries = [Entry("distilled", "FreqRank", config_with(config, ["FreqRank"]))]
     can_weigh = config["eval_step"] > 0 and "valid" not in missing_parts(config)

@@ -15,7 +15,7 @@ def train_and_report(options: argparse.Namespace, launched: dict[str, Any]) -> N
 
     Args:
         options: Of the script.
-        launched: What RecBole's Config has to know in one of several processes.
+        launched: What RecBole's Config needs in one of several processes.
     """
     files = config_files(options)
     from recbole_freqd.trainer.register import register
@@ -44,10 +44,10 @@ class Table:
     """Rows as they are made.
 
     Args:
-        processes: All that train together; the first one measures what no training is.
+        processes: All that train together; the first one does the measuring outside of training.
 
     Attributes:
-        left_out: What there is no row for, and why.
+        left_out: What has no row, and why.
     """
 
     def __init__(self, processes: Any) -> None:
@@ -56,14 +56,14 @@ class Table:
         self._rows: list[Any] = []
 
     def try_to_run(self, entry: Any) -> None:
-        """Runs what is only offered: where it cannot be, the table says why."""
+        """Runs what is only offered; where that fails, the table says why."""
         try:
             self.run(entry)
         except FreqDError as error:
             self.left_out[entry.label] = str(error)
 
     def run(self, entry: Any) -> None:
-        """Trains a student, and evaluates what has taught it where nobody has yet.
+        """Trains a student, and evaluates its teacher unless that has a row already.
 
         Args:
             entry: A :class:`recbole_freqd.jobs.lineup.Entry`.
@@ -79,7 +79,7 @@ class Table:
             self.processes.from_first(lambda: self._evaluate_teacher(run))
 
     def _evaluate_teacher(self, run: Any) -> None:
-        """Adds rows of the teachers that have none yet; of the first one in int8, too."""
+        """Adds rows for teachers without one; for the first teacher also one in int8."""
         from recbole_freqd.jobs import rows
 
         teacher, known = run.trainer.teacher, {row.values["checkpoint"] for row in self._rows}
@@ -100,10 +100,10 @@ class Table:
 
 
 def report(config: Any, rows: list[dict[str, Any]], left_out: dict[str, str], folder: Path) -> None:
-    """Prints the table; saves ``results.json`` and ``results.md`` in a folder of the run's own.
+    """Prints the table; saves ``results.json`` and ``results.md`` in a new folder.
 
     Raises:
-        CheckpointError: They cannot be saved; the table has been printed.
+        CheckpointError: They cannot be saved. The table is printed before.
     """
     from recbole_freqd.config.complete import trainer_names
     from recbole_freqd.core.files import new_checkpoint_path, write_json, write_text
@@ -128,7 +128,7 @@ def report(config: Any, rows: list[dict[str, Any]], left_out: dict[str, str], fo
     try:
         quality_plot(rows, metric, f"{config['dataset']}, seed {config['seed']}", home)
         made += ", results.png"
-    except ConfigError:  # a picture is no part of what was asked for
+    except ConfigError:  # nobody asked for a picture
         pass
     print_line(f"Results: {home}: {made}")
 
@@ -138,9 +138,10 @@ def _how_to_use(student: str) -> str:
     from recbole_freqd.compat import shims_installed
 
     needed = (
-        "RecBole 1.2.1 itself does not run on the packages installed here; before its import,\n"
+        "RecBole 1.2.1 itself does not run on the packages installed here. Repair that before you\n"
+        "import it:\n"
         "    import recbole_freqd; recbole_freqd.register()\n"
-        "repairs that. On the packages it was made for, nothing of ours is needed.\n"
+        "On the packages that RecBole was made for, you do not need recbole_freqd.\n"
     )
     return (
         f"Its lists for all users:\n    python run_recbole_freqd.py recommend {student}\n"

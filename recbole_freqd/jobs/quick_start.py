@@ -17,30 +17,31 @@ def run_recbole_freqd(
     port: str = "5678",
     group_offset: int = 0,
 ) -> dict[str, Any]:
-    """RecBole's ``run``, where the config may name a distillation trainer.
+    """Runs RecBole's ``run``, with a distillation trainer if the config names one.
 
     Args:
         model: The student's name; None: ``model`` of the config.
         dataset: Name of the dataset; None: ``dataset`` of the config.
         config_file_list: YAML files, later ones win.
-        config_dict: Keys that win over the files; the command line wins over both.
-        saved: Whether the best model is saved and tested (else the last one is).
-        nproc, world_size, ip, port, group_offset: As RecBole's ``run``: processes on this machine
-            and on all, where the first one is, and the rank of this machine's first. A process
-            takes a GPU, or, where there is none, cores. See ``docs/multi_process.md``.
+        config_dict: Keys that win over the files. The command line wins over both.
+        saved: Whether the best model is saved and tested; if not, the last one is tested.
+        nproc, world_size, ip, port, group_offset: As for RecBole's ``run``: processes on this
+            machine, processes on all machines, the address of the first one, and the rank of
+            this machine's first. A process takes a GPU, or cores if there is no GPU. See
+            ``docs/multi_process.md``.
 
     Returns:
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result`` and
-        ``test_result``; ``teacher_test_result``, of the unfiltered teacher or team (None where no
-        trainer is named, or where it does not know all users that are tested);
+        ``test_result``; ``teacher_test_result``, from the unfiltered teacher or team (None if the
+        config names no trainer, or if the teacher does not know all test users);
         ``member_test_results``, a list of ``{name, model, weight, valid, test}``, one for each
         teacher of a team; ``seconds_to_best`` and ``seconds_all_in`` (from data loading to the best
-        validation, and to the end, a teacher's training left out), ``best_epoch`` (epochs trained
-        at the best validation, 0 for a warm start), and ``seconds_choosing`` (of
-        ``seconds_all_in``, what the choice of weights, filter and panel took).
+        validation, and to the end, without a teacher's training); ``best_epoch`` (epochs trained
+        at the best validation, 0 for a warm start); and ``seconds_choosing`` (the part of
+        ``seconds_all_in`` that chose weights, filter and panel).
 
     Raises:
-        FreqDError: Config, teacher or checkpoint are not as they should be.
+        FreqDError: Config, teacher or checkpoint are wrong.
 
     Example:
         >>> result = run_recbole_freqd("BPR", "ml-100k", config_dict={

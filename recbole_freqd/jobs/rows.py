@@ -35,11 +35,11 @@ Loaders = tuple[Any, Any, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """A row, and the model that it is about.
+    """A row, and the model that it describes.
 
     Attributes:
-        values: As in ``results.json``; :func:`finished` adds the latency. Of a team also
-            ``weights``, that of every member by its name.
+        values: As in ``results.json``; :func:`finished` adds the latency. A team also has
+            ``weights``: each member's weight by its name.
         model: What ranks.
     """
 
@@ -48,7 +48,7 @@ class Row:
 
 
 def finished(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """The rows in the order of a table, with latencies: the models take turns."""
+    """The rows in table order, with latencies; the models take turns."""
     ordered = sorted(rows, key=lambda row: ROLES.index(row.values["role"]))
     latencies = ranking_latencies([row.model for row in ordered])
     return [
@@ -68,7 +68,7 @@ def student_row(role: str, label: str, run: Run) -> Row:
 
 
 def teacher_rows(data: Loaders, teacher: Teacher, known: Collection[str] = ()) -> list[Row]:
-    """Of what teaches, unfiltered: the teacher, or the team and its members.
+    """Rows of the unfiltered teacher, or of the team and its members.
 
     Args:
         data: The student's loaders. teacher: Its teacher, or team.
@@ -88,7 +88,7 @@ def teacher_rows(data: Loaders, teacher: Teacher, known: Collection[str] = ()) -
 
 
 def int8_row(data: Loaders, teacher: Teacher) -> Union[Row, str]:
-    """The teacher's final features in int8, ranked as they are stored; or why there are none.
+    """A row of the teacher's final features in int8, ranked as stored; or why there are none.
 
     Args:
         data: The student's loaders. teacher: Its teacher, or team.
@@ -126,11 +126,11 @@ def row_of(
     """A row without its latency.
 
     Args:
-        role: One of :data:`ROLES`. label: What it is called.
+        role: One of :data:`ROLES`. label: Its name in the table.
         config: Of the model. model: What ranks. data: The student's loaders.
-        valid, tested: What it came to; ``tested`` is None where test was not opened.
+        valid, tested: Its metrics; ``tested`` is None if test was not opened.
         checkpoint: Its file.
-        seconds: Of an epoch, and all in.
+        seconds: Per epoch, and all in.
     """
     names = trainer_names(config["trainer"])
     return {
@@ -168,22 +168,22 @@ def _member_label(member: MemberTeacher) -> str:
 
 
 def _final_features(teacher: Teacher, dataset: Any) -> Union[tuple[Features, int], str]:
-    """Features whose dot products rank, and how many of their columns are biases; or why not."""
+    """Features that rank by dot products, and how many columns are biases; or why none do."""
     present = [member for member in teacher.members if member.weight > 0]
     if len(present) > 1:
         plain = teacher.plain if isinstance(teacher, Taught) else None
         if isinstance(plain, TeamRanker) and plain.is_product and teacher.known is None:
             return team_features(plain.members, plain.weights, factor=plain.factor), 0
-        return "the scores of the team are no products of features of all that it knows"
+        return "the team's scores are not products of features for everything it knows"
     only = present[0].teacher
     member = team_member("teacher", only, dataset)
     if not member.is_product or member.features is None:
-        return f"the scores of {only.config['model']} are no products of features"
+        return f"the scores of {only.config['model']} are not products of features"
     return member.features, member.features[0].shape[1] - only.features[0].shape[1]
 
 
 def _stored(features: Sequence[torch.Tensor], exact: int) -> dict[str, torch.Tensor]:
-    """What has to be kept: whole numbers, scales, and biases, not the ones beside them."""
+    """Bytes to keep: whole numbers, scales and biases, but not the columns of ones beside them."""
     kept: dict[str, torch.Tensor] = {}
     for side, rows in zip(("user", "item"), features):
         cut = rows.shape[1] - exact

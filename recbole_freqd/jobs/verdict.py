@@ -1,4 +1,4 @@
-"""What a table of one run comes to, in words: chosen on validation, told by test."""
+"""Says in words what the table of one run shows: chosen on validation, reported on test."""
 
 from typing import Any, Optional
 
@@ -10,7 +10,7 @@ Rows = list[dict[str, Any]]
 
 
 def best_student(rows: Rows, metric: str, bigger: bool = True) -> dict[str, Any]:
-    """The student with the best validation score; without any score the last one of the table.
+    """The student with the best validation score; the last of the table if none has a score.
 
     Args:
         rows: See ``results.json`` in ``docs/quick_start.md``.
@@ -25,11 +25,11 @@ def best_student(rows: Rows, metric: str, bigger: bool = True) -> dict[str, Any]
 def describe_rows(
     rows: Rows, metric: str, bigger: bool = True, left_out: Optional[dict[str, str]] = None
 ) -> str:
-    """Which student to use, and why: size, quality, and what less effort would have given.
+    """Says which student to use, and why: size, quality, and what less effort gives.
 
     Args:
         rows, metric, bigger: See :func:`best_student`.
-        left_out: What there is no row for, and why.
+        left_out: What has no row, and why.
     """
     best, taught_by = best_student(rows, metric, bigger), _teacher(rows)
     sentences = []
@@ -51,7 +51,7 @@ def describe_rows(
 
 
 def _teacher(rows: Rows) -> Optional[dict[str, Any]]:
-    """What a student is held against: the teacher, or the team where there is none."""
+    """What students are compared with: the teacher, or else the team."""
     by_role = {row["role"]: row for row in rows}
     return by_role.get("teacher", by_role.get("team"))
 
@@ -61,7 +61,7 @@ def _test(row: dict[str, Any], metric: str) -> Optional[float]:
 
 
 def _share(row: dict[str, Any], other: dict[str, Any], metric: str) -> Optional[float]:
-    """Of another row's test score."""
+    """A row's test score as a share of another row's."""
     own, its = _test(row, metric), _test(other, metric)
     return own / its if own is not None and its else None
 
@@ -95,7 +95,7 @@ def _of_gap(rows: Rows, best: dict[str, Any], teacher: dict[str, Any], metric: s
 
 
 def _of_baselines(rows: Rows, metric: str) -> str:
-    """What less effort would have given."""
+    """What the students without distillation reach."""
     found = [
         f"{row['label']} {_test(row, metric):.4f}"
         for row in rows
@@ -113,8 +113,8 @@ def _of_worth(rows: Rows, best: dict[str, Any], metric: str, bigger: bool) -> st
     other = best_student(plain if best in taught else taught, metric, bigger)
     if best not in taught:
         return (
-            f"Distillation was not worth it here: {other['label']}, the best distilled, has "
-            f"{other['valid'][metric]:.4f} on validation."
+            f"Distillation was not worth it here: the best distilled student, {other['label']}, "
+            f"reaches only {other['valid'][metric]:.4f} on validation."
         )
     own, its = _test(best, metric), _test(other, metric)
     gain = "" if own is None or not its else f", and {own / its - 1:+.1%} on test"

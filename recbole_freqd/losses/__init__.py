@@ -1,4 +1,4 @@
-"""Distillation losses, one module a family; ``LOSSES`` finds them by name."""
+"""Distillation losses, one module per family; ``LOSSES`` finds them by name."""
 
 from recbole_freqd.core.rows import as_rows
 from recbole_freqd.core.schema import own_method

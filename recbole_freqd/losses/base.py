@@ -1,4 +1,4 @@
-"""What every distillation loss is: a module with options checked against ``properties/``."""
+"""The base of every distillation loss: a module with options checked against ``properties/``."""
 
 from collections.abc import Sequence
 from typing import Any, Callable, ClassVar, Optional, TypedDict, Union
@@ -18,19 +18,19 @@ from recbole_freqd.graph.cooccurrence import SIDES
 
 
 def call_locally(work: Callable[[], Any]) -> Any:
-    """What ``work`` gives, in this process."""
+    """Runs ``work`` in this process."""
     return work()
 
 
 LossData = tuple[sp.csr_array, tuple[int, int], Features]
-"""What every loss is made of: interactions, widths of the student's features, the teacher's."""
+"""Interactions, widths of the student's features, and the teacher's features."""
 
 
 class SharedOptions(TypedDict, total=False):
-    """What every loss takes by keyword, see :class:`DistillationLoss`; a method's own add to it.
+    """The keywords of every loss, see :class:`DistillationLoss`; a method adds its own.
 
-    Names and types only, for editors and type checkers. Defaults and ranges stand in
-    ``properties/trainer/``; a test holds the types against those.
+    Names and types only, for editors and type checkers. ``properties/trainer/`` has defaults and
+    ranges; a test compares the types with these.
     """
 
     teacher_scores: Optional[Ranker]
@@ -52,33 +52,32 @@ class DistillationLoss(nn.Module):
         user_items: (n_users, n_items) sparse, the training interactions.
         student_dims: Widths of the student's user and item features.
         teacher_features: The teacher's user features (n_users, d) and item features (n_items, d').
-        teacher_scores: What the teacher ranks by, for losses that read scores; None: the dot
-            products of its features.
-        teacher_trajectory: What makes the rankers of the teacher's earlier selves, earliest first,
-            for losses that follow its training; each is made when it is read.
-        epochs: How many the training has at most, for losses that plan over it; None: not known.
+        teacher_scores: The teacher's ranker, for losses that read scores; None: the dot products
+            of its features.
+        teacher_trajectory: Makers of the rankers of earlier teachers, earliest first, for losses
+            that follow its training. Reading one makes it.
+        epochs: The most epochs of the training, for losses that plan over it; None: unknown.
         progress: Whether passes over all users show a bar.
         seed: Of the loss's own random stream (initial projectors, dropout, masks).
-        make_once: Runs work that several processes of a machine share, in one of them; returns the
-            tensors it gives in all. Default: :func:`call_locally`.
+        make_once: Runs work in one of several processes of a machine that share it; returns its
+            tensors in all of them. Default: :func:`call_locally`.
         lists: Makes lists of items, exact or from an index; None: exact ones.
-        **options: The keys of the method without prefix; what is not given is the default of
-            ``properties/``.
+        **options: The keys of the method without prefix. ``properties/`` has the defaults.
 
-    Raises:
-        ConfigError: An unknown option or a value that is not allowed.
-        TeacherError: The teacher's rows are not the users and items of ``user_items``.
+        Raises:
+            ConfigError: An option is unknown, or its value is not allowed.
+            TeacherError: The teacher's rows are not the users and items of ``user_items``.
 
     Attributes:
-        reads_scores: Whether the loss is made of the teacher's scores and not of its features.
-        reads_trajectory: Whether it is made of the teacher's earlier selves too.
-        scales_teacher: Whether scores of a single teacher that is not trained by gradient are given
-            the spread ``teacher_spread`` first.
-        counts_rows: Whether a user counts as often as the batch has it, and not once.
+        reads_scores: Whether the loss reads the teacher's scores, not its features.
+        reads_trajectory: Whether it also reads earlier checkpoints of the teacher.
+        scales_teacher: Whether a single teacher that is not trained by gradient has its scores
+            scaled to the spread ``teacher_spread`` first.
+        counts_rows: Whether a user counts once per row of the batch, not once.
         user_items: The training interactions.
         teacher_scores, teacher_trajectory, epochs: See above.
-        known_items: (n_items,) bool, where the loss reads scores: the items that the teacher can
-            score, which are the only ones in lists and draws.
+        known_items: (n_items,) bool, if the loss reads scores: the items that the teacher can
+            score. Lists and draws hold no others.
         stream: The loss's own random stream.
     """
 
@@ -114,14 +113,14 @@ class DistillationLoss(nn.Module):
         rows = tuple(len(features) for features in teacher_features)
         if rows != tuple(user_items.shape):
             raise TeacherError(
-                f"The teacher has {rows[0]} user rows and {rows[1]} item rows, the student's data "
-                f"{user_items.shape[0]} users and {user_items.shape[1]} items. "
+                f"The teacher has {rows[0]} user rows and {rows[1]} item rows, but the student's "
+                f"data has {user_items.shape[0]} users and {user_items.shape[1]} items. "
                 "Distil from a teacher trained on the same data."
             )
         if self.reads_scores and rows[1] < 3:
             raise ConfigError(
-                f"{self.method} teaches the order of items, of which there has to be more than "
-                f"one; the data has {rows[1] - 1}."
+                f"{self.method} teaches the order of items and needs at least two; the data has "
+                f"{rows[1] - 1}."
             )
         self.options = resolve(self.method, self.prefix, options)
         self.stream, self.user_items = RandomStream(seed), user_items
@@ -139,15 +138,15 @@ class DistillationLoss(nn.Module):
         self.build(user_items, student_dims)
 
     def keep(self, **tensors: torch.Tensor) -> None:
-        """Keeps tensors that move with the module and are no part of its state.
+        """Keeps tensors that move with the module but are not part of its state.
 
-        The state is what a loss learns: the teacher has its own file, lists are made again.
+        The state holds what a loss learns. The teacher has its own file, and lists are made again.
         """
         for name, values in tensors.items():
             self.register_buffer(name, values, persistent=False)
 
     def stand_ins(self, ranker: Ranker) -> Optional[Features]:
-        """What finds candidates for a ranker's lists if its scores are no products of features."""
+        """Features that find candidates for a ranker whose scores are not products of features."""
         if ranker is not self.teacher_scores:
             return None
         return self.teacher_user_emb, self.teacher_item_emb
@@ -156,7 +155,7 @@ class DistillationLoss(nn.Module):
         return FeatureRanker(self.teacher_user_emb, self.teacher_item_emb)
 
     def _apply(self, *args: Any, **kwargs: Any) -> "DistillationLoss":
-        """Moves the module; scores that are products of the teacher's features go with these."""
+        """Moves the module, and with the teacher's features the scores that are their products."""
         super()._apply(*args, **kwargs)
         if self._scores_are_features:
             self.teacher_scores = self._feature_scores()
@@ -164,7 +163,7 @@ class DistillationLoss(nn.Module):
 
     @classmethod
     def check_options(cls, options: dict[str, Any]) -> None:
-        """Raises ConfigError where options that were *given* contradict each other."""
+        """Raises ConfigError if *given* options contradict each other."""
 
     def __call__(
         self,
@@ -173,11 +172,11 @@ class DistillationLoss(nn.Module):
         positive_item_ids: torch.Tensor,
         negative_item_ids: Optional[torch.Tensor] = None,
     ) -> torch.Tensor:
-        """:meth:`forward`, after a look at what it is given, without a wait for the accelerator.
+        """Checks its arguments without waiting for the accelerator, then calls :meth:`forward`.
 
         Raises:
-            ConfigError: Features that are no float tables of the right shape, ids that are no int64
-                vector; on the CPU also ids that are no rows of the tables.
+            ConfigError: Features are not float tables of the right shape, or ids are not an int64
+                vector. On the CPU also: ids are not rows of the tables.
         """
         teachers = self.teacher_user_emb, self.teacher_item_emb
         given = student_features
@@ -186,7 +185,7 @@ class DistillationLoss(nn.Module):
             if table.shape != (len(teacher), width):
                 raise ConfigError(
                     f"The student's {side} features have the shape {tuple(table.shape)}; allowed: "
-                    f"{(len(teacher), width)}, which the loss was made for."
+                    f"{(len(teacher), width)}, the shape that the loss was made for."
                 )
         check_ids("user_ids", user_ids, len(teachers[0]))
         check_ids("positive_item_ids", positive_item_ids, len(teachers[1]))
@@ -195,19 +194,19 @@ class DistillationLoss(nn.Module):
         return super().__call__(student_features, user_ids, positive_item_ids, negative_item_ids)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
-        """Makes graphs, projectors, lists: all that depends on data and widths."""
+        """Makes graphs, projectors and lists: everything that depends on data and widths."""
         raise NotImplementedError
 
     def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
-        """Told at the start of every epoch; what is drawn per epoch changes.
+        """Starts an epoch: draws what the loss draws per epoch.
 
         Args:
             epoch: Counted from 0.
-            student: The student as it ranks now, for losses that look at its whole lists.
+            student: The student as it ranks now, for losses that read its whole lists.
         """
 
     def epoch_state(self) -> dict[str, torch.Tensor]:
-        """What was drawn in earlier epochs and serves in later ones; of most losses nothing."""
+        """Draws of earlier epochs that later epochs use; most losses have none."""
         return {}
 
     def load_epoch_state(self, state: dict[str, torch.Tensor]) -> None:
@@ -227,7 +226,7 @@ class DistillationLoss(nn.Module):
                 or :class:`FeatureRows`, which compute only the rows that a step reads.
             user_ids: (b,) int64, repeats allowed.
             positive_item_ids: (b,) int64, repeats allowed; may be empty.
-            negative_item_ids: (b',) int64, or None where the batch knows no such thing: then the
+            negative_item_ids: (b',) int64, or None if the batch has no negatives: then the
                 positives are simply *the* items and count with weight 1.
 
         Returns:
@@ -236,7 +235,7 @@ class DistillationLoss(nn.Module):
         raise NotImplementedError
 
     def relative_band_losses(self, student: Features) -> dict[str, np.ndarray]:
-        """By side, what of each band of frequencies is not learnt yet; empty where not asked for.
+        """By side, the share of each frequency band not learnt yet; empty unless asked for.
 
         Args:
             student: All its features, (n_users, d) and (n_items, d').
@@ -251,7 +250,7 @@ def check_table(name: str, table: torch.Tensor, error: type[FreqDError]) -> None
         what = f"{table.dtype} {tuple(table.shape)}" if good else type(table).__name__
         raise error(
             f"{name} are {what}; allowed: a dense floating-point tensor with one row for each "
-            "(.float() makes one of integers)."
+            "(.float() converts integers)."
         )
 
 

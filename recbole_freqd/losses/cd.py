@@ -30,7 +30,7 @@ class CDOptions(SharedOptions, total=False):
 
 @LOSSES.register("CD")
 class CDLoss(ScoreLoss):
-    """Soft labels of the teacher for items drawn by rank, those high in the list more often.
+    """Soft labels of the teacher for items drawn by rank; higher ranks are drawn more often.
 
     With I_u the n items drawn for user u, r^T and r^S the scores of teacher and student, σ the
     logistic function and BCE(q, p) = - q log p - (1 - q) log(1 - p):
@@ -38,11 +38,11 @@ class CDLoss(ScoreLoss):
         L = mean over the rows u of the batch of Σ_{i in I_u} BCE(q_ui, σ(r^S_ui)),
         q_ui = σ((r^T_ui + t₂) / t₁).
 
-    I_u are the winners of tournaments: two of the first N ranks of the guide's list of items that u
-    has not interacted with are drawn independently, p_r proportional to exp(-r / (N · flatness)),
-    and the better one is taken; a winner that is there already is replaced by a new one. The guide
-    is the student (its lists, and so I_u, are of every epoch), the teacher (I_u is drawn once), or
-    random (I_u uniform without replacement, once).
+    I_u are the winners of tournaments. A tournament draws two of the first N ranks independently,
+    p_r proportional to exp(-r / (N · flatness)), from the guide's list of items that u has not
+    interacted with. The better one wins. A new winner replaces a repeated one. The guide is the
+    student (new lists, and so a new I_u, in every epoch), the teacher (one draw of I_u), or random
+    (one uniform draw of I_u without replacement).
 
     Args and errors are those of :class:`DistillationLoss`; the options:
         beta: weight, applied by the trainer; equal to the public code's λ (its sums over rows are
@@ -52,9 +52,9 @@ class CDLoss(ScoreLoss):
     Source: Lee, Choi, Lee & Shim, "Collaborative Distillation for Top-N Recommendation", ICDM 2019;
         settings as in the repository ``woriazzc/KDs``.
     Deviations from that code: winners are indeed distinct (there, a set of tensors never finds a
-        repeat); uniform items are none of the training items; BCE with logits, without 1e-10 in the
-        logarithm; a user with fewer than n candidates has all of them; items that the teacher does
-        not know are in no list and no draw; a mean over rows.
+        repeat); uniform draws leave out training items; BCE with logits, without 1e-10 in the
+        logarithm; a user with fewer than n candidates has all of them; lists and draws leave out
+        items that the teacher does not know; a mean over rows.
 
     Example:
         .. code:: yaml
@@ -96,7 +96,7 @@ class CDLoss(ScoreLoss):
             self._draw(student)
 
     def _draw(self, guide: Ranker) -> None:
-        """Draws items from the lists of a guide, and asks the teacher for them."""
+        """Draws items from a guide's lists, and asks the teacher to score them."""
         depth, count = len(self.ranks.cdf), self.drawn_ids.shape[1]
         for users, top in self.lists.top_blocks(
             guide,
@@ -113,7 +113,7 @@ class CDLoss(ScoreLoss):
             self._note(users, items)
 
     def _note(self, users: torch.Tensor, items: torch.Tensor) -> None:
-        """Writes items (b, n) down, and their soft labels."""
+        """Stores items (b, n) and their soft labels."""
         scores = self.teacher_scores.at(users, items.long())
         self.drawn_ids[users] = items.int()
         shifted = (scores + self.options["shift"]) / self.options["temperature"]

@@ -1,4 +1,4 @@
-"""DCD: what the student ranks too low is taught before what it ranks too high."""
+"""DCD: teaches items that the student ranks too low before items that it ranks too high."""
 
 import logging
 from time import perf_counter
@@ -23,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 
 class Corrections(nn.Module):
-    """What a student misjudges of a teacher's lists, for every user; or, exchanged, every item.
+    """Draws what a student misjudges in a teacher's lists, for every user; exchanged, every item.
 
     Args:
         teacher: The teacher's scores, (n, m).
-        trained: (n, m) sparse, the pairs trained on: they are in no list, of neither.
-        allowed: (m,) bool, what may be in a list at all.
-        options: Those of DCD.
-        stream: Where lists are drawn from.
+        trained: (n, m) sparse, the training pairs; no list holds them.
+        allowed: (m,) bool, the only items that lists may hold.
+        options: The options of DCD.
+        stream: Draws the lists.
         progress: Whether to show a bar.
         lists: Makes the teacher's lists.
         stand_ins: See :meth:`recbole_freqd.core.lists.ListMaker.top_blocks`.
@@ -81,13 +81,13 @@ class Corrections(nn.Module):
         logger.debug("DCD: the student's ranks took %.1f s", perf_counter() - start)
 
     def lists_of(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(b, k) each, int32: what is ranked too low, in the teacher's order, and what too high."""
+        """(b, k) each, int32: items ranked too low, in the teacher's order, and items too high."""
         return self._above[ids], self._below[ids]
 
     def _student_ranks(
         self, student: Ranker, ids: torch.Tensor, listed: torch.Tensor
     ) -> torch.Tensor:
-        """(b, m) int64, how many untrained ones each of those listed is behind."""
+        """(b, m) int64, how many untrained ones are ahead of each listed one."""
         scores = candidates(student, ids, self.trained, self._allowed)
         own = scores.gather(1, listed.long())
         if scores.device.type == "cpu":
@@ -97,7 +97,7 @@ class Corrections(nn.Module):
         return scores.shape[1] - torch.searchsorted(scores, own, right=True)
 
     def _draw(self, top: torch.Tensor, degree: torch.Tensor) -> torch.Tensor:
-        """(b, k) int32, drawn in proportion to a degree where that is positive."""
+        """(b, k) int32, drawn in proportion to positive degrees."""
         weights = degree.clamp(min=0.0).log()
         places, there = weighted_draw(weights, self.options["k"], self.stream)
         return top.gather(1, places).masked_fill(~there, 0)
@@ -115,27 +115,27 @@ class DCDOptions(SharedOptions, total=False):
 
 @LOSSES.register("DCD")
 class DCDLoss(RelaxedRankingLoss):
-    """Dual correction distillation: what the student ranks too low before what it ranks too high.
+    """Dual correction distillation: items that the student ranks too low before items too high.
 
     Of the teacher's top M items that a user has not trained on, item k = 0 … M-1 has rank σ_k in
-    the student's own list of all the user's untrained items (0 is the best), so it is misjudged
-    by d_k = (σ_k - k) / T: underestimated where that is positive, overestimated where negative. K
-    are drawn without replacement from the underestimated, with chances proportional to tanh d_k,
-    and K from the overestimated, proportional to tanh(-d_k). The first, in the teacher's order, are
-    the list of :class:`RRDLoss` and the second come after it:
+    the student's own list of all the user's untrained items (0 is the best). So the student
+    misjudges it by d_k = (σ_k - k) / T: it underestimates the item if that is positive, and
+    overestimates it if negative. The loss draws K underestimated items without replacement, with
+    chances proportional to tanh d_k, and K overestimated ones, proportional to tanh(-d_k). The
+    first, in the teacher's order, are the list of :class:`RRDLoss`. The second come after it:
 
         L_u = Σ_k [log(Σ_{l ≥ k} exp s_l + Σ_j exp s'_j) - s_k].
 
-    L_i is the same with users and items exchanged: of an item's top M users, among those who have
-    training interactions. The loss is the mean of L_u over the distinct users of the batch that
-    have something underestimated, and with ``item_side`` plus the mean of L_i over its distinct
-    positive items that have. Lists are drawn per epoch, from the student as it ranks when the epoch
-    starts: one pass over the catalogue for each side.
+    L_i is the same with users and items exchanged: it reads an item's top M users, among those who
+    have training interactions. The loss is the mean of L_u over the distinct users of the batch
+    with underestimated items. With ``item_side`` it adds the mean of L_i over the batch's distinct
+    positive items with underestimated users. Every epoch draws new lists, from the student as it
+    ranks when the epoch starts: one pass over the catalogue for each side.
 
-    The item side is of scores that are products of features, the student's features being rows of
-    tables: for a teacher or a student of other scores it is left out, and for a student that
-    computes its users from their histories too, since the lists of a batch's items hold nearly all
-    users. The log says so.
+    The item side needs scores that are products of features, and a student with rows of tables as
+    features. It is left out for a teacher or a student with other scores. It is also left out for a
+    student that computes its users from their histories, since the lists of a batch's items hold
+    nearly all users. The log says so.
 
     Args and errors are those of :class:`recbole_freqd.losses.base.DistillationLoss`; the options:
         beta: weight, applied by the trainer; public code sums over distinct users, so its λ is
@@ -145,13 +145,13 @@ class DCDLoss(RelaxedRankingLoss):
     Source: Lee & Kim, "Dual Correction Strategy for Ranking Distillation in Top-N Recommender
         System", CIKM 2021, arXiv 2109.03459.
     Deviations: of the paper's three terms these are the corrections of both sides, weighted alike;
-        the base term is had by ``trainer: [RRD, DCD]``. Public code has the user side only
-        (``item_side: false``). From it: trained items are masked in the student's list as they are
-        in the teacher's, so a student that ranks as the teacher needs no correction; the
-        underestimated items are in the teacher's order and not in that of the draw; nothing is
-        drawn that is not misjudged (there, items of weight 1e-5 fill up short lists, and may be on
-        both sides); σ_k is the number of items that score strictly higher; means instead of sums,
-        and no clamp of the scores.
+        ``trainer: [RRD, DCD]`` adds the base term. Public code has the user side only
+        (``item_side: false``). Deviations from it: the student's list leaves out trained items, as
+        the teacher's does, so a student that ranks as the teacher needs no correction; the
+        underestimated items keep the teacher's order, not the order of the draw; only misjudged
+        items are drawn (there, items of weight 1e-5 fill up short lists, and may be on both sides);
+        σ_k is the number of items that score strictly higher; means instead of sums, and no clamp
+        of the scores.
 
     Example:
         The defaults, in a config file::
@@ -177,7 +177,7 @@ class DCDLoss(RelaxedRankingLoss):
         self.of_item_side: Optional[Corrections] = None
         teacher = self.teacher_scores.exchanged()
         if self.options["item_side"] and teacher is None:
-            logger.warning("DCD: the teacher's scores are no products: no item side.")
+            logger.warning("DCD: no item side, since the teacher's scores are not products.")
         elif self.options["item_side"] and teacher is not None:
             entries = self.user_items.tocoo()
             active = torch.zeros(teacher.shape[1], dtype=torch.bool)
@@ -206,8 +206,8 @@ class DCDLoss(RelaxedRankingLoss):
         exchanged = student.exchanged()
         if exchanged is None:
             logger.warning(
-                "DCD: no item side, since the student's scores are no products of the rows of "
-                "tables: every step would compute nearly all of its users."
+                "DCD: no item side, since the student's scores are not products of rows of "
+                "tables: every step would compute nearly all users."
             )
             self.of_item_side = None
         else:

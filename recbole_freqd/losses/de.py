@@ -1,4 +1,4 @@
-"""DE: experts from student to teacher, and a gate on the teacher's row that chooses among them."""
+"""DE: experts map student to teacher; a gate on the teacher's row chooses among them."""
 
 from typing import Optional, Union, cast
 
@@ -25,8 +25,8 @@ def annealed(epoch: int, epochs: int) -> float:
     """The temperature of an epoch counted from 0: from 1 down to 1e-10, by equal ratios.
 
     Args:
-        epoch: Of now.
-        epochs: When the lowest is reached, where it stays.
+        epoch: The current one.
+        epochs: From this epoch on it stays at the lowest.
 
     Example:
         >>> annealed(0, 1000), annealed(5000, 1000)
@@ -36,12 +36,12 @@ def annealed(epoch: int, epochs: int) -> float:
 
 
 class ExpertMixture(nn.Module):
-    """E maps f_e of one hidden layer, mixed by a choice that the teacher's row makes.
+    """Mixes E maps f_e of one hidden layer; the teacher's row chooses the mixture.
 
     Args:
         student_dim: Width d_S of the student's rows.
         teacher_dim: Width d_T of the teacher's rows.
-        stream: Where initial weights and the noise of choices come from.
+        stream: Draws initial weights and the noise of choices.
         experts: E.
         hidden: Hidden width of each expert; None is ⌊(d_S + d_T) / 2⌋.
     """
@@ -57,7 +57,7 @@ class ExpertMixture(nn.Module):
         super().__init__()
         hidden = hidden or (student_dim + teacher_dim) // 2
         self.stream = stream
-        # The experts side by side, so that all of them are two products.
+        # The experts side by side, so that two products compute all of them.
         self.weight_in = uniform_parameter(stream, (student_dim, experts * hidden), student_dim)
         self.bias_in = uniform_parameter(stream, (experts * hidden,), student_dim)
         self.weight_out = uniform_parameter(stream, (experts * hidden, teacher_dim), hidden)
@@ -66,7 +66,7 @@ class ExpertMixture(nn.Module):
         self.gate_bias = uniform_parameter(stream, (experts,), teacher_dim)
 
     def gate(self, teacher: torch.Tensor) -> torch.Tensor:
-        """(n, E), the logarithms of how likely each expert is, from teacher rows (n, d_T)."""
+        """(n, E), the log-probability of each expert, from teacher rows (n, d_T)."""
         return (teacher @ self.gate_weight + self.gate_bias).log_softmax(dim=1)
 
     def choose(self, gate: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -76,7 +76,7 @@ class ExpertMixture(nn.Module):
         return (gate / temperature).softmax(dim=1)
 
     def forward(self, student: torch.Tensor, choice: torch.Tensor) -> torch.Tensor:
-        """Σ_e z_e f_e(s) without the (n, E, d_T) of all experts' outputs.
+        """Σ_e z_e f_e(s), without making all experts' outputs (n, E, d_T).
 
         Args:
             student: (n, d_S).
@@ -92,20 +92,20 @@ class ExpertMixture(nn.Module):
 
 
 class ExpertLoss(DistillationLoss):
-    """What DE and HTD share: a mixture of experts per side, and its temperature."""
+    """Base of DE and HTD: a mixture of experts per side, and its temperature."""
 
     temperature = 1.0
 
     def make_mixtures(
         self, student_dims: tuple[int, int], experts: int, hidden: Optional[int]
     ) -> None:
-        """To be called in ``build``."""
+        """Makes the mixtures of both sides; call it in ``build``."""
         self.mixtures = nn.ModuleDict()
         teachers = self.teacher_user_emb, self.teacher_item_emb
         for side, width, teacher in zip(SIDES, student_dims, teachers):
             mixture = ExpertMixture(width, teacher.shape[1], self.stream, experts, hidden)
             self.mixtures[side] = mixture.to(torch.promote_types(teacher.dtype, torch.float32))
-        # The same start on every device, since it is drawn on the CPU.
+        # The CPU draws the start, so that it is the same on every device.
         self.to(self.teacher_user_emb.device)
 
     def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
@@ -142,7 +142,7 @@ class DEOptions(PreferenceOptions, total=False):
 
 @LOSSES.register("DE")
 class DELoss(PreferenceLoss, ExpertLoss):
-    """Distillation Experts: the teacher's row chooses which expert has to make it.
+    """Distillation Experts: the teacher's row chooses the expert that has to make it.
 
     For an entity with teacher row t (d_T) and student row s (d_S), E experts f_e (one hidden layer
     each) and a gate a = softmax(V t + c), per side, with G_e ~ Gumbel(0, 1) drawn anew each time
@@ -158,8 +158,8 @@ class DELoss(PreferenceLoss, ExpertLoss):
 
     Args and errors are those of :class:`DistillationLoss`; the options:
         beta: weight, applied by the trainer. experts: E; with 1 the gate has nothing to choose.
-        hidden: h, null: ⌊(d_S + d_T) / 2⌋. temperature_epochs: see above; on its own, since early
-        stopping and ``epochs`` have nothing to do with it. weight_decay: of experts and gates.
+        hidden: h, null: ⌊(d_S + d_T) / 2⌋. temperature_epochs: see above; early stopping and
+        ``epochs`` do not change it. weight_decay: of experts and gates.
         preference_*: see :class:`PreferenceLoss`.
 
     Weight: the public code adds a sum over distinct entities to a base loss that is a sum over B

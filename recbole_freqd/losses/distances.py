@@ -48,7 +48,7 @@ def projected_distance(
     """``row_distance(rows @ weight, teacher)`` without making the wide product.
 
     ‖x W‖² = x (W Wᵀ) xᵀ and (x W)·t = x·(W t): one product with the teacher's rows instead of two,
-    and nothing else as wide as they are. Meant for d well below the teacher's width, where W Wᵀ is
+    and nothing else as wide as they are. Use it for d well below the teacher's width, where W Wᵀ is
     regular. Single precision or more, autocast or not.
 
     Args:
@@ -65,7 +65,7 @@ def projected_distance(
         squares = ((rows @ (weight @ weight.T)) * rows).sum(dim=1)
         if distance == "squared":
             return squares - 2.0 * dots + teacher_norm.square()
-        # Not "> tiny": NaN is no zero row, and has to be seen in the loss.
+        # Not "> tiny": NaN is not a zero row, and the loss has to show it.
         nonzero = ~((squares <= torch.finfo(rows.dtype).tiny) | (teacher_norm <= 0))
         lengths = torch.where(nonzero, squares, 1.0).sqrt() * torch.where(
             nonzero, teacher_norm, 1.0
@@ -76,8 +76,8 @@ def projected_distance(
 def unit_rows(x: torch.Tensor) -> torch.Tensor:
     """Rows of length 1; a zero row stays zero, with gradient zero (torch's own would be g/eps).
 
-    Rows of NaN, and rows so long that their squares overflow, become NaN: an error of the training
-    instead of a row that silently teaches nothing.
+    Rows of NaN, and rows so long that their squares overflow, become NaN. So the training fails,
+    instead of a row silently teaching nothing.
 
     Example:
         >>> unit_rows(torch.tensor([[0.0, 4.0], [0.0, 0.0]])).tolist()
@@ -90,7 +90,7 @@ def unit_rows(x: torch.Tensor) -> torch.Tensor:
 
 
 def mean_or_zero(distances: torch.Tensor) -> torch.Tensor:
-    """The mean of distances (n,), one per distinct entity; 0, with gradient 0, of none."""
+    """The mean of distances (n,), one per distinct entity; without any, 0 with gradient 0."""
     return distances.mean() if len(distances) else distances.sum()
 
 
@@ -101,13 +101,13 @@ def mean_over_batch(
     negative_item_ids: Optional[torch.Tensor],
     some: Callable[[torch.Tensor], torch.Tensor] = lambda ids: ids,
 ) -> torch.Tensor:
-    """d̄(users) + ½ [d̄(positives) + d̄(negatives)], d̄ the mean over distinct ids, 0 of none.
+    """d̄(users) + ½ [d̄(positives) + d̄(negatives)], d̄ the mean over distinct ids, 0 without any.
 
     Args:
         distances: From a side and ids (b,) to one distance per id, (b,).
         user_ids, positive_item_ids: (b,) int64, repeats allowed.
         negative_item_ids: (b',) int64; None: the positives are *the* items, with weight 1.
-        some: From the distinct ids of a kind to those that the mean is over.
+        some: From the distinct ids of a kind to the ids in the mean.
 
     Returns:
         A scalar.
@@ -121,17 +121,17 @@ def mean_over_batch(
 
 
 def refuse_one_dimension(width: int, side: str, key: str, way_out: str) -> None:
-    """Raises ConfigError where the teacher's features of a side are one number each.
+    """Raises ConfigError if the teacher's features of a side are one number each.
 
     Args:
         width: Of the teacher's features.
         side: ``"user"`` or ``"item"``.
-        key: What asks for cosines, for the message: ``"freqd_distance: got cosine"``.
-        way_out: What is allowed instead.
+        key: The setting that asks for cosines, for the message: ``"freqd_distance: got cosine"``.
+        way_out: The allowed settings instead.
     """
     if width == 1:
         raise ConfigError(
-            f"{key}, but the teacher's {side} features have one dimension, where a cosine is 1 or "
+            f"{key}, but the teacher's {side} features have one dimension. There a cosine is 1 or "
             "-1 and teaches nothing (Pop and Random have no more). "
             f"Allowed: {way_out}another teacher."
         )

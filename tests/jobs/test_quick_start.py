@@ -129,7 +129,7 @@ def test_what_the_data_or_the_student_does_not_allow_is_left_out_with_the_reason
         "teacher", "student_alone", "distilled", "distilled",
     ]  # fmt: skip
     printed = capsys.readouterr().out
-    assert "Left out: teacher in int8, since the scores of EASE are no products" in printed
+    assert "Left out: teacher in int8, since the scores of EASE are not products" in printed
     assert "Left out: teacher cut to size, since MultiVAE cannot start warm" in printed
 
 

@@ -151,7 +151,7 @@ def test_biases_stay_exact_and_the_ones_beside_them_cost_nothing(tiny_config):
 )
 def test_there_is_no_int8_of_scores_that_are_no_products_and_it_is_said_why(tiny_config, teacher):
     row, _ = int8_of(tiny_config, teacher)
-    assert row == f"the scores of {teacher['model']} are no products of features"
+    assert row == f"the scores of {teacher['model']} are not products of features"
 
 
 def test_a_team_of_products_in_int8_ranks_as_the_team(tiny_config, teacher_recipe):

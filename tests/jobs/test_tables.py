@@ -156,7 +156,7 @@ def test_where_a_plain_student_is_ahead_the_words_say_that_distillation_was_not_
     rows[1].update(valid={"ndcg@10": 0.2})
     words = describe_rows(rows, "ndcg@10", left_out={"teacher in int8": "there is none"})
     assert "Use student alone:" in words
-    assert "Distillation was not worth it here: FreqD, the best distilled, has 0.1200" in words
+    assert "not worth it here: the best distilled student, FreqD, reaches only 0.1200" in words
     assert "\nLeft out: teacher in int8, since there is none" in words
 
 

@@ -113,9 +113,9 @@ def test_a_run_that_was_never_validated_has_no_score():
         (["sweep", "freqd_alpha=0.5,0.50"], "freqd_alpha=0.5 and freqd_alpha=0.50 are one and the"),
         (["sweep", "on=1,2"], "sweep: nothing in this run reads the key 'on'"),
         (["sweep", "n_layers=1,2"], "sweep: nothing in this run reads the key 'n_layers'"),
-        (["compare", "FD", "--trainer=FD"], "--trainer=... is left to its methods"),
-        (["compare", "FD", "--seed=3"], "--seed=... is left to --seeds"),
-        (["compare", "FD", "--seeds=1,2", "--seed=3"], "--seed=... is left to --seeds"),
+        (["compare", "FD", "--trainer=FD"], "--trainer=... does not go with a comparison"),
+        (["compare", "FD", "--seed=3"], "comparison: --seeds sets the seeds"),
+        (["compare", "FD", "--seeds=1,2", "--seed=3"], "comparison: --seeds sets the seeds"),
     ],
 )
 def test_a_key_that_a_job_fixes_itself_is_refused_with_where_it_belongs(

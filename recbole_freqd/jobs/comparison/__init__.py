@@ -1,1 +1,1 @@
-"""Methods and the student alone under equal conditions."""
+"""Compares methods and the student alone under equal conditions."""

@@ -1,4 +1,4 @@
-"""What a comparison has beside its methods: baselines, the teachers of a team, rows of a file."""
+"""What a comparison shows beside its methods: baselines, a team's teachers, rows of a file."""
 
 from collections.abc import Iterable
 from typing import Any, Callable
@@ -25,19 +25,19 @@ Records = dict[str, list[dict[str, Any]]]
 
 
 def role_of(what: str) -> str:
-    """The role of a row, as in a ``results.json`` of the main job; a team's is ``teacher`` here."""
+    """The role of a row, as in the main job's ``results.json``; a team is a ``teacher`` here."""
     if what.startswith((MEMBER, _OWN)):
         return "member" if what.startswith(MEMBER) else "teacher"
     return _ROLES.get(what, "distilled")
 
 
 def is_student(what: str) -> bool:
-    """Whether it is one of the students, which are ranked."""
+    """Whether it is a student; only students are ranked."""
     return role_of(what) not in ("teacher", "member", "teacher_int8")
 
 
 def baselines(model_class: type, say: Callable[[str], None]) -> list[str]:
-    """The students that every comparison has; what cannot be is left out, and it is said why."""
+    """The students of every comparison; says which baselines are left out, and why."""
     why = why_not_warm(model_class)
     if why is None:
         return [ALONE, CUT, WARM]
@@ -47,7 +47,7 @@ def baselines(model_class: type, say: Callable[[str], None]) -> list[str]:
 
 
 def read_rows(file: str) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
-    """Rows of a file: names, each with a trainer and with keys that lie over the comparison's.
+    """Reads rows from a file: each name has a trainer, and keys that override the comparison's.
 
     Args:
         file: YAML, such as ``RCE-KD by a team: {trainer: RCE-KD, teacher: [...]}``.
@@ -56,7 +56,7 @@ def read_rows(file: str) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]
         Losses and keys by name.
 
     Raises:
-        ConfigError: No such file; a row without a trainer; a name or key that is taken.
+        ConfigError: The file is missing, a row has no trainer, or a name or key is taken.
     """
     methods: dict[str, list[str]] = {}
     keys: dict[str, dict[str, Any]] = {}
@@ -64,16 +64,16 @@ def read_rows(file: str) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]
         losses = trainer_names(row.get("trainer")) if isinstance(row, dict) else []
         if not losses:
             raise ConfigError(
-                f"--rows {file}: got {short_repr(row)} for {name}; allowed: keys with a trainer "
-                "among them."
+                f"--rows {file}: got {short_repr(row)} for {name}; allowed: keys that include "
+                "trainer."
             )
         if role_of(str(name)) != "distilled":
-            raise ConfigError(f"--rows {file}: {name} is the name of another row. Change it.")
+            raise ConfigError(f"--rows {file}: another row has the name {name}. Change it.")
         taken = sorted(_SAME_FOR_ALL & set(row))
         if taken:
             raise ConfigError(
-                f"--rows {file}: {name} sets {taken[0]}, which is the same for all that is "
-                "compared. Leave it out."
+                f"--rows {file}: {name} sets {taken[0]}. That key has to be the same for all "
+                "rows. Leave it out."
             )
         methods[str(name)] = losses
         keys[str(name)] = {key: value for key, value in row.items() if key != "trainer"}
@@ -81,13 +81,13 @@ def read_rows(file: str) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]
 
 
 def with_rows_beside(records: Records, own_teachers: Iterable[str] = ()) -> Records:
-    """The records with rows of what was evaluated in other runs: members, int8, own teachers.
+    """Adds rows that other runs evaluated: members, int8, teachers of a single row.
 
-    A row is there where it is there for every seed, and once for all that it teaches.
+    A row appears if every seed has it. It appears once, for all students that it teaches.
 
     Args:
-        records: By what they are of.
-        own_teachers: Those of them that are taught by what teaches nobody else.
+        records: By the name of their row.
+        own_teachers: The names of rows with a teacher that teaches no other row.
     """
     teachers = records.get(TEACHER, [])
     beside = _columns(teachers)
@@ -108,7 +108,7 @@ def with_rows_beside(records: Records, own_teachers: Iterable[str] = ()) -> Reco
 def _of_own_teachers(
     records: Records, own_teachers: Iterable[str], shown: list[list[dict[str, Any]]]
 ) -> Records:
-    """Rows of teachers that are not shown yet, named after all students that they teach."""
+    """Rows of teachers that are not shown yet, named after the students that they teach."""
     known = [_told_apart(rows) for rows in shown]
     found: dict[frozenset[Any], tuple[str, list[str], list[dict[str, Any]]]] = {}
     for student in own_teachers:
@@ -121,7 +121,7 @@ def _of_own_teachers(
 
 
 def _columns(records: list[dict[str, Any]]) -> Records:
-    """What was evaluated beside some runs, a row for each of them, by what it is of."""
+    """What some runs evaluated beside themselves: by its name, one row per run."""
     beside: Records = {}
     for record in records:
         rows = record.get("beside", [])
@@ -138,7 +138,7 @@ def _beside_name(row: dict[str, Any]) -> str:
 
 
 def numbered(names: Iterable[str]) -> list[str]:
-    """Names, from the second of a name on with its number.
+    """Numbers the names from their second occurrence on.
 
     Example:
         >>> numbered(["BPR", "EASE", "BPR"])
@@ -153,5 +153,5 @@ def numbered(names: Iterable[str]) -> list[str]:
 
 
 def _told_apart(rows: list[dict[str, Any]]) -> frozenset[Any]:
-    """The weights of a teacher by seed; the files, where an older version has kept no hash."""
+    """A teacher's weights by seed; its files if an older version kept no hash."""
     return frozenset((row["seed"], row.get("teacher_hash") or row["checkpoint"]) for row in rows)

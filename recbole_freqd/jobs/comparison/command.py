@@ -20,7 +20,7 @@ _ARGUMENTS = (
     "frozen",
     "rows",
 )
-_LEFT_TO = {"trainer": "its methods", "seed": "--seeds"}
+_LEFT_TO = {"trainer": "its methods are the trainers", "seed": "--seeds sets the seeds"}
 
 
 def add_parser(commands: Any) -> argparse.ArgumentParser:
@@ -40,14 +40,14 @@ def add_parser(commands: Any) -> argparse.ArgumentParser:
         "--seeds", type=read_seeds, default=SEEDS, help="2020,2021 or 2020-2024 (the default)"
     )
     parser.add_argument(
-        "--tune", type=int, metavar="N", default=0, help="trials for everything compared"
+        "--tune", type=int, metavar="N", default=0, help="search with N trials per row"
     )
     parser.add_argument("--tune_seeds", type=read_seeds, help="default: the first two of --seeds")
     parser.add_argument("--tune_only", action="store_true", help="stop when configs are frozen")
     parser.add_argument("--keep_teacher", action="store_true", help="do not tune the teacher")
-    parser.add_argument("--search", metavar="FILE", help="YAML file of your own search spaces")
-    parser.add_argument("--frozen", metavar="FILE", help="YAML file of chosen configs")
-    parser.add_argument("--rows", metavar="FILE", help="YAML file of more rows, with own keys")
+    parser.add_argument("--search", metavar="FILE", help="YAML file with your search spaces")
+    parser.add_argument("--frozen", metavar="FILE", help="YAML file with chosen configs")
+    parser.add_argument("--rows", metavar="FILE", help="YAML file with more rows and their keys")
     add_shared(parser, *TAKES)
     return parser
 
@@ -56,14 +56,14 @@ def run(options: argparse.Namespace, keys: list[str]) -> None:
     """Compares.
 
     Raises:
-        ConfigError: A key that the comparison sets itself.
-        TrainingError: Some of it failed; the rest is done.
+        ConfigError: A key is set that the comparison sets itself.
+        TrainingError: Some runs failed; all others are done.
     """
     for key in keys:
         name = key[2:].partition("=")[0]
         if name in _LEFT_TO:
             raise ConfigError(
-                f"--{name}=... is left to {_LEFT_TO[name]} in a comparison: leave it out."
+                f"--{name}=... does not go with a comparison: {_LEFT_TO[name]}. Leave it out."
             )
     files = config_files(options)
     from recbole_freqd.trainer.register import register
@@ -82,10 +82,10 @@ def run(options: argparse.Namespace, keys: list[str]) -> None:
 
 
 def report_failures(results: dict[str, Any], options: argparse.Namespace) -> None:
-    """Raises TrainingError where something of a comparison, or of its search just now, failed."""
+    """Raises TrainingError if a run of the comparison, or a trial of this search, failed."""
     from recbole_freqd.core.errors import TrainingError
 
-    tuning: dict[str, Any] = {}  # a search that was not made now is not tried again either
+    tuning: dict[str, Any] = {}  # an earlier search is not tried again
     if options.tune:
         tuning = results["tuned"] if options.tune_only else results["tuning"]
     failed = [
@@ -97,6 +97,6 @@ def report_failures(results: dict[str, Any], options: argparse.Namespace) -> Non
     ]
     if failed:
         raise TrainingError(
-            f"Failed: {'; '.join(failed)}. All else is finished and kept; the same command tries "
-            f"these again{f', if {options.frozen} has keys for them' if options.frozen else ''}."
+            f"Failed: {'; '.join(failed)}. All other runs are finished and kept. The same command "
+            f"tries these again{f', if {options.frozen} has their keys' if options.frozen else ''}."
         )

@@ -30,46 +30,46 @@ def compare(
 ) -> dict[str, Any]:
     """Compares distillation methods and the student alone under equal conditions.
 
-    For each seed one teacher and a student of every method on the same split, beside what they have
-    to beat: the teacher in int8 and cut to the student's size, the student alone, cold and warm.
-    Finished runs are kept as files, and taken when the same is asked for again: whatever was
-    interrupted goes on. A run that was interrupted itself goes on with ``resume: true``. A run or
-    trial that fails stops none of the others; it is tried again when the same is asked for again.
+    Each seed has one teacher and one split. Every method trains a student on them. Beside these
+    stand the baselines that they have to beat: the teacher in int8 and cut to the student's size,
+    and the student alone, cold and warm. Finished runs are kept as files. Call it again with the
+    same arguments to continue an interrupted comparison: it reuses these files. A run that was
+    interrupted itself continues with ``resume: true``. A run or trial that fails does not stop the
+    others; the next call tries it again.
 
     Args:
         methods: Names of trainers; ``FreqD+FD`` adds both losses.
         model, dataset, config_file_list, config_dict: As of
             :func:`recbole_freqd.run_recbole_freqd`, with a ``teacher`` and the keys of any of the
-            methods. ``trainer`` and ``seed`` are left to the comparison.
-        seeds: Each is one run of everything.
+            methods. The comparison sets ``trainer`` and ``seed`` itself.
+        seeds: Everything runs once for each.
         tune: Trials (Latin hypercube) for each method, the student alone, cold and warm, and the
             teacher, on validation data only; 0: no search. See ``properties/search/``.
-        tune_seeds: The seeds a trial is run with; None: the first two of ``seeds``, since the
-            choice on one seed misleads on small data.
-        tune_only: Stop when the configs are frozen; no test metric has been computed then.
-        keep_teacher: Do not tune the teacher, take the recipe as it is.
-        search: A YAML file with search spaces of your own.
+        tune_seeds: The seeds of each trial; None: the first two of ``seeds``. A choice on one seed
+            misleads on small data.
+        tune_only: Stop when the configs are frozen, before any test metric is computed.
+        keep_teacher: Do not tune the teacher; take the recipe as it is.
+        search: A YAML file with your search spaces.
         frozen: A YAML file with the keys of the teacher, the student alone and every method, as
             ``tune`` writes it, for the same dataset, student and teacher. Without a section
-            ``warm`` the student alone has the same keys from the warm start.
-        rows: A YAML file with more students: names, each with a ``trainer`` and keys that are its
-            own, such as another teacher, which then has rows, too. Not with ``tune``.
-        output_dir: Everything is in the folder ``compare-<dataset>-<model>`` in it.
-        say: Where lines of progress and the table go.
+            ``warm`` the warm-started student alone uses the keys of the cold one.
+            rows: A YAML file with more students: names, each with a ``trainer`` and its own keys. A
+                key may name another teacher, which then has rows, too. Not with ``tune``.
+            output_dir: Its folder ``compare-<dataset>-<model>`` holds everything.
+            say: Receives the lines of progress and the table.
 
     Returns:
-        What is in ``results-<hash>.json``: ``table`` (a row each: mean and sd of ``valid`` and
+        The content of ``results-<hash>.json``: ``table`` (a row each: mean and sd of ``valid`` and
         ``test``, ``rank``, ``share``, ``gap_closed``, ``against`` the reference with ``p_holm``,
         ``epochs``, ``seconds_per_epoch``, ``seconds_all_in``, ``bytes_per_entity``, ``coverage``,
-        ``gini``, and of a team ``weights``), ``cells`` (every run), ``common`` and ``configs`` (the
-        frozen configs), ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``, ``left_out``
-        (baselines that cannot be, and why), and ``failed``, a ``what``, ``seed`` and ``error`` for
-        each run that failed (the method then has no rank).
+        ``gini``, and for a team ``weights``), ``cells`` (every run), ``common`` and ``configs``
+        (the frozen configs), ``tuning``, ``reference``, ``metric``, ``seeds``, ``commits``,
+        ``left_out`` (impossible baselines, and why), and ``failed``: a ``what``, ``seed`` and
+        ``error`` for each run that failed (the method then has no rank).
         With ``tune_only`` the frozen keys.
 
     Raises:
-        FreqDError: Methods, seeds, config or files are not as they should be, or nothing at all
-            could be run.
+        FreqDError: Methods, seeds, config or files are wrong, or no run finished.
 
     Example:
         >>> results = compare(["FreqD", "FD"], "BPR", "ml-100k", config_dict={
@@ -93,7 +93,7 @@ def compare(
     _check_tuning(tune, tune_only, frozen, tune_seeds, keep_teacher, search)
     if tune and rows is not None:
         raise ConfigError(
-            "--rows: goes with no --tune: their keys are what they are. Leave it out."
+            "--rows does not go with --tune: rows bring their own keys. Leave one of them out."
         )
     tune_seeds = check_seeds(seeds[:2] if tune_seeds is None else tune_seeds, "tune_seeds")
     own = space.read_own(search)
@@ -120,7 +120,7 @@ def compare(
 def _read_students(
     methods: Iterable[str], rows: Optional[str]
 ) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
-    """The losses of methods and of a file's rows, by name; and the keys of its rows."""
+    """Reads the losses of methods and of a file's rows, by name; and the keys of its rows."""
     from recbole_freqd.jobs.comparison.beside import read_rows
     from recbole_freqd.jobs.comparison.plan import read_methods
 
@@ -129,7 +129,7 @@ def _read_students(
         return named, {}
     more, own_keys = read_rows(rows)
     for name in set(named) & set(more):
-        raise ConfigError(f"--rows {rows}: {name} is among the methods already. Change the name.")
+        raise ConfigError(f"--rows {rows}: a method has the name {name}. Change it.")
     return {**named, **more}, own_keys
 
 
@@ -141,11 +141,11 @@ def _check_tuning(
     keep_teacher: bool,
     search: Optional[str],
 ) -> None:
-    """Raises ConfigError where the arguments of a search do not go together."""
+    """Raises ConfigError if the arguments of a search do not go together."""
     if tune < 0 or (tune_only and not tune) or (tune and frozen):
         raise ConfigError(
             f"--tune {tune}{' --tune_only' * tune_only}{f' --frozen {frozen}' if frozen else ''}; "
-            "allowed: a number of trials from 1, or frozen configs, not both; --tune_only with "
+            "allowed: either a number of trials from 1, or frozen configs. --tune_only needs "
             "--tune."
         )
     given = {
@@ -156,16 +156,15 @@ def _check_tuning(
     idle = [f"--{name}" for name in given if given[name] and not tune]
     if idle:
         raise ConfigError(
-            f"{', '.join(idle)}: goes with --tune, and nothing is searched here. Add --tune N, or "
-            "leave it out."
+            f"{', '.join(idle)}: no effect without --tune. Add --tune N, or leave it out."
         )
 
 
 def _say_what_is_not_used(given: dict[str, Any], say: Callable[[str], None]) -> None:
-    """One line where the config names a trainer or a seed, as the config of a single run does."""
+    """Says a line if the config names a trainer or a seed, as a single run's config does."""
     idle = [f"{key}: {given[key]}" for key in ("trainer", "seed") if given.get(key) is not None]
     if idle:
         say(
-            f"Not used of the config: {', '.join(idle)}. The methods and seeds of a comparison are "
-            "its own and those of --seeds."
+            f"The comparison ignores of the config: {', '.join(idle)}. It has its own methods, and "
+            "takes its seeds from --seeds."
         )

@@ -1,4 +1,4 @@
-"""The metrics of every single user, of which RecBole's evaluator gives the means only."""
+"""Keeps the metrics of every single user; RecBole's evaluator gives only their means."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +16,14 @@ from recbole_freqd.jobs.comparison.significance import PerUser
 
 @contextmanager
 def recording() -> Iterator[dict[str, np.ndarray]]:
-    """While open, what RecBole averages over users is kept as it was before.
+    """While open, keeps the values that RecBole averages over users.
 
-    All its metrics over top lists average in one place, ``TopkMetric.topk_result``. In one process
-    only: between several, each would see its own users.
+    All its metrics over top lists average in one place, ``TopkMetric.topk_result``. Use it in one
+    process only: with several, each sees only its own users.
 
     Yields:
-        By metric (``ndcg@10``), filled by every evaluation anew: (users,) float32 in the order in
-        which the loader has them.
+        By metric (``ndcg@10``), refilled by every evaluation: (users,) float32 in the order of the
+        loader.
     """
     from recbole.evaluator.base_metric import TopkMetric
 
@@ -44,7 +44,7 @@ def recording() -> Iterator[dict[str, np.ndarray]]:
 
 
 def by_token(loader: Any, values: np.ndarray) -> PerUser:
-    """Users of an evaluation loader by name, in the order of their names, and their values.
+    """The users of an evaluation loader, sorted by name, and their values.
 
     Args:
         loader: RecBole's valid or test loader.
@@ -75,12 +75,12 @@ def load_users(path: Path) -> PerUser:
     """Reads what :func:`save_users` wrote.
 
     Raises:
-        CheckpointError: It cannot be read, or is damaged.
+        CheckpointError: It is unreadable or damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             return np.char.decode(file["users"], "utf-8"), file["values"]
     except Exception as error:  # numpy and zipfile raise half a dozen kinds for a damaged file
         raise CheckpointError(
-            f"{path} cannot be read: {error}. Delete it: that run is then done again."
+            f"{path} cannot be read: {error}. Delete it, and the comparison repeats that run."
         ) from error

@@ -1,7 +1,4 @@
-"""Many methods, many seeds, one teacher for each seed: what is run, what is kept, what comes out.
-
-(Not ``compare.py``: a module of that name would hide the function ``recbole_freqd.compare``.)
-"""
+"""Runs many methods on many seeds, with one teacher for each seed, and keeps what they give."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -52,27 +49,27 @@ def compare_runs(
     frozen: Optional[dict[str, Any]] = None,
     say: Callable[[str], None] = print_line,
 ) -> dict[str, Any]:
-    """Runs what is not finished yet, and writes ``results-<hash>`` as JSON, Markdown and picture.
+    """Runs all unfinished cells, and writes ``results-<hash>`` as JSON, Markdown and picture.
 
     Args:
         base: A Config with the keys of all methods and the teacher.
         methods: From :func:`read_methods`.
-        seeds: One run of everything for each.
-        folder: Where finished runs are kept (``cells/``), and the results.
-        frozen: Keys by ``teacher``, ``alone`` and method that lie over those of ``base``.
-        say: Where lines go.
+        seeds: Everything runs once for each.
+        folder: Holds the finished runs (``cells/``) and the results.
+        frozen: Keys by ``teacher``, ``alone`` and method that override those of ``base``.
+        say: Receives the lines.
 
     Returns:
         The results: see :func:`recbole_freqd.compare`.
 
     Raises:
-        TrainingError: No student could be finished at all.
+        TrainingError: No student finished.
     """
     metric, store = metric_of(base), CellStore(folder / "cells", say)
     whats = [TEACHER_CELL, *baselines(base.model_class, say), *methods]
     plan = [cell_of(base, what, methods, seed, frozen or {}) for seed in seeds for what in whats]
     count, found = Countdown([cell.what for cell in plan], say), {}
-    for cell in plan:  # before the first run, so that it is said at once why something is anew
+    for cell in plan:  # before the first run, so that the user reads the reasons at once
         found[cell.name] = store.find(cell.name)
         if found[cell.name] is not None:
             count.skip(cell.what)
@@ -87,7 +84,7 @@ def compare_runs(
     records = {what: [found[cell.name] for cell in cells] for what, cells in by_what.items()}
     if not any(records[what] for what in ("alone", *methods)):
         raise TrainingError(
-            f"None of the runs could be finished; the first: {failures[0]['error']} All of them: "
+            f"No run finished. The first error: {failures[0]['error']} Find all of them in "
             f"*.failed in {store.folder}."
         )
     own_teachers = [what for what in methods if _has_own_teacher(what, frozen or {})]
@@ -108,10 +105,10 @@ def read_methods(names: Iterable[str]) -> dict[str, list[str]]:
     """The losses of each method, by its name in the registry's spelling.
 
     Args:
-        names: Such as ``freqd`` or ``FreqD+FD``, whose losses are added.
+        names: Such as ``freqd``, or ``FreqD+FD``, which adds two losses.
 
-    Raises:
-        ConfigError: An unknown name, one given twice, or none at all.
+        Raises:
+            ConfigError: A name is unknown or given twice, or there is none.
 
     Example:
         >>> read_methods(["freqd", "FD + FreqD"])
@@ -122,22 +119,22 @@ def read_methods(names: Iterable[str]) -> dict[str, list[str]]:
         losses = trainer_names([part.strip() for part in name.split("+")])
         if not losses:
             raise ConfigError(
-                f"compare: got {name!r}; allowed: names of trainers between commas, e.g. "
-                "FreqD,FD,FreqD+FD. The student alone is always there."
+                f"compare: got {name!r}; allowed: names of trainers, separated by commas, e.g. "
+                "FreqD,FD,FreqD+FD. The comparison adds the student alone itself."
             )
         if set(losses) in map(set, found.values()):
-            raise ConfigError(f"compare: {'+'.join(losses)} is named twice. Allowed: once each.")
+            raise ConfigError(f"compare: got {'+'.join(losses)} twice; allowed: each name once.")
         found["+".join(losses)] = losses
     if not found:
-        raise ConfigError("compare: no method is named; allowed: e.g. FreqD,FD.")
+        raise ConfigError("compare: got no method; allowed: e.g. FreqD,FD.")
     return found
 
 
 def metric_of(base: Any) -> str:
-    """What is ranked and tested by: NDCG@10, else the metric that validation goes by.
+    """The metric that ranks and tests: NDCG@10, or else ``valid_metric``.
 
     Raises:
-        ConfigError: It is no metric of single users.
+        ConfigError: It has no value for a single user.
     """
     from recbole.evaluator.base_metric import TopkMetric
     from recbole.evaluator.register import metrics_dict
@@ -147,8 +144,8 @@ def metric_of(base: Any) -> str:
     kind = metrics_dict.get(metric.partition("@")[0])
     if kind is None or not issubclass(kind, TopkMetric) or "topk_result" in vars(kind):
         raise ConfigError(
-            f"compare tests by NDCG@10, or else by valid_metric, user by user; got {metric}, "
-            f"which has no value for a single user, and metrics and topk compute only "
+            f"compare tests by NDCG@10, or else by valid_metric, user by user. It got {metric}, "
+            f"which has no value for a single user. metrics and topk compute only "
             f"{', '.join(computed)}. Add NDCG to metrics and 10 to topk."
         )
     return metric
@@ -159,7 +156,7 @@ def cell_of(
 ) -> Cell:
     """A run of the comparison, with its whole Config."""
     if what in (CUT, WARM):
-        # Nothing is chosen for the cut, and by older frozen configs nothing for the other.
+        # No search tunes the cut, and older frozen configs have no keys for the other.
         keys = frozen.get(what, frozen.get(ALONE, {}))
         config = lineup.warm_config(base, seed, keys, frozen)
         identity = planned_identity(config)
@@ -177,7 +174,7 @@ def cell_of(
 
 
 def _has_own_teacher(what: str, frozen: dict[str, Any]) -> bool:
-    """Whether the keys of a method name a teacher of its own."""
+    """Whether a method's keys name their own teacher."""
     return bool(_OF_TEACHERS & set(frozen.get(what, {})))
 
 
@@ -190,10 +187,10 @@ def _run_missing(
     count: Countdown,
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Runs the cells that are not found, fills these in, and gives what, seed and error of others.
+    """Runs the missing cells, adds them to ``found``, and returns what, seed and error of failures.
 
-    Whatever a run fails by, the others do not wait for it. What another process is at comes last,
-    and with a teacher all that it teaches.
+    A failed run does not stop the others. Cells that another process is running come last; if such
+    a cell is a teacher, so do all that it teaches.
     """
     failures: list[dict[str, Any]] = []
 
@@ -201,7 +198,7 @@ def _run_missing(
         if cell.what not in ("teacher", "alone") and cell.seed in untaught():
             return False
         if wait:
-            say(f"{cell.what}, seed {cell.seed}: another process is at it; waiting for it.")
+            say(f"{cell.what}, seed {cell.seed}: waiting for another process that runs it.")
         start = perf_counter()
 
         def run() -> dict[str, Any]:
@@ -234,10 +231,10 @@ def _run_missing(
 
 
 def _hindrance(cell: Cell, failures: list[dict[str, Any]], frozen: dict[str, Any]) -> Optional[str]:
-    """Why a cell cannot be run at all: it was not tuned, or its teacher has failed."""
+    """Says why a cell cannot run: all its trials failed, or its teacher failed."""
     untuned = (frozen.get("tuned") or {}).get("failed", {})
     if cell.what in untuned and cell.what not in frozen:
-        return f"No trial of {cell.what} could be finished: {untuned[cell.what]['error']}"
+        return f"No trial of {cell.what} finished: {untuned[cell.what]['error']}"
     for failed in failures:
         if cell.what != "alone" and (failed["what"], failed["seed"]) == ("teacher", cell.seed):
             return f"The teacher of seed {cell.seed} failed: {failed['error']}"
@@ -245,10 +242,10 @@ def _hindrance(cell: Cell, failures: list[dict[str, Any]], frozen: dict[str, Any
 
 
 def run_cell(cell: Cell, metric: str, hindrance: Optional[str] = None) -> Outcome:
-    """Runs a cell: what is kept of it, and the metric of every user.
+    """Runs a cell; returns the record to keep, and every user's metric.
 
     Raises:
-        TrainingError: There is a hindrance.
+        TrainingError: ``hindrance`` says why it cannot run.
         ConfigError: The split has no test part.
     """
     if hindrance is not None:
@@ -259,8 +256,7 @@ def run_cell(cell: Cell, metric: str, hindrance: Optional[str] = None) -> Outcom
         run = runs.run(cell.config, untrained=cell.what == CUT)
     if metric not in (run.test_result or {}):
         raise ConfigError(
-            f"There is no test {metric} for {cell.what}: the split has no test part. Change "
-            "eval_args."
+            f"{cell.what} has no test {metric}: the split has no test part. Change eval_args."
         )
     teacher = run.trainer.teacher if trainer_names(cell.config["trainer"]) else None
     row = {
@@ -275,7 +271,7 @@ def run_cell(cell: Cell, metric: str, hindrance: Optional[str] = None) -> Outcom
 
 
 def _run_teacher(config: Any, metric: str) -> Outcome:
-    """Trains the teacher of a seed, or takes it as it is, and evaluates it; its members too."""
+    """Trains the teacher of a seed, or takes it as it is; evaluates it and its members."""
     data = runs.read_data(config)
     teacher = find_teacher(config, data[0], data[1])
     with recording() as users:  # a team comes after its members, so the last ones are its own
@@ -294,7 +290,7 @@ def _run_teacher(config: Any, metric: str) -> Outcome:
 
 
 def _teacher_rows(data: rows.Loaders, teacher: Any) -> list[dict[str, Any]]:
-    """Values of the rows of what teaches: the teacher, or the team and its members."""
+    """Values of the rows of the teacher, or of the team and its members."""
     hashes = [_hash_of(teacher), *(member.teacher.weights() for member in teacher.members)]
     return [
         {**row.values, "epochs": None, "teacher_hash": hashed}
@@ -303,7 +299,7 @@ def _teacher_rows(data: rows.Loaders, teacher: Any) -> list[dict[str, Any]]:
 
 
 def _hash_of(teacher: Any) -> str:
-    """Of the weights, in both senses, of what teaches before it is filtered."""
+    """A hash of the unfiltered teacher: parameters, and weights in a team."""
     found = [
         (member.name, member.weight, member.teacher.weights())
         for member in teacher.members

@@ -1,4 +1,4 @@
-"""Figures: they show what is in results, and compute nothing. Needs matplotlib."""
+"""Draws figures from results; computes nothing. Needs matplotlib."""
 
 from pathlib import Path
 from typing import Any
@@ -7,16 +7,16 @@ from recbole_freqd.core.errors import require
 from recbole_freqd.core.files import write_atomically
 from recbole_freqd.jobs.comparison.beside import NAMES, role_of
 
-# Okabe and Ito's colours, told apart with any kind of colour vision; markers differ as well.
+# Okabe and Ito's colours: any kind of colour vision tells them apart. Markers differ as well.
 _BLUE, _ORANGE, _GREY, _BLACK = "#0072B2", "#D55E00", "#7F7F7F", "#000000"
 
 
 def comparison_plot(results: dict[str, Any], path: Path) -> None:
-    """A dot for the mean of every method, a bar for the standard deviation, a dot for each seed.
+    """Draws a dot for the mean of every method, a bar for the sd, and a tick for each seed.
 
     Args:
         results: See :func:`recbole_freqd.compare`.
-        path: Of the picture; its suffix says what kind (``.png``, ``.svg``, ``.pdf``).
+        path: Of the picture; its suffix sets the format (``.png``, ``.svg``, ``.pdf``).
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -28,7 +28,7 @@ def comparison_plot(results: dict[str, Any], path: Path) -> None:
 
 
 def comparison_figure(results: dict[str, Any]) -> Any:
-    """The figure of :func:`comparison_plot`, best method on top, for a notebook or further work."""
+    """Makes the figure of :func:`comparison_plot`, best method on top, for a notebook or more."""
     require("matplotlib", "plot", "A plot")
     from matplotlib.figure import Figure  # without pyplot: no window, nothing global
 
@@ -72,7 +72,7 @@ def _look(what: str, reference: str) -> tuple[str, str]:
 
 
 def _metric(name: str) -> str:
-    """``ndcg@10`` as it is printed."""
+    """``ndcg@10`` as printed."""
     short = ("ndcg", "mrr", "map")
     head, _, tail = name.partition("@")
     return f"{head.upper() if head in short else head.capitalize()}@{tail}"

@@ -1,4 +1,4 @@
-"""The table of a comparison and what it says in words; trains nothing and draws nothing."""
+"""Makes the table of a comparison and says it in words; trains nothing and draws nothing."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, Optional
@@ -37,25 +37,25 @@ def summarise(
     metric: str,
     failed: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """One row for the teacher, the student alone and each method, over all seeds.
+    """Makes one row for the teacher, the student alone and each method, over all seeds.
 
     Args:
-        rows: What was kept of each run, by ``teacher``, ``alone`` and method, in the order of the
+        rows: The records of each run, by ``teacher``, ``alone`` and method, in the order of the
             seeds: ``valid``, ``test``, ``epochs``, ``seconds_per_epoch``, ``parameters``.
-        users: The metric of every user of those runs, or None where there is none.
-        reference: The method that all others are held against.
-        metric: What is ranked and tested by.
-        failed: Which of them lack a run that failed: means of other seeds are not comparable, so
-            these have no rank, gap or test.
+        users: The metric of every user of those runs, or None if it is missing.
+        reference: The method that all others are compared with.
+        metric: The metric that ranks and tests.
+        failed: The rows with a failed run. Means over fewer seeds are not comparable, so these rows
+            have no rank, gap or test.
 
     Returns:
         ``what``, means and standard deviations of ``valid`` and ``test``; ``rank`` among the
         students by the mean of the test metric; ``share`` of the teacher's, and ``gap_closed``, of
         the means; ``bytes_per_entity``, ``coverage``, ``gini`` and ``seconds_all_in``, means;
-        ``weights``, the mean one of each member of a team; ``failed``, whether a run is missing;
+        ``weights``, the mean weight of each member of a team; ``failed``, whether a run is missing;
         ``against`` the reference: see :func:`.significance.paired_test`, with ``p_holm`` over all
         other students and ``wins``, the seeds in which the mean is above the reference's. Ranks,
-        gaps and wins go by the means over users as they are, not by RecBole's rounded ones.
+        gaps and wins use exact means over users, not RecBole's rounded ones.
     """
     table = [{**_row(what, found), "failed": what in failed} for what, found in rows.items()]
     exact = {what: _exact(rows[what], users[what], metric) for what in rows if what not in failed}
@@ -92,7 +92,7 @@ def summarise(
 
 
 def _exact(rows: list[dict[str, Any]], users: list[Optional[PerUser]], metric: str) -> list[float]:
-    """The test metric of every run: the mean over users, where these are known; or nothing."""
+    """The test metric of every run: the mean over its users if known, or nothing."""
     return [
         row["test"][metric] if one is None else float(np.mean(one[1], dtype=np.float64))
         for row, one in zip(rows, users)
@@ -123,13 +123,13 @@ def _row(what: str, found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
-    """Over the seeds; None where one has none."""
+    """The mean over the seeds; None if one of them has no value."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if values and len(known) == len(values) else None
 
 
 def _spreads(results: Sequence[dict[str, float]]) -> dict[str, dict[str, Optional[float]]]:
-    """Mean and standard deviation (of a sample) of the metrics that all results have."""
+    """Mean and sample standard deviation of the metrics that all results have."""
     first = results[0] if results else {}
     shared = [name for name in first if all(name in result for result in results)]
     return {
@@ -146,14 +146,14 @@ def _spreads(results: Sequence[dict[str, float]]) -> dict[str, dict[str, Optiona
 def split_common(
     configs: dict[str, dict[str, Any]], equal: frozenset[str] = EQUAL_FOR_ALL
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What all students have in common, and what differs, by student; not where they were run.
+    """Splits keys into shared ones and the rest by student; drops those of where it ran.
 
     Args:
         configs: The keys of each, by student.
         equal: Keys that have to be the same for all.
 
     Raises:
-        ConfigError: Something differs that has to be the same for all.
+        ConfigError: A key of ``equal`` differs.
     """
     apart_from = WHERE_IT_RUNS | {"seed"}
     students = {
@@ -167,7 +167,7 @@ def split_common(
         for key, value in students["alone"].items()
         if all(config.get(key, missing) == value for config in students.values())
     }
-    # What is taught is no difference between students where all that are taught have it.
+    # A key of the teacher is shared if all students with a teacher have the same value.
     taught = [config for what, config in students.items() if what != "alone"]
     common.update(
         (key, config[key])
@@ -177,7 +177,7 @@ def split_common(
     )
     unequal = sorted((equal - {"trainer", "teacher"}) & set(students["alone"]) - set(common))
     if unequal:
-        raise ConfigError(f"{', '.join(unequal)}: not the same for all that is compared.")
+        raise ConfigError(f"{', '.join(unequal)}: has to be the same for all rows, but differs.")
     shared = taught[0]["teacher"] if taught else None
     return common, {
         what: {
@@ -224,7 +224,7 @@ def table_lines(results: dict[str, Any]) -> list[list[str]]:
 
 
 def describe_outcome(results: dict[str, Any]) -> str:
-    """Who is first, and what the reference beats, loses to, or is not told apart from."""
+    """Says who is first, and what the reference beats, loses to, or is not told apart from."""
     metric, reference = results["metric"], results["reference"]
     by_name = {row["what"]: row for row in results["table"]}
     students = [row for row in results["table"] if row["rank"] is not None]
@@ -276,17 +276,18 @@ def markdown(results: dict[str, Any]) -> str:
             "",
             describe_outcome(results),
             "",
-            f"Mean ± standard deviation over seeds {seeds}; every method has the same teacher in a "
-            f"seed. Δ is the mean over users of the difference in test {metric}, averaged over "
-            "seeds first; seeds won are those with a higher mean than the reference; p is of the "
-            "paired t-test over users, corrected by Holm over all rows that have one. Users are "
-            "its sample, not seeds: read it beside the spread over seeds. The gap closed is of the "
-            "means: (method − alone) / (teacher − alone); the share, too: method / teacher. B are "
-            "bytes needed to rank; coverage and gini, ItemCoverage@10 and GiniIndex@10 of the test "
-            "lists; s all in, seconds from reading the data to the end of training, the teacher's "
-            "own left out. The teacher cut to size is the best approximation of its unfiltered "
-            "scores by features of the student's width. The student alone, warm, begins there; "
-            f"{_of_the_baselines(results)}",
+            f"Mean ± standard deviation over seeds {seeds}. Within a seed every method has the "
+            f"same teacher. Δ is the difference in test {metric}, averaged over seeds, then over "
+            "users. Seeds won have a higher mean than the reference. p comes from the paired "
+            "t-test over users, with Holm's correction over all rows that have one. Its sample "
+            "are users, not seeds: read it beside the spread over seeds. The gap closed is "
+            "(method − alone) / (teacher − alone), and the share method / teacher; both use the "
+            "means. B are the bytes needed to rank. Coverage and gini are ItemCoverage@10 and "
+            "GiniIndex@10 of the test lists. s all in counts the seconds from reading the data to "
+            "the end of training, without the teacher's own. The teacher cut to size is the best "
+            "approximation of its unfiltered scores by features of the student's width. The "
+            "student alone, warm, begins "
+            f"there; {_of_the_baselines(results)}",
             "",
             f"Tuning: {_budget(results['tuning'] or {}, common)}.",
             "",
@@ -306,16 +307,16 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def _of_the_baselines(results: dict[str, Any]) -> str:
-    """Whose keys the baselines have."""
+    """Says which keys the baselines use."""
     if WARM in results["configs"]:
-        return "the cut has the keys of the student alone."
-    return "both have the keys of the student alone."
+        return "the cut uses the keys of the student alone."
+    return "both use the keys of the student alone."
 
 
 def _budget(tuning: dict[str, Any], common: dict[str, Any]) -> str:
-    """How the configs were chosen; those written by hand do not say."""
+    """Says how the configs were chosen; configs written by hand do not say."""
     if not {"trials", "seeds", "tuned"} <= set(tuning):
-        return "none; every method as configured below, all else as in properties/"
+        return "none; every method is configured as below, all else as in properties/"
     caps = other_caps(tuning, {**common, "metric": str(common.get("valid_metric")).lower()})
     return (
         f"{tuning['trials']} trials (Latin hypercube sampling){caps and f' with {caps}'} on the "
@@ -334,13 +335,13 @@ def _name(what: str) -> str:
 
 
 def _row_name(row: dict[str, Any]) -> str:
-    """Of a row of the table, where a team is called that."""
+    """The name of a row in the table, which calls a team a team."""
     is_team = (row["role"], row["model"]) == ("teacher", "Team")
     return row["what"].replace("teacher", "team", 1) if is_team else _name(row["what"])
 
 
 def _mean_weights(found: list[Optional[dict[str, float]]]) -> Optional[dict[str, float]]:
-    """Over seeds, by models: names may tell members apart by hashes of their own."""
+    """Means over seeds, by model: a seed's names may contain its own hashes."""
     every = [
         dict(zip(numbered(name.partition(" ")[0] for name in weights), weights.values()))
         for weights in found

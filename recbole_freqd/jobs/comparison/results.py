@@ -1,4 +1,4 @@
-"""What comes out of a comparison: its results as plain values, and their files."""
+"""Makes a comparison's results, as plain values, and their files."""
 
 import json
 from collections.abc import Sequence
@@ -30,18 +30,18 @@ def results_of(
     metric: str,
     frozen: Optional[dict[str, Any]],
 ) -> dict[str, Any]:
-    """All that is known of a comparison, as plain values; see :func:`recbole_freqd.compare`.
+    """Collects a comparison's results as plain values; see :func:`recbole_freqd.compare`.
 
     Args:
         base: The Config with the keys of all methods and the teacher.
-        records: What was kept of each run, by ``teacher``, members, ``teacher_int8``, own teachers
+        records: The records of each run, by ``teacher``, members, ``teacher_int8``, own teachers
             of rows, ``alone``, ``cut``, ``warm`` and method.
-        users: The metric of every user of those runs, or None where there is none.
+        users: The metric of every user of those runs, or None if it is missing.
         configs: A Config of each student.
-        failures: What, seed and error of the runs that failed.
-        seeds: One run of everything each.
-        metric: What is ranked and tested by.
-        frozen: The chosen keys, and under ``tuned`` how they were.
+        failures: What, seed and error of the failed runs.
+        seeds: Everything ran once for each.
+        metric: The metric that ranks and tests.
+        frozen: The chosen keys; ``tuned`` in it says how they were chosen.
     """
     methods = [what for what in records if role_of(what) == "distilled"]
     failed = {failure["what"] for failure in failures}
@@ -88,10 +88,10 @@ def results_of(
 
 
 def write_results(results: dict[str, Any], stem: Path, say: Callable[[str], None]) -> None:
-    """Says and writes the results; a picture only where matplotlib is.
+    """Says and writes the results; draws a picture only if matplotlib is installed.
 
     Raises:
-        CheckpointError: They cannot be written; the table has been said.
+        CheckpointError: They cannot be written. The table is said before.
     """
     say(f"\n{results['dataset']}, seeds {', '.join(map(str, results['seeds']))}")
     table = as_table(comparison_report.table_lines(results))
@@ -108,5 +108,5 @@ def write_results(results: dict[str, Any], stem: Path, say: Callable[[str], None
 
 
 def _as_read_again(config: Any) -> dict[str, Any]:
-    """All keys of a Config, as they are read again from a file."""
+    """All keys of a Config, as a file gives them back."""
     return json.loads(json.dumps(config.final_config_dict, default=str))

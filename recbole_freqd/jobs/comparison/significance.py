@@ -1,4 +1,4 @@
-"""Whether two methods differ by more than chance: users as pairs, many rivals at once."""
+"""Tests whether two methods differ by more than chance: users as pairs, many rivals at once."""
 
 from collections.abc import Sequence
 from typing import Optional
@@ -11,14 +11,14 @@ PerUser = tuple[np.ndarray, np.ndarray]
 
 
 def user_differences(method: Sequence[PerUser], reference: Sequence[PerUser]) -> np.ndarray:
-    """The difference of two methods for every user, averaged over the seeds that rank for it.
+    """The difference of two methods for every user, averaged over the seeds that rank for them.
 
     Args:
         method, reference: For each seed, in the same order of seeds.
 
     Returns:
-        (n,) float64, method − reference, for all users that both rank for in some seed, in the
-        order of their names.
+        (n,) float64, method − reference, for all users that both rank for in some seed, sorted by
+        name.
 
     Example:
         >>> users = np.array(["a", "b"])
@@ -39,22 +39,22 @@ def user_differences(method: Sequence[PerUser], reference: Sequence[PerUser]) ->
 
 
 def paired_test(differences: np.ndarray, level: float = 0.95) -> dict[str, Optional[float]]:
-    """Student's paired t-test, two-sided, and the confidence interval that goes with it.
+    """Student's paired t-test, two-sided, and its confidence interval.
 
-    Methods are ranked by their mean, so it is the mean that is tested. Wilcoxon's signed-rank test
-    asks about the median of differences that are symmetric, and leaves out those that are zero:
-    here many are, and it can contradict the table. With hundreds of users the mean is as good as
-    normal. (Smucker et al., CIKM 2007, and Urbano et al., SIGIR 2019, come to the same for means
-    over queries.) Users are the sample: seeds are averaged before, so nothing is said about how
-    far other seeds would be from these.
+    The table ranks methods by their mean, so this tests the mean. Wilcoxon's signed-rank test asks
+    about the median of symmetric differences, and leaves out zeros. Here many differences are zero,
+    so that it can contradict the table. With hundreds of users the mean is as good as normal.
+    (Smucker et al., CIKM 2007, and Urbano et al., SIGIR 2019, conclude the same for means over
+    queries.) The sample are users. Seeds are averaged before, so the test says nothing about how
+    much other seeds would differ.
 
     Args:
-        differences: (n,), one of each user.
+        differences: (n,), one per user.
         level: Of the interval.
 
     Returns:
         ``difference`` (the mean), ``low``, ``high``, ``p`` and ``users``; no interval and no p
-        below two users. Where all users are the same in both, p is 1.
+        below two users. If no user differs, p is 1.
     """
     n, mean = len(differences), float(np.mean(differences)) if len(differences) else None
     if n < 2 or np.ptp(differences) == 0:  # without a spread SciPy has no statistic
@@ -66,7 +66,7 @@ def paired_test(differences: np.ndarray, level: float = 0.95) -> dict[str, Optio
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
-    """Holm's correction: the chance that any of several equal rivals looks different stays small.
+    """Holm's correction: keeps the chance small that any of several equal rivals looks different.
 
     The i-th smallest of m (from 0) is multiplied by m − i, and is never below the one before it.
 

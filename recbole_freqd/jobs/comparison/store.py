@@ -1,4 +1,4 @@
-"""What is kept of a comparison's runs, each named by all that its outcome depends on."""
+"""Keeps a comparison's runs, each named by everything that its outcome depends on."""
 
 import re
 from collections.abc import Iterable
@@ -24,9 +24,9 @@ class Cell:
         what: ``teacher``, ``alone``, ``cut``, ``warm``, the names of the losses, joined by ``+``,
             or the name of a row.
         seed: Of the run.
-        config: The student's Config; a teacher's cell has that of a student it teaches.
+        config: The student's Config; a teacher's cell has the Config of a student it teaches.
         identity: From :func:`recbole_freqd.config.identity.planned_identity`.
-        own_teacher: Whether it is taught by what teaches nobody else, and evaluated with it.
+        own_teacher: Whether its teacher teaches no other row, and is evaluated with it.
     """
 
     what: str
@@ -37,21 +37,21 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """``FreqD-2020-<hash>``: the hash is that of the frozen config, its data and versions."""
+        """``FreqD-2020-<hash>``, with a hash of the frozen config, its data and versions."""
         return f"{self.stem}{fingerprint(self.identity)[:12]}"
 
     @property
     def stem(self) -> str:
-        """What the names of all runs of this kind and seed begin with."""
+        """The beginning of the names of all runs of this kind and seed."""
         return f"{_NO_NAME.sub('_', self.what)}-{self.seed}-"
 
 
 class CellStore(RunStore):
-    """Cells: beside ``<name>.json``, ``<name>.npz`` has the metric of every user.
+    """Stores cells: ``<name>.json`` with the record, ``<name>.npz`` with every user's metric.
 
     Args:
-        folder: Made when the first one is kept.
-        say: Where it is said why a cell is run again.
+        folder: Made for the first cell.
+        say: Receives the reason why a cell runs again.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
@@ -59,14 +59,14 @@ class CellStore(RunStore):
         self._say, self._users = say, {}  # type: Callable[[str], None], dict[str, PerUser]
 
     def find(self, name: str) -> Optional[Record]:
-        """What was kept of a cell, with its users; None where it has to be run."""
+        """The record of a cell whose users are kept too; None if the cell has to run."""
         record = super().find(name)
         if record is None or not record["has_users"] or name in self._users:
             return record
         return record if self.file(name, "npz").is_file() else None
 
     def say_why_anew(self, cell: Cell) -> None:
-        """Says why a cell has to be run again, if it, or one like it, ever was."""
+        """Says why a cell has to run again, if it or one like it ever ran."""
         why = self._changed(cell)
         if self.file(cell.name).is_file():
             why = f"{cell.name}.npz is gone"
@@ -74,7 +74,7 @@ class CellStore(RunStore):
             self._say(f"{cell.what}, seed {cell.seed}: anew, {why}.")
 
     def record_of(self, cell: Cell, row: Record, users: Optional[PerUser]) -> Record:
-        """What is kept of a cell; its users are written already."""
+        """Makes the record of a cell; writes its users."""
         if users is not None:
             try:
                 save_users(self.file(cell.name, "npz"), users)
@@ -91,14 +91,14 @@ class CellStore(RunStore):
         }
 
     def users(self, cell: Cell) -> Optional[PerUser]:
-        """The metric of every user, or None where there is none."""
+        """The metric of every user, or None if it is missing."""
         path = self.file(cell.name, "npz")
         if cell.name in self._users or not path.is_file():
             return self._users.get(cell.name)
         return load_users(path)
 
     def _changed(self, cell: Cell) -> Optional[str]:
-        """What sets a cell apart from the nearest one kept of its method and seed, if any is."""
+        """Says how a cell differs from the nearest one kept of its method and seed."""
         candidates = []
         for name in self.names():
             record = super().find(name) if name.startswith(cell.stem) else None
@@ -114,12 +114,12 @@ class CellStore(RunStore):
 
 
 def check_shared_teacher(records: Iterable[dict[str, Any]]) -> None:
-    """Raises ConfigError unless all methods of a seed have had the same teacher.
+    """Raises ConfigError unless all methods of a seed had the same teacher.
 
-    By its weights; by the name of its file where that is all that an older version has kept.
+    It compares the teacher's weights, or the name of its file if an older version kept no more.
 
     Args:
-        records: Of the teachers and of what they have taught.
+        records: Of the teachers and of their students.
     """
     by_seed: dict[int, list[dict[str, Any]]] = {}
     for record in records:
@@ -134,7 +134,7 @@ def check_shared_teacher(records: Iterable[dict[str, Any]]) -> None:
                 for each, name, hashed in zip(of_seed, names, weights)
             ]
             raise ConfigError(
-                f"The methods of seed {seed} had different teachers: {'; '.join(told)}. Delete the "
-                "files of those that are not to count in the folder cells/ (of all, if the teacher "
-                "of most is gone) and run the comparison again."
+                f"The methods of seed {seed} had different teachers: {'; '.join(told)}. In the "
+                "folder cells/, delete the files of the methods that are not to count. If the "
+                "teacher of most is gone, delete the files of all. Then run the comparison again."
             )

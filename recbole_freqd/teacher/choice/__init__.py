@@ -1,1 +1,1 @@
-"""What a teacher chooses by validation data: a panel, weights, a filter."""
+"""Chooses on validation data, before any training: a panel, weights, a filter."""

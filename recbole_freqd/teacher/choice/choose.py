@@ -1,4 +1,4 @@
-"""``auto``: weights, and side and α of the filter, chosen on validation before any training."""
+"""``auto``: chooses weights, and side and α of the filter, on validation before any training."""
 
 import itertools
 import logging
@@ -23,17 +23,17 @@ _OWN_COPIES = 6  # arrays of the size of the scores beside the blocks: the mixtu
 logger = logging.getLogger(__name__)
 
 Blocks = Callable[[torch.Tensor, set[int]], list[Optional[torch.Tensor]]]
-"""From users (b,) to blocks of scores (b, n_items), -inf where unknown; those that are not among
-the places asked for may be None."""
+"""From users (b,) and places to blocks of scores (b, n_items), -inf where unknown. A block at any
+other place may be None."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to teach: a weighted sum of blocks of scores, in which unknown ones count as 0.
+    """One way to teach: a weighted sum of blocks of scores; unknown scores count as 0.
 
     Attributes:
         label: For tables and the log.
-        value: What is chosen with it: weights by name, or (key, α).
+        value: The setting that it stands for: weights by name, or (key, α).
         coefficients: One per block, not all 0.
     """
 
@@ -48,12 +48,12 @@ class Choice:
 
     Attributes:
         chosen, plain: Labels.
-        value: That of the chosen one.
-        sampled: The metric's mean over the sample by label, of all candidates in their order.
-        compared: The same over more validation users, or all: the plain form and the best on the
-            sample.
-        n_sampled, n_compared, n_users: How many users these are, and all are.
-        what: What was chosen, for the log.
+        value: The chosen candidate's.
+        sampled: By label, the metric's mean over the sample, for all candidates in their order.
+        compared: The same over more validation users, or all, for the plain form and the best on
+            the sample.
+        n_sampled, n_compared, n_users: How many users the sample has, the comparison, and all.
+        what: The name of the choice, for the log.
         metric: Its name.
     """
 
@@ -96,16 +96,15 @@ def choose(
 ) -> Choice:
     """Chooses the best of some ways to teach on a sample of validation users; the first is plain.
 
-    Another one is taken only if it is better on the sample and not worse on all users that are
-    compared.
-    Of equal ones the first counts. Each block is made once per user and pass.
+    Another candidate wins only if it is better on the sample and not worse on all compared users.
+    Ties go to the first. Each block is made once per user and pass.
 
     Args:
         blocks_of: Gives the blocks that candidates mix.
         candidates: At least one; the plain form first.
-        sample: What is measured on which users.
+        sample: The metric and its users.
         device: Of the blocks.
-        what: What is chosen, for the log.
+        what: The name of the choice, for the log.
     """
     score = _Scoring(blocks_of, sample, device)
     means = score.means(candidates, sample.users)
@@ -133,7 +132,7 @@ class _Scoring:
     device: Any
 
     def means(self, candidates: Sequence[Candidate], users: np.ndarray) -> list[float]:
-        """The metric's mean over users, of each candidate."""
+        """Each candidate's mean of the metric over users."""
         needed = {
             place
             for candidate in candidates
@@ -158,7 +157,7 @@ _Filled = Optional[tuple[torch.Tensor, Optional[torch.Tensor]]]
 
 
 def _filled(block: Optional[torch.Tensor]) -> _Filled:
-    """A block with 0 where it is -inf, and where that is; None: nowhere but in the padding."""
+    """A block with 0 for -inf, and a mask of these places; None: only the padding has -inf."""
     if block is None:
         return None
     unknown = block.isneginf()
@@ -168,7 +167,7 @@ def _filled(block: Optional[torch.Tensor]) -> _Filled:
 
 
 def _mixed(candidate: Candidate, blocks: Sequence[_Filled]) -> torch.Tensor:
-    """(b, n_items), Σ c_p Y_p with 0 for what Y_p does not know; -inf where none knows it."""
+    """(b, n_items), Σ c_p Y_p with 0 for what Y_p does not know; -inf if no block knows it."""
     parts = [
         (coefficient, *block)
         for coefficient, block in zip(candidate.coefficients, blocks)
@@ -185,11 +184,11 @@ def _mixed(candidate: Candidate, blocks: Sequence[_Filled]) -> torch.Tensor:
 def choose_weights(
     members: Sequence[Member], sample: ValidationSample, *, exclude: Optional[sp.csr_array] = None
 ) -> Choice:
-    """The weights of a team, from a coarse grid; plain are equal weights.
+    """Chooses a team's weights from a coarse grid; equal weights are the plain form.
 
     Args:
-        members: At least one. A :class:`StandardisedRanker` with this ``exclude`` keeps what is
-            measured here.
+        members: At least one. A :class:`StandardisedRanker` with this ``exclude`` keeps the
+            measurements made here.
         sample: See :func:`choose`.
         exclude: See :class:`StandardisedRanker`.
 
@@ -197,7 +196,7 @@ def choose_weights(
         The choice; its ``value`` is a dict of the weights by the members' names.
 
     Raises:
-        ConfigError: Two members of a name.
+        ConfigError: Two members have the same name.
     """
     rankers, _ = in_order(members, [1.0] * len(members), exclude)
     names = [ranker.member.name for ranker in rankers]
@@ -254,7 +253,7 @@ def _simplex(n_members: int, step: int) -> list[tuple[int, ...]]:
 
 
 def _spread(shares: Sequence[tuple[int, ...]], n_members: int) -> list[tuple[int, ...]]:
-    """Each share given to every ordered choice of members, the others getting nothing."""
+    """Gives each share to every ordered choice of members, and nothing to the others."""
     points = []
     for share in shares:
         for places in itertools.permutations(range(n_members), len(share)):
@@ -271,15 +270,15 @@ def choose_filter(
     alphas: Sequence[float] = ALPHAS,
     plain: bool = True,
 ) -> Choice:
-    """How a teacher is filtered; plain is not at all.
+    """Chooses a teacher's filter; the plain form is no filter.
 
     Args:
         ranker: The teacher or team.
-        mixtures: By key, e.g. the side, what filters its scores: see
+        mixtures: By key, e.g. the side, the mixture that filters its scores: see
             :func:`recbole_freqd.teacher.filter.filter_mixture`.
         sample: See :func:`choose`.
-        alphas: α that are tried, each in (0, 1].
-        plain: Whether it may be left unfiltered; else the first key with the first α is plain.
+        alphas: The α to try, each in (0, 1].
+        plain: Whether it may stay unfiltered; if not, the first key with the first α is plain.
 
     Returns:
         The choice; its ``value`` is (key, α), or None for the plain form.

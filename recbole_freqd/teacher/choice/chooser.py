@@ -37,17 +37,17 @@ class Chooser:
         return bool(self.valid_data) and self._valid_items().nnz > 0
 
     def sample(self, most_users: int = MOST_USERS) -> ValidationSample:
-        """What is measured on which users.
+        """The metric, and the users that measure it.
 
         Args:
-            most_users: How many are drawn at most.
+            most_users: How many users to draw at most.
 
         Raises:
             ConfigError: There are no validation interactions.
         """
         config, seen = self.config, self.user_items
         return ValidationSample.draw(
-            # With repeatable, RecBole ranks what a user had in training, too.
+            # With repeatable, RecBole also ranks a user's training items.
             seen * 0 if config["repeatable"] else seen,
             self._valid_items() if self.valid_data else seen * 0,
             metric=config["valid_metric"],
@@ -60,17 +60,17 @@ class Chooser:
         return positive_matrix(self.valid_data._dataset)  # type: ignore[union-attr]
 
     def may_be(self, key: str, instead: str) -> bool:
-        """Whether a key that is ``auto`` can be chosen; if not, a warning says what is taken.
+        """Whether an ``auto`` key can be chosen; if not, a warning says what is used instead.
 
         Raises:
-            ConfigError: It cannot, and the user has written it.
+            ConfigError: It cannot, and the user wrote it.
         """
         if self.can_choose:
             return True
         if is_written(self.config, key):
             raise ConfigError(
                 f"{key}: got auto, but there are no validation interactions to choose by. Set it "
-                "to a value, or split validation data off (eval_args)."
+                "to a value, or split off validation data (eval_args)."
             )
         logger.warning(
             "%s: there are no validation interactions to choose by, so it is %s.", key, instead
@@ -78,14 +78,14 @@ class Chooser:
         return False
 
     def choose_once(self, kind: str, of: dict[str, Any], choose: Callable[[], Any]) -> Any:
-        """Gives what ``choose`` gives in the first process, or gave in an earlier run.
+        """Returns what ``choose`` gives in the first process, or gave in an earlier run.
 
-        It is kept in ``checkpoint_dir``, so that a resumed run is taught the same; but not without
-        validation data, where there was no choice.
+        It keeps the choice in ``checkpoint_dir``, so that a resumed run has the same teacher.
+        Without validation data there is no choice, and it keeps nothing.
 
         Args:
             kind: Begins the name of the file.
-            of: What the choice depends on beside data, seed, metric and version.
+            of: The choice depends on this, beside data, seed, metric and version.
             choose: Gives JSON-like values.
         """
         config = self.config
@@ -115,7 +115,7 @@ class Chooser:
                         logger.info("Choice reused: %s (%s)", stored["chosen"], path)
                         return stored["chosen"]
                 except (CheckpointError, KeyError, TypeError) as error:
-                    logger.warning("%s is not read: %s. The choice is made again.", path, error)
+                    logger.warning("%s is not readable: %s. Choosing again.", path, error)
             chosen = choose()
             write_json(path, {"chosen": chosen, "identity": identity})
             return chosen

@@ -34,7 +34,7 @@ GRIDS: dict[str, tuple[Keys, ...]] = {
     ),
     "EASE": ({"reg_weight": 300.0}, {"reg_weight": 100.0}, {"reg_weight": 1000.0}),
 }
-"""What is tried for each model, the first in any case, the others while there is time."""
+"""The candidates of each model: it tries the first in any case, the others if time is left."""
 
 _MOST_NEIGHBOURS = 60_000_000  # kept at once for all shrinkages
 
@@ -47,7 +47,7 @@ class TriedKeys:
 
     Attributes:
         keys: RecBole keys of the model.
-        value: Its metric on the sample; None where there was no time left to try it.
+        value: Its metric on the sample; None if no time was left to try it.
     """
 
     keys: Keys
@@ -60,10 +60,10 @@ class BestKeys:
 
     Attributes:
         model: Its name in a recipe.
-        keys: Of the candidate with the highest value; of equal ones the first.
+        keys: Of the candidate with the highest value; ties go to the first.
         value: That value.
         candidates: All, in the order of the grid.
-        seconds: What trying them took.
+        seconds: The time to try them.
     """
 
     model: str
@@ -74,11 +74,11 @@ class BestKeys:
 
 
 def panel_models(n_items: int, ease_items: Optional[int] = None) -> list[str]:
-    """The models that a catalogue allows.
+    """The models that a catalogue of this size allows.
 
     Args:
         n_items: Number of items, padding included.
-        ease_items: EASE is among them below that; None: ``panel_ease_items`` of
+        ease_items: With fewer items, EASE is among the models; None: ``panel_ease_items`` of
             ``properties/panel.yaml``.
     """
     bound = _default("panel_ease_items", ease_items)
@@ -95,16 +95,16 @@ def choose_panel(
 ) -> dict[str, BestKeys]:
     """Tries a few values of the keys of each model on validation users, in memory.
 
-    What several candidates share is computed once: one Gram matrix for all values of EASE, one
-    product for all neighbours and shrinkages, one singular value decomposition for all ranks.
+    It computes once what candidates share: one Gram matrix for all values of EASE, one product for
+    all neighbours and shrinkages, one singular value decomposition for all ranks.
 
     Args:
         user_items: (n_users, n_items), non-zero for training interactions; see
             :func:`recbole_freqd.features.data.training_matrix`.
-        sample: What is measured on which users.
+        sample: The metric and its users.
         models: Names of :data:`GRIDS`; None: :func:`panel_models`.
-        seconds: Time for all models; each has an equal share, and what others leave of theirs. The
-            first candidate of a model is tried however long it takes. None: ``panel_seconds``.
+        seconds: Time for all models. Each has an equal share, and the time that others left over. A
+            model always tries its first candidate, however long it takes. None: ``panel_seconds``.
 
     Returns:
         The choice for each model, in the order of ``models``.
@@ -160,10 +160,10 @@ def _choose(
 
 
 def distinct_candidates(name: str, shape: tuple[int, int]) -> list[Keys]:
-    """The grid of a model for data of some (n_users, n_items), without what is the same there.
+    """A model's grid for data of some (n_users, n_items), without repeats on such data.
 
-    Ranks and neighbours end where the data does; a large catalogue has one shrinkage only, the
-    first, since the neighbours of all are held at once.
+    Ranks and neighbours end at the size of the data. A large catalogue has only the first
+    shrinkage, since memory holds the neighbours of all shrinkages at once.
     """
     most = {"rank": min(shape) - 1, "k": shape[1] - 1}
     grid = [
@@ -196,7 +196,7 @@ def _named(keys: Keys) -> str:
 
 
 def _knn(user_items: sp.csr_array, grid: Sequence[Keys]) -> Scorer:
-    """Neighbours for all shrinkages at once; fewer of them are the first of more."""
+    """Finds neighbours for all shrinkages at once; a smaller number takes the first of them."""
     shrinks = tuple(dict.fromkeys(keys["shrink"] for keys in grid))
     most = max(keys["k"] for keys in grid)
     found = shrunk_cosines(user_items, side="item", k=most, shrinkages=shrinks)
@@ -214,7 +214,7 @@ def _knn(user_items: sp.csr_array, grid: Sequence[Keys]) -> Scorer:
 
 
 def _gfcf(user_items: sp.csr_array, grid: Sequence[Keys]) -> Scorer:
-    """The singular vectors of the largest rank; those of a smaller one are the first of them."""
+    """Finds the singular vectors of the largest rank; a smaller rank takes the first of them."""
     normalised = normalise_both_sides(user_items)
     basis, _ = ideal_basis(user_items, normalised, max(keys["rank"] for keys in grid))
 
@@ -226,7 +226,7 @@ def _gfcf(user_items: sp.csr_array, grid: Sequence[Keys]) -> Scorer:
 
 
 def _ease(user_items: sp.csr_array, grid: Sequence[Keys]) -> Scorer:
-    """One Gram matrix, of the size that RecBole's EASE makes too; an inverse for each value."""
+    """Makes one Gram matrix, as large as that of RecBole's EASE, and an inverse for each value."""
     gram = (user_items.T @ user_items).toarray()
 
     @lru_cache(1)

@@ -1,4 +1,4 @@
-"""Ranking metrics per user of a block of scores, defined as RecBole defines them."""
+"""Ranking metrics per user of a block of scores, with RecBole's definitions."""
 
 import logging
 from functools import partial
@@ -14,22 +14,22 @@ FALLBACK = "NDCG@10"
 logger = logging.getLogger(__name__)
 
 Metric = Callable[..., torch.Tensor]
-"""From masked scores (b, n_items) and positives (b, n_items) bool to values (b,) float64. How many
-positives each user has, (b,), may be given, which spares counting them."""
+"""From masked scores (b, n_items) and positives (b, n_items) bool to values (b,) float64. Pass the
+number of each user's positives, (b,), to spare counting them."""
 
-_MANY_ITEMS = 50_000  # of which the best are found faster without torch's topk
+_MANY_ITEMS = 50_000  # beyond, best_of is faster than torch's topk
 
 
 def top_hits(scores: torch.Tensor, positives: torch.Tensor, k: int) -> torch.Tensor:
     """(b, k) bool, which of the k best items, best first, are positives.
 
-    An item at -inf is not recommended, so it is no hit. (RecBole counts it where a user has fewer
-    than ``k`` candidates and the order among the rest, which is arbitrary, puts a positive first.)
+    An item at -inf is not recommended, so it is no hit. (RecBole counts it if a user has fewer than
+    ``k`` candidates and the arbitrary order of the rest puts a positive first.)
 
     Args:
         scores: (b, n_items), -inf for what does not count.
         positives: (b, n_items) bool.
-        k: Length of the list; the number of items where there are fewer.
+        k: Length of the list, at most the number of items.
     """
     k = min(k, scores.shape[1])
     best, items = best_of(scores, k) if scores.shape[1] > _MANY_ITEMS else scores.topk(k, dim=1)
@@ -37,7 +37,7 @@ def top_hits(scores: torch.Tensor, positives: torch.Tensor, k: int) -> torch.Ten
 
 
 def recall(hits: torch.Tensor, n_positives: torch.Tensor, k: int) -> torch.Tensor:
-    """(b,), the share of the positives that is in the list."""
+    """(b,), the share of the positives in the list."""
     return hits.sum(dim=1).double() / n_positives
 
 
@@ -63,7 +63,7 @@ def average_precision(hits: torch.Tensor, n_positives: torch.Tensor, k: int) -> 
 
 
 def ndcg(hits: torch.Tensor, n_positives: torch.Tensor, k: int) -> torch.Tensor:
-    """(b,), DCG / that of a list with min(positives, k) hits on top."""
+    """(b,), DCG / the DCG of a list with min(positives, k) hits on top."""
     discounts = 1 / torch.log2(_ranks(hits) + 1)
     ideal = discounts.cumsum(dim=0)[n_positives.clamp(max=len(discounts)) - 1]
     return (hits * discounts).sum(dim=1) / ideal
@@ -87,7 +87,7 @@ def metric_named(name: str) -> Metric:
     """The metric of a name such as ``NDCG@10``, as RecBole's ``valid_metric`` writes it.
 
     Raises:
-        ConfigError: It is none of ours.
+        ConfigError: It is not one of :data:`METRICS`.
 
     Example:
         >>> scores = torch.tensor([[float("-inf"), 0.3, 0.2, 0.1]])
@@ -105,7 +105,7 @@ def metric_named(name: str) -> Metric:
 
 
 def top_list_metric(valid_metric: str) -> str:
-    """The metric to choose by: ``valid_metric`` if it is one of :data:`METRICS`, else NDCG@10."""
+    """The metric for choices: ``valid_metric`` if it is one of :data:`METRICS`, else NDCG@10."""
     try:
         metric_named(valid_metric)
         return valid_metric
@@ -124,5 +124,5 @@ def _measure(
     n_positives: Optional[torch.Tensor] = None,
 ) -> torch.Tensor:
     n_positives = positives.sum(dim=1) if n_positives is None else n_positives
-    n_positives = n_positives.clamp(min=1)  # of none there is no hit either: 0
+    n_positives = n_positives.clamp(min=1)  # a user without positives has no hit either: 0
     return METRICS[kind](top_hits(scores, positives, k), n_positives, k).double()

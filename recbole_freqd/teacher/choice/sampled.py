@@ -1,4 +1,4 @@
-"""The validation metric on a sample of users, without RecBole; choices go by it."""
+"""Measures the validation metric on a sample of users, without RecBole; choices go by it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ MOST_USERS = 2_000
 class ValidationSample:
     """Some validation users, and how well a ranking finds their items.
 
-    As RecBole's full-sort evaluation counts: training items and the padding are not ranked, an item
-    of validation is, even where it is a training item too.
+    It counts as RecBole's full-sort evaluation does. Training items and the padding are not ranked.
+    A validation item is ranked, even if it is a training item too.
 
     Attributes:
         users: (m,) int64, ascending.
-        compared: (n,) int64, ascending, the users that the best on the sample is compared with the
-            plain form on: all that have validation items, or more of them than the sample.
-        n_users: How many have validation items.
+        compared: (n,) int64, ascending. These users compare the best on the sample with the plain
+            form. They are all users with validation items, or more of them than the sample has.
+        n_users: How many users have validation items.
         seen: (n_users, n_items) sparse, the pairs that are not ranked.
-        wanted: (n_users, n_items) sparse, the pairs to be found.
+        wanted: (n_users, n_items) sparse, the pairs to find.
         metric: Such as ``NDCG@10``, see :func:`.ranking_metrics.metric_named`.
     """
 
@@ -57,11 +57,11 @@ class ValidationSample:
             user_items: (n_users, n_items), non-zero for what is not ranked: the training
                 interactions.
             valid_items: The same for validation; row and column 0 do not count.
-            metric: RecBole's ``valid_metric``; another one is used where that needs more than top
+            metric: RecBole's ``valid_metric``; NDCG@10 replaces a metric that needs more than top
                 lists.
-            most_users: All, where there are no more than that.
-            most_compared: The same of ``compared``, which holds the sample in any case; None: all.
-            seed: The same users are drawn from the same seed.
+            most_users: How many users to draw; all if there are not more.
+            most_compared: The same for ``compared``, which always holds the sample; None: all.
+            seed: The same seed draws the same users.
 
         Raises:
             ConfigError: There is no validation interaction.
@@ -72,7 +72,7 @@ class ValidationSample:
         if len(users) == 0:
             raise ConfigError(
                 "There are no validation interactions to choose by. Give numbers instead of auto "
-                "and recipes instead of panel, or a split with validation data (eval_args)."
+                "and recipes instead of panel, or split off validation data (eval_args)."
             )
         if len(users) > most_users:
             drawn = np.random.default_rng(seed).choice(users, most_users, replace=False)
@@ -100,7 +100,7 @@ class ValidationSample:
         ).cpu()
 
     def measure(self, user_ids: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        """What gives users (b,) the metric (b,) of scores (b, n_items), which it masks in place."""
+        """Makes the function from scores (b, n_items) to the metric (b,); it masks in place."""
         metric, seen = metric_named(self.metric), stored_pairs(self.seen, user_ids)
         shape: Any = len(user_ids), self.wanted.shape[1]
         positives = torch.zeros(shape, dtype=torch.bool, device=user_ids.device)

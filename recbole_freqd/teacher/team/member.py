@@ -22,11 +22,11 @@ class TeamMember:
     """What a team needs of a teacher.
 
     Attributes:
-        name: Differs from that of every other member; the sum is taken in the order of the names.
+        name: Differs between members; the team sums in the order of the names.
         ranker: Its scores, in the student's ids.
-        features: (n_users, d) and (n_items, d), biases as columns: what its scores are the dot
-            products of, or the best approximation of that kind; None: none.
-        known: Masks (n_users,) and (n_items,) of what it knows, the padding not; None: everything.
+        features: (n_users, d) and (n_items, d), biases as columns. Their dot products are its
+            scores, or approximate them best. None: it has no features.
+        known: Masks (n_users,) and (n_items,) of what it knows, without the padding; None: all.
             An item that scores -inf for everybody is unknown too.
         trained_by_gradient: Whether its scores have the scale of a trained model.
         is_product: Whether its scores are exactly the dot products of ``features``.
@@ -41,7 +41,7 @@ class TeamMember:
 
     @classmethod
     def of(cls, name: str, ranker: Ranker, *, trained_by_gradient: bool = True) -> "TeamMember":
-        """A member that knows everything; its features are the ranker's own, where it has some."""
+        """A member that knows everything; its features are the ranker's own, if it has some."""
         factors = ranker.factors()
         is_product = factors is not None
         return cls(name, ranker, factors, None, trained_by_gradient, is_product)
@@ -50,12 +50,12 @@ class TeamMember:
 class StandardisedRanker(Ranker):
     """z = (y - mean) / spread of each user, 0 where the member knows nothing.
 
-    Mean and spread are those over the items that the member knows, without item 0 and the pairs of
-    ``exclude``; these pairs' own scores stay what they are. z = 0 for users and items that the
-    member does not know, for a pair at -inf, and for a user whose scores are all the same.
+    Mean and spread run over the items that the member knows, without item 0 and the pairs of
+    ``exclude``. The excluded pairs still get a z. z = 0 for users and items that the member does
+    not know, for a pair at -inf, and for a user with all scores the same.
 
     Args:
-        member: Whose scores.
+        member: Gives the scores.
         exclude: (n_users, n_items) sparse, non-zero for the training interactions; None: none.
     """
 
@@ -96,10 +96,10 @@ class StandardisedRanker(Ranker):
         return ((means - mean) / spread * share).masked_fill(is_flat, 0.0)
 
     def as_term(self, weight: float) -> Optional[Standardised]:
-        """``weight`` times z as products of matrices; None where its scores are none.
+        """``weight`` times z as products of matrices; None if its scores are not products.
 
-        A pair at -inf of an item that is known otherwise is no product: of such a member, a model
-        of RecBole's own, no factors are known.
+        A pair at -inf of an item that is otherwise known is not a product. Members with such pairs
+        are models of RecBole's own, and have no factors.
         """
         features = self.member.features if self.member.is_product else None
         scores: Any = None
@@ -120,11 +120,11 @@ class StandardisedRanker(Ranker):
         )
 
     def mean_spread(self, most_users: Optional[int] = None) -> float:
-        """The mean over the users it knows of the spread of their scores.
+        """The mean spread of scores, over the users that it knows.
 
         Args:
-            most_users: How many are measured at most; None: all, as always where that costs nothing
-                since the scores are products of features.
+            most_users: How many to measure at most; None: all. Products of features always measure
+                all, since that costs nothing.
         """
         users = self._knows_user.nonzero().flatten()
         if not self.member.is_product:
@@ -157,13 +157,13 @@ def known_masks(member: TeamMember) -> tuple[torch.Tensor, torch.Tensor]:
 def in_order(
     members: Sequence[Member], weights: Sequence[float], exclude: Optional[sp.csr_array] = None
 ) -> tuple[list[StandardisedRanker], list[float]]:
-    """The members that have a weight, standardised and ordered by name, and their weights.
+    """Standardises the members that have a weight, and sorts them by name, with their weights.
 
-    Floating-point sums depend on their order, so one order stands for all.
+    Floating-point sums depend on their order, so every sum uses this one.
 
     Raises:
-        ConfigError: Weights that are not one finite number ≥ 0 each, or all 0; a name twice.
-        TeacherError: Members of different shapes.
+        ConfigError: Weights are not one finite number ≥ 0 each, or all 0; or a name comes twice.
+        TeacherError: Members have different shapes.
     """
     values = [float(weight) for weight in weights]
     good = len(values) == len(members) and np.isfinite(values).all() and min(values, default=0) >= 0
@@ -179,7 +179,7 @@ def in_order(
     if len({ranker.shape for ranker in rankers}) > 1:
         raise TeacherError(
             f"Teachers of a team score {join_names(ranker.shape for ranker in rankers)} users and "
-            "items; allowed: the same numbers, those of the student."
+            "items; allowed: the student's numbers, for all of them."
         )
     present = sorted((name, place) for place, name in enumerate(names) if values[place] > 0)
     return [rankers[place] for _, place in present], [values[place] for _, place in present]

@@ -1,4 +1,4 @@
-"""Mean and spread of each user's scores, measured where they are needed."""
+"""Measures mean and spread of each user's scores, where they are needed."""
 
 from dataclasses import dataclass
 from typing import Optional, Union
@@ -12,25 +12,25 @@ from recbole_freqd.core.errors import TeacherError
 from recbole_freqd.core.rankers import Ranker, stored_pairs, user_blocks
 from recbole_freqd.core.rows import Features
 
-# A spread below this share of a user's largest score is rounding: the scores are constant. Where a
-# user's items have no neighbours an item-based teacher scores nothing but these; z of what rounding
-# leaves of the others would be 1e16.
+# A spread below this share of a user's largest score is rounding: the scores are constant. If a
+# user's items have no neighbours, an item-based teacher scores nothing but these items. Rounding
+# leaves tiny scores of the others, and their z would be 1e16.
 _ROUNDING = 1e-5
-_STORED_USERS = 1024  # whose few scores are read at once
+_STORED_USERS = 1024  # read at once; each has few scores
 
 
 class UserMoments:
-    """Mean and spread of each user's scores over the items that count, kept once measured.
+    """Measures mean and spread of each user's scores over the items that count, and keeps them.
 
-    What counts: ``items``, without the pairs of ``exclude`` and those that score -inf. A user is
-    measured with the first block of scores that holds it, so that no pass scores it twice. Two
-    floats and a flag are kept per user.
+    What counts: ``items``, without the pairs of ``exclude`` and those that score -inf. The first
+    block of scores that holds a user measures it, so that no pass scores it twice. It keeps two
+    floats and a flag per user.
 
     Args:
-        ranker: Whose scores.
+        ranker: Gives the scores.
         items: (n_items,) bool, without item 0.
         exclude: (n_users, n_items) sparse, non-zero for pairs that do not count; None: none.
-        features: Where the scores are dot products of these, moments have a closed form.
+        features: If the scores are dot products of these, moments have a closed form.
         name: For messages.
     """
 
@@ -54,7 +54,7 @@ class UserMoments:
         return self._mean[user_ids], self._spread[user_ids]
 
     def measure(self, user_ids: torch.Tensor, scores: Optional[torch.Tensor] = None) -> None:
-        """Measures those of users (b,) that are not yet, by their scores (b, n_items) if given."""
+        """Measures unmeasured users among users (b,), by their scores (b, n_items) if given."""
         if self._features is not None:
             moments = product_moments(self._features, self.items, self.exclude)
             self._keep(slice(None), moments.mean, moments.spread)
@@ -74,7 +74,7 @@ class UserMoments:
 
     def _measure(self, user_ids: torch.Tensor, scores: Optional[torch.Tensor] = None) -> None:
         stored = self.ranker.stored(user_ids)
-        if stored is not None:  # also with whole rows at hand: moments depend on no order of calls
+        if stored is not None:  # even with whole rows: the order of calls must not matter
             exclude = None if self.exclude is None else self.exclude[user_ids.cpu().numpy()]
             moments = stored_moments(stored, self.items.cpu().numpy(), exclude)
             self._keep(user_ids, *(part.to(self._mean.device) for part in moments))
@@ -91,7 +91,7 @@ class UserMoments:
         if not (mean.isfinite().all() and spread.isfinite().all()):
             raise TeacherError(
                 f"{self.name} gives scores that are NaN or infinite; allowed: finite numbers, and "
-                "-inf for an item that it does not know. Train it again, or leave it out."
+                "-inf for an unknown item. Train it again, or leave it out."
             )
         self._mean[user_ids], self._spread[user_ids] = mean.float(), spread.float()
         self._is_measured[user_ids] = True
@@ -100,19 +100,19 @@ class UserMoments:
 def moments_of(scores: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(b,) means and (b,) spreads of scores (b, n_items) over what counts (b, n_items) bool.
 
-    The spread is the root of the mean squared deviation; 0 of constant scores and of nothing, where
-    constant is measured by the largest score of all, counted or not.
+    The spread is the root of the mean squared deviation. It is 0 for constant scores and without
+    any score. The largest score of all, counted or not, decides what is constant.
     """
     n = counts.sum(dim=1).clamp(min=1)
     mean = torch.where(counts, scores, 0.0).sum(dim=1) / n
-    # From the deviations, not from the squares: an offset would cancel all digits of those.
+    # From the deviations, not from the squares: an offset cancels all digits of the squares.
     deviations = torch.where(counts, scores - mean[:, None], 0.0)
     spread = (deviations.square_().sum(dim=1) / n).sqrt()
     return mean, _without_rounding(spread, _largest(scores))
 
 
 def _largest(scores: torch.Tensor) -> torch.Tensor:
-    """(b,), of the absolute scores (b, n_items) that are not -inf."""
+    """(b,), the largest absolute score (b, n_items) that is not -inf."""
     return scores.masked_fill(scores.isneginf(), 0.0).abs_().amax(dim=1)
 
 
@@ -159,7 +159,7 @@ class ProductMoments:
 
     Attributes:
         mean, spread: (n_users,) float64, of each user's scores over what counts.
-        offset: (n_users,) float64, the mean less U_u · v̄: what excluded pairs do to it.
+        offset: (n_users,) float64, the mean less U_u · v̄: the effect of excluded pairs on it.
         centre: (d,) float64, v̄, the mean of the item features over all known items.
     """
 
@@ -172,10 +172,10 @@ class ProductMoments:
 def product_moments(
     features: Features, items: torch.Tensor, exclude: Optional[sp.csr_array] = None
 ) -> ProductMoments:
-    """Each user's mean and spread of the scores U Vᵀ, without the scores.
+    """Each user's mean and spread of the scores U Vᵀ, without making the scores.
 
-    Over all known items the mean is U_u · v̄ and the variance U_uᵀ Cov(V) U_u; the scores of the
-    excluded pairs are then taken out of both sums, in O(nnz d). All in double precision.
+    Over all known items the mean is U_u · v̄ and the variance U_uᵀ Cov(V) U_u. Both sums then lose
+    the scores of the excluded pairs, in O(nnz d). All in double precision.
 
     Args:
         features: (n_users, d) and (n_items, d), biases as columns.
@@ -222,7 +222,7 @@ def _sums_over_pairs(
     centre: torch.Tensor,
     exclude: Optional[sp.csr_array],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(n_users,) float64 each: of the excluded pairs Σ s, Σ s² and how many, s = U_u·(V_i - v̄)."""
+    """(n_users,) float64 each: Σ s, Σ s² and count of excluded pairs, s = U_u·(V_i - v̄)."""
     users, table = features
     device = users.device
     first, second, counts = torch.zeros(3, len(users), dtype=torch.float64, device=device)

@@ -1,4 +1,4 @@
-"""Rankers whose scores are multiplied by a constant, or known of some items only."""
+"""Rankers that multiply scores by a constant, or know only some items."""
 
 from typing import Optional, Union
 
@@ -41,7 +41,7 @@ class ScaledRanker(Ranker):
 
 
 class MaskedRanker(Ranker):
-    """Dot products of features; -inf for the items that are not known.
+    """Dot products of features; -inf for unknown items.
 
     Args:
         features: (n_users, d) and (n_items, d).
@@ -85,19 +85,19 @@ def rescaled(
     exclude: Optional[sp.csr_array] = None,
     most_users: Optional[int] = None,
 ) -> Ranker:
-    """Multiplies scores so that the mean spread of the users' scores becomes this one.
+    """Multiplies scores so that the users' mean spread of scores becomes ``spread``.
 
-    For a single teacher that is not trained by gradient: its scores may be so close together that
-    a softmax over them is flat. They are not centred: no ranking changes.
+    Use it for a single teacher that is not trained by gradient. Its scores may be so close together
+    that a softmax over them is flat. It does not centre them: no ranking changes.
 
     Args:
-        teacher: A ranker, or a member where it does not know everything.
+        teacher: A ranker, or a member if it does not know everything.
         spread: Above 0.
         exclude: (n_users, n_items) sparse, pairs whose scores do not count in the spread.
         most_users: See :meth:`StandardisedRanker.mean_spread`.
 
     Returns:
-        The ranker itself where its scores are constant.
+        The ranker itself if its scores are constant.
 
     Raises:
         ConfigError: ``spread`` is not above 0.

@@ -24,25 +24,25 @@ class TeamRanker(Ranker):
     """y = c Σ w_m z_m over the members' standardised scores.
 
     A user or item that a member does not know has z_m = 0; weights are not re-normalised. Items
-    that no member knows score -inf; the rows of users that none knows mean nothing, see
-    :meth:`known_users`. The constant c makes the mean spread of the users' scores that of the
-    members trained by gradient, or ``closed_form_spread`` where there is none. It takes one pass
-    over some users, or all, at first use, none where all members are products of features. The
-    order of the members changes nothing, to the last bit.
+    that no member knows score -inf. Ignore the rows of users that no member knows, see
+    :meth:`known_users`. The constant c gives the users' scores the mean spread of the members
+    trained by gradient, or ``closed_form_spread`` without such a member. Its first use takes one
+    pass over some users, or all; no pass if all members are products of features. The order of the
+    members changes nothing, to the last bit.
 
     Args:
-        members: At least one; those of weight 0 count as absent. A :class:`StandardisedRanker`
-            with the same ``exclude`` keeps what it has measured.
+        members: At least one; a member of weight 0 counts as absent. A
+            :class:`StandardisedRanker` with the same ``exclude`` keeps its measurements.
         weights: One each, finite and not negative, not all 0.
         exclude: (n_users, n_items) sparse, non-zero for the training interactions.
         closed_form_spread: Above 0.
-        factor: c where it is known already; None: measured.
-        most_users: How many users c is measured on where scores are no products; None: all.
+        factor: c if it is known already; None: measure it.
+        most_users: How many users measure c if scores are not products; None: all.
         progress: Whether to show a bar for the pass.
 
     Raises:
-        ConfigError: Weights or names that are not allowed.
-        TeacherError: Members of different shapes.
+        ConfigError: Weights or names are not allowed.
+        TeacherError: Members have different shapes.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class TeamRanker(Ranker):
         return all(member.member.is_product for member in self.members)
 
     def known_users(self) -> torch.Tensor:
-        """(n_users,) bool, the users that some member knows; the others are not taught."""
+        """(n_users,) bool, the users that some member knows; nobody teaches the others."""
         return _any_of([member.known_users() for member in self.members])
 
     def known_items(self) -> torch.Tensor:
@@ -121,7 +121,7 @@ class TeamRanker(Ranker):
 
     @cached_property
     def factor(self) -> float:
-        """c, see above; 1 where all scores of the sum are the same."""
+        """c, see above; 1 if all scores of the sum are the same."""
         own = self._mean_spread()
         factor = self._wanted_spread() / own if own > 0 else 1.0
         names = ", ".join(
@@ -131,7 +131,7 @@ class TeamRanker(Ranker):
         return factor
 
     def _wanted_spread(self) -> float:
-        """The mean spread of the members trained by gradient, each counted by its weight."""
+        """The weighted mean spread of the members trained by gradient."""
         trained = [
             (weight, member.mean_spread(self.most_users))
             for member, weight in zip(self.members, self.weights)
@@ -142,7 +142,7 @@ class TeamRanker(Ranker):
         return sum(weight * spread for weight, spread in trained) / sum(w for w, _ in trained)
 
     def _mean_spread(self) -> float:
-        """That of Σ w_m z_m over the known users; it measures the members on the way."""
+        """The mean spread of Σ w_m z_m over the known users; measures the members on the way."""
         users = self.known_users().nonzero().flatten()
         if len(users) == 0:
             return 0.0

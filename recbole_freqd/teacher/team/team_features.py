@@ -22,17 +22,17 @@ def team_features(
     factor: float = 1.0,
     offsets: bool = False,
 ) -> Features:
-    """Features U, V with U Vᵀ = factor · Σ w_m z_m, the members' side by side.
+    """Features U, V with U Vᵀ = factor · Σ w_m z_m: the members' features side by side.
 
-    Of each member: items are centred, users divided by the spread of their scores, both sides
-    brought to the same mean row norm over what it knows, times √(w_m · factor). Rows of users and
-    items that it does not know are zero in its columns. The team's scores are met exactly (in
-    double precision, then rounded) where a member's scores are products of its features; of other
-    members those of the features stand for its scores, in mean and spread too.
+    For each member, this centres items, divides users by the spread of their scores, brings both
+    sides to the same mean row norm over what it knows, and multiplies by √(w_m · factor). Rows of
+    users and items that it does not know are zero in its columns. If a member's scores are products
+    of its features, the result is exact (in double precision, then rounded). For any other member
+    the products of its features stand for its scores, also in mean and spread.
 
-    Items are centred by the mean over all known items. That of a user leaves his training items
-    out, and differs by a number of his own, which changes no ranking: it is left out of the
-    features unless ``offsets``.
+    The centre of the items is the mean over all known items. A user's own mean leaves out the
+    training items, and so differs by one number per user. That number changes no ranking: the
+    features leave it out unless ``offsets``.
 
     Args:
         members: See :class:`recbole_freqd.teacher.team.team.TeamRanker`; all with features.
@@ -40,7 +40,7 @@ def team_features(
         exclude: (n_users, n_items) sparse, non-zero for the training interactions: they do not
             count in mean and spread.
         factor: The team's constant, above 0.
-        offsets: Whether each member has one more column, so that its mean is the user's own.
+        offsets: Whether each member gets one more column, which makes its mean the user's own.
 
     Returns:
         (n_users, Σ d_m) and (n_items, Σ d_m) float32, columns in the order of the names.
@@ -51,7 +51,7 @@ def team_features(
     rankers, values = in_order(members, weights, exclude)
     own = [_features_of(ranker) for ranker in rankers]
     widths = [pair[0].shape[1] + offsets for pair in own]
-    # In a file where one of a member is.
+    # In a file if a member's features are.
     mapped = any(is_mapped(table) for pair in own for table in pair)
     user, item = (
         empty_rows(n, sum(widths), torch.float32, rankers[0].device, mapped=mapped)
@@ -72,7 +72,7 @@ def _features_of(ranker: StandardisedRanker) -> Features:
     if ranker.member.features is None:
         raise TeacherError(
             f"Teacher {ranker.member.name} has no features, so the team has none. Give it a "
-            "spectral_rank, or leave out what needs features."
+            "spectral_rank, or leave out the losses that need features."
         )
     return ranker.member.features
 
@@ -100,7 +100,7 @@ def _fill(pair: Features, ranker: StandardisedRanker, offsets: bool) -> None:
 
 
 def _ratio_of_norms(pair: Features, ranker: StandardisedRanker) -> float:
-    """What the users' side is multiplied by, and the items' divided, for equal mean row norms."""
+    """The factor that equalises mean row norms: times it for users, divided by it for items."""
     user, item = (
         _mean_norm(table, known)
         for table, known in zip(pair, (ranker.known_users(), ranker.known_items()))
