@@ -17,7 +17,7 @@ from recbole_freqd.losses.registration import LOSSES
 
 
 class CDOptions(SharedOptions, total=False):
-    """What :class:`CDLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`CDLoss`; see its docstring."""
 
     beta: float
     guide: Literal["student", "teacher", "random"]

@@ -104,7 +104,7 @@ class Corrections(nn.Module):
 
 
 class DCDOptions(SharedOptions, total=False):
-    """What :class:`DCDLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`DCDLoss`; see its docstring."""
 
     beta: float
     k: int

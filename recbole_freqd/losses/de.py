@@ -131,7 +131,7 @@ class ExpertLoss(DistillationLoss):
 
 
 class DEOptions(PreferenceOptions, total=False):
-    """What :class:`DELoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`DELoss`; see its docstring."""
 
     beta: float
     experts: int

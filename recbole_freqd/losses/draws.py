@@ -1,8 +1,8 @@
-"""What losses draw: free items, distinct ids, places by weight, noise.
+"""Draws for losses: free items, distinct ids, places by weight, noise.
 
-Everything is drawn for a batch of users at once, exactly, from a
-:class:`recbole_freqd.core.rng.RandomStream`; id 0, RecBole's padding, is never drawn but stands
-where there is nothing to draw.
+Every draw serves a batch of users at once, exactly, from a
+:class:`recbole_freqd.core.rng.RandomStream`. Id 0, RecBole's padding, is never drawn: it marks
+a place without a draw.
 """
 
 from typing import Any, Optional
@@ -18,7 +18,7 @@ _ENTRIES = 2**22  # of lists worked on at once
 
 
 def some_of(ids: torch.Tensor, most: Optional[int], stream: RandomStream) -> torch.Tensor:
-    """At most so many places of distinct ids (b,), drawn, ascending; None: all, and no draw.
+    """Draws at most this many places of distinct ids (b,), ascending; None: all, without a draw.
 
     Example:
         >>> some_of(torch.tensor([3, 5, 7]), 5, RandomStream(0)).tolist()
@@ -29,16 +29,16 @@ def some_of(ids: torch.Tensor, most: Optional[int], stream: RandomStream) -> tor
 
 
 class FreeItems(nn.Module):
-    """The items from 1 on that are free of a user's interactions and lists, and draws from them.
+    """Draws items, from 1 on, that are free of a user's interactions and lists.
 
-    The free items of a user have ranks 0, 1, … by ascending ids. The item of a rank is found by a
-    binary search among those that are not free, so that nothing is rejected and drawn again, and
-    users with few items left cost no more than others.
+    The free items of a user have ranks 0, 1, … by ascending ids. A binary search among the items
+    that are not free finds the item of a rank. So it rejects no draw, and users with few items left
+    cost no more than others.
 
     Args:
         user_items: (n_users, n_items) sparse, non-zero for the pairs that are not free.
-        device: Where items are drawn.
-        allowed: (n_items,) bool, the only items that are free at all; None: all but the padding.
+        device: Draws items here.
+        allowed: (n_items,) bool, the only items that may be free; None: all but the padding.
         lists: (n_users, m) integer, more items that are not free; 0 is an empty place.
 
     Attributes:
@@ -82,20 +82,20 @@ class FreeItems(nn.Module):
             self.register_buffer(name, torch.from_numpy(values).to(device), persistent=False)
 
     def draw(self, user_ids: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
-        """(b, count) int64, independent free items of users (b,); 0 where there is none."""
+        """(b, count) int64, independent free items of users (b,); 0 if a user has none."""
         limits = self.counts[user_ids, None]
         return self.items(user_ids, (uniform(limits[:, 0], count, stream) * limits).long())
 
     def draw_distinct(
         self, user_ids: torch.Tensor, count: int, stream: RandomStream
     ) -> torch.Tensor:
-        """(b, count) int64, different ones; 0 at the end of a row where none is left."""
+        """(b, count) int64, different free items; 0 at the end of a row once none is left."""
         return self.items(user_ids, distinct_below(self.counts[user_ids], count, stream))
 
     def items(self, user_ids: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
         """(b, k) int64, the free items of users (b,) of ranks (b, k); 0 for a rank without one."""
-        # Of the items taken, those with at most `rank` free ones before them come first. All users'
-        # are looked up at once, in one ascending list of row * width + free ones before.
+        # Of the items taken, those with at most `rank` free ones before them come first. One search
+        # serves all users, in one ascending list of row * width + free ones before.
         start, width = self._starts[user_ids], len(self._pool)
         lengths = self._starts[user_ids + 1] - start
         first, owner = lengths.cumsum(0) - lengths, torch.repeat_interleave(lengths)
@@ -128,17 +128,17 @@ def repeats(ranks: torch.Tensor) -> torch.Tensor:
 
 
 def distinct(candidates: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
-    """Different ones of the candidates, each set of them as likely as any other.
+    """Draws different candidates, each set of them as likely as any other.
 
-    The work goes with ``count``, however many candidates there are.
+    The work grows with ``count``, however many candidates there are.
 
     Args:
         candidates: (n,), each once.
         count: How many.
-        stream: Where they are drawn from.
+        stream: Draws them.
 
     Returns:
-        (min(count, n),); all, and nothing is drawn, where there are no more than asked for.
+        (min(count, n),); all of them, without a draw, if there are no more than ``count``.
     """
     n, device = len(candidates), candidates.device
     if count >= n:
@@ -147,7 +147,7 @@ def distinct(candidates: torch.Tensor, count: int, stream: RandomStream) -> torc
     if 4 * count > n:
         return candidates[torch.randperm(n, generator=generator, device=device)[:count]]
     places = torch.empty(0, dtype=torch.int64, device=device)
-    while len(places) < count:  # no candidate is treated unlike another, so no set is either
+    while len(places) < count:  # it treats all candidates alike, and so all sets
         missing = count - len(places)
         more = torch.randint(n, (missing,), generator=generator, device=device)
         places = torch.unique(torch.cat([places, more]))
@@ -163,16 +163,16 @@ def gumbel(like: torch.Tensor, stream: RandomStream) -> torch.Tensor:
 def weighted_draw(
     log_weights: torch.Tensor, count: int, stream: RandomStream
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places drawn in turn without replacement, in proportion to weights (Gumbel-top-k).
+    """Draws places in turn without replacement, in proportion to weights (Gumbel-top-k).
 
     Args:
-        log_weights: (b, m) floating; -inf where a place is never drawn.
-        count: How many are wanted of each row; m where that is less.
-        stream: Where they are drawn from.
+        log_weights: (b, m) floating; -inf for a place that is never drawn.
+        count: How many to draw per row, at most m.
+        stream: Draws them.
 
     Returns:
-        (b, count) int64, the places in ascending order, and (b, count) bool, whether there is one:
-        False, at the end of a row, where it has fewer places than asked for.
+        (b, count) int64, the places in ascending order, and (b, count) bool, whether there is one.
+        It is False at the end of a row with fewer places than ``count``.
 
     Example:
         >>> log_weights = torch.tensor([[0.0, -torch.inf, 0.0]])
@@ -189,15 +189,15 @@ def weighted_draw(
 
 
 def distinct_below(limits: torch.Tensor, count: int, stream: RandomStream) -> torch.Tensor:
-    """Distinct numbers of each row, drawn uniformly from 0 to its limit (exclusive).
+    """Draws distinct numbers for each row, uniformly from 0 to its limit (exclusive).
 
     Args:
         limits: (b,) int64, at least 0.
-        count: How many are wanted of each row.
-        stream: Where they are drawn from.
+        count: How many to draw per row.
+        stream: Draws them.
 
     Returns:
-        (b, count) int64, in random order; -1 at the end of a row whose limit is below ``count``.
+        (b, count) int64, in random order; -1 at the end of a row with a limit below ``count``.
 
     Example:
         >>> drawn = distinct_below(torch.tensor([3, 1]), 2, RandomStream(0))
@@ -205,8 +205,8 @@ def distinct_below(limits: torch.Tensor, count: int, stream: RandomStream) -> to
         (2, [0, -1])
     """
     generator = stream.on(limits.device)
-    # The first distinct ones of draws with replacement are a draw without replacement. Where there
-    # are more than 4 * count numbers, 2 * count + 8 draws are as good as certain to hold enough.
+    # The first distinct ones of draws with replacement are a draw without replacement. From more
+    # than 4 * count numbers, 2 * count + 8 draws are as good as certain to hold enough.
     draws = torch.empty(len(limits), 2 * count + 8, dtype=torch.int64, device=limits.device)
     draws.random_(0, 2**62, generator=generator).remainder_(limits.clamp(min=1)[:, None])
     again = repeats(draws)
@@ -229,7 +229,7 @@ def _taken(
     places: np.ndarray,
     n_pool: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of some users: how many free items lie before each that is not, and how many these are.
+    """For some users: how many free items lie before each taken one, and how many are taken.
 
     Args:
         user_items, lists: See :class:`FreeItems`.

@@ -1,4 +1,4 @@
-"""FD, which is FreqD with H = I."""
+"""FD: FreqD with H = I."""
 
 from typing_extensions import Unpack
 
@@ -13,11 +13,11 @@ class FDLoss(FreqDLoss):
     """Plain feature distillation: :class:`FreqDLoss` with H = I, so without a graph.
 
     The "regular feature distillation" of the paper: every knowledge weighs the same (Theorem 1).
-    Options: those of FreqD but alpha, k, keep_prob, mask and filter.
+    Its options are FreqD's, without those of the graph and filter.
 
-    Source: Zhu & Zhang, KDD 2025 (arXiv 2411.10676), §3; the idea is that of FitNets (ICLR 2015).
-    Deviations from the authors' public code: those of FreqD but for the graph, so no weight decay
-        of the projectors by default either.
+    Source: Zhu & Zhang, KDD 2025 (arXiv 2411.10676), §3; the idea is from FitNets (ICLR 2015).
+    Deviations from the authors' public code: as for FreqD, without those of the graph. So by
+        default the projectors have no weight decay either.
     """
 
     method = "FD"

@@ -1,4 +1,4 @@
-"""A filter of an epoch, and the teacher's features through it."""
+"""An epoch's filter, and the teacher's features through it."""
 
 from dataclasses import dataclass, replace
 from typing import Optional, Union
@@ -13,9 +13,9 @@ class FilteredTeacher:
     """A filter, and the teacher's features through it.
 
     Attributes:
-        key: What it is of: an epoch, ``"whole"`` (no mask) or ``"step"`` (the mask is drawn later).
+        key: Its mask: an epoch, ``"whole"`` (no mask) or ``"step"`` (each step draws the mask).
         filter: H.
-        teacher_emb: H T, (n, d), or None where the mask is drawn per step.
+        teacher_emb: H T, (n, d), or None if each step draws the mask.
         teacher_norm: (n,), the lengths of its rows.
     """
 
@@ -26,13 +26,13 @@ class FilteredTeacher:
 
     @property
     def memory(self) -> Optional[torch.Tensor]:
-        """What the next H T may be written into: the one of now, unless it is T itself."""
+        """Memory for the next H T: the current H T, unless it is T itself."""
         return None if self.filter.is_identity else self.teacher_emb
 
     def with_teacher(
         self, teacher: torch.Tensor, memory: Optional[torch.Tensor]
     ) -> "FilteredTeacher":
-        """The same with H T, made in ``memory`` if there is any."""
+        """Adds H T, made in ``memory`` if given."""
         made = self.filter.apply(teacher, None if self.filter.is_identity else memory)
         norm = torch.linalg.vector_norm(made, dim=1, dtype=self.filter.weights.dtype)
         return replace(self, teacher_emb=made, teacher_norm=norm)

@@ -1,4 +1,4 @@
-"""FitNet and VkD: squared errors of features, on entities drawn from the whole catalogue."""
+"""FitNet and VkD: squared errors of features, on a sample of the whole catalogue."""
 
 from typing import Literal, Optional, Union, cast
 
@@ -28,9 +28,9 @@ from recbole_freqd.losses.registration import LOSSES
 class CatalogueLoss(DistillationLoss):
     """d̄(users) + d̄(items) over as many users, and items, as the batch has rows, drawn anew.
 
-    They are drawn uniformly and without replacement among the entities that the teacher knows:
-    ids from 1 whose teacher row is not zero; all of these where they are fewer. Which entities the
-    batch is made of does not count, in train mode or not.
+    The draw is uniform, without replacement, among the entities that the teacher knows: ids from 1
+    with a teacher row that is not zero. It takes all of them if they are fewer. The entities of the
+    batch do not matter, in train mode or not.
     """
 
     def distances(self, side: str, student: FeatureRows, ids: torch.Tensor) -> torch.Tensor:
@@ -38,13 +38,13 @@ class CatalogueLoss(DistillationLoss):
         raise NotImplementedError
 
     def find_candidates(self) -> None:
-        """To be called in ``build``: looks up whom the teacher knows."""
+        """Looks up which entities the teacher knows; call it in ``build``."""
         for side, teacher in zip(SIDES, (self.teacher_user_emb, self.teacher_item_emb)):
             largest = torch.linalg.vector_norm(teacher[1:], ord=torch.inf, dim=1)
             self.register_buffer(f"{side}_ids", 1 + largest.nonzero().flatten(), persistent=False)
 
     def candidates(self, side: str) -> torch.Tensor:
-        """The ids (n,) that samples of a side are drawn from."""
+        """The ids (n,) to draw a side's samples from."""
         return cast(torch.Tensor, getattr(self, f"{side}_ids"))
 
     def forward(
@@ -76,8 +76,8 @@ class FitNetLoss(CatalogueLoss, FDLoss):
     Args and errors are those of :class:`DistillationLoss`; the options:
         beta: weight, applied by the trainer. distance: ``"squared"``, or ``"cosine"``, which is
         half of the public code's squared distance of rows of length 1 (``fit_norm``). projector,
-        experts, hidden, dropout, weight_decay, preference_*: as for FD, so that the two differ in
-        whom they compare and how.
+        experts, hidden, dropout, weight_decay, preference_*: as for FD, so that the two differ only
+        in the entities that they compare, and in the distance.
 
     Weight: the public code adds a sum over B entities per side to a base loss that is a sum over B
     rows; here both are means, so beta is its lambda as it stands (.05 on CiteULike) while the
@@ -85,9 +85,9 @@ class FitNetLoss(CatalogueLoss, FDLoss):
 
     Source: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, in the form for
         recommenders that the public code of FreqD (KDD 2025) has as ``Fit``.
-    Deviations from that code: means for sums; ids from a stream of their own, without work that
-        grows with the catalogue; smaller catalogues than batches are taken whole instead of an
-        error; padding, and what the teacher does not know, is never drawn; no weight decay of the
+    Deviations from that code: means for sums; ids from their own stream, without work that grows
+        with the catalogue; catalogues smaller than a batch are taken whole instead of an error; no
+        draw of padding, or of entities that the teacher does not know; no weight decay of the
         projectors by default (there, the student's); by default 5 experts of hidden width d_T, as
         for FD, where CiteULike's official setting is 1 of 5 d_T.
 
@@ -125,12 +125,12 @@ class FitNetLoss(CatalogueLoss, FDLoss):
 
 
 class OrthogonalProjector(nn.Module):
-    """s ↦ W s with orthonormal columns, WᵀW = I, so lengths and angles of the student are kept.
+    """s ↦ W s with orthonormal columns, WᵀW = I, which keeps the student's lengths and angles.
 
     Args:
         student_dim: Columns of W.
         teacher_dim: Rows of W, at least as many.
-        stream: Where the initial W comes from.
+        stream: Draws the initial W.
         dtype: Of the parameter.
     """
 
@@ -151,7 +151,7 @@ class OrthogonalProjector(nn.Module):
 
 
 class VkDOptions(SharedOptions, total=False):
-    """What :class:`VkDLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`VkDLoss`; see its docstring."""
 
     beta: float
     center: bool
@@ -167,11 +167,11 @@ class VkDLoss(CatalogueLoss):
 
         L = mean_{u ∈ U} ‖(t_u - m_U) - W_U s_u‖² + mean_{i ∈ I} ‖(t_i - m_I) - W_I s_i‖².
 
-    Since W keeps lengths, nothing of the teacher can be learnt by the projector instead of the
-    student. W is a product of Householder reflections, made anew in every step: O(d_T d_S²).
+    Since W keeps lengths, the projector cannot learn anything in place of the student. W is a
+    product of Householder reflections, made anew in every step: O(d_T d_S²).
 
     Args and errors are those of :class:`DistillationLoss`; the options:
-        beta: weight, applied by the trainer. center: whether m is subtracted, else 0 is. distance:
+        beta: weight, applied by the trainer. center: whether to subtract m, else m is 0. distance:
         ``"squared"``, or ``"cosine"``, half of the public code's squared distance of rows of
         length 1 (``vkd_norm``).
 
@@ -210,7 +210,7 @@ class VkDLoss(CatalogueLoss):
                 raise ConfigError(
                     f"VkD: the student's {side} features have {width} dimensions, the teacher's "
                     f"{teacher.shape[1]}; allowed: a student no wider than its teacher, since an "
-                    "orthogonal projector keeps all of it. Make the student smaller, or change "
+                    "orthogonal projector keeps all of it. Make the student smaller, or change the "
                     "trainer (FitNet has no such limit)."
                 )
             if self.options["distance"] == "cosine":

@@ -1,4 +1,4 @@
-"""FreqD: what is distilled are features, weighted by graph frequency."""
+"""FreqD: distils features, weighted by graph frequency."""
 
 import logging
 from time import perf_counter
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class ProjectedOptions(PreferenceOptions, total=False):
-    """What losses with a projector of each side take by keyword."""
+    """The keywords of losses with a projector per side."""
 
     beta: float
     distance: Literal["cosine", "squared"]
@@ -48,13 +48,13 @@ class ProjectedOptions(PreferenceOptions, total=False):
 
 
 class FDOptions(ProjectedOptions, total=False):
-    """What :class:`FDLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`FDLoss`; see its docstring."""
 
     step_rows: Optional[int]
 
 
 class FreqDOptions(FDOptions, total=False):
-    """What :class:`FreqDLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`FreqDLoss`; see its docstring."""
 
     alpha: float
     k: int
@@ -83,12 +83,12 @@ class FreqDLoss(PreferenceLoss):
     the number of rows, per side (Theorem 1 with weights). Cosine distance, dropout and batches are
     heuristics built on it.
 
-    A batch costs the rows B and their kept neighbours; with the linear projector all but one
+    A batch costs the rows B and their kept neighbours. With the linear projector all but one
     product with the teacher's rows is in the student's width. ``k`` bounds the neighbours that an
-    entity chooses, not by how many it is chosen: the row of a popular one has thousands of entries,
-    and on data with heavy tails a batch reaches most of the catalogue unless ``max_degree`` bounds
-    the rows. The edge mask is drawn anew for every epoch (:meth:`start_epoch`), and H T made once
-    for it, or, with ``mask="step"``, for every batch.
+    entity chooses, but not how many entities choose it. So a popular entity's row has thousands of
+    entries. On data with heavy tails a batch reaches most of the catalogue, unless ``max_degree``
+    bounds the rows. Every epoch draws a new edge mask (:meth:`start_epoch`) and makes H T once for
+    it. With ``mask="step"`` every batch does so.
 
     Args and errors are those of :class:`DistillationLoss`; the options:
         alpha: [0, 1], strength of the filter. beta: weight, applied by the trainer.
@@ -103,9 +103,9 @@ class FreqDLoss(PreferenceLoss):
         hidden, dropout, order: of the mlp; with the order ``"filter_first"`` the student's rows are
         P(H S), so the mlp sees the batch only (the authors' first version). weight_decay: of the
         projectors, applied by the trainer. preference_*: see :class:`PreferenceLoss`.
-        step_rows: distinct users, positive items and negative items that a step computes at most of
-        each, drawn anew in every step; null for all of them.
-        log_bands: bands that the trainer logs the loss of, 0 for none.
+        step_rows: a step computes at most this many distinct users, positive items and negative
+        items each, drawn anew in every step; null for all of them.
+        log_bands: how many bands' losses the trainer logs, 0 for none.
 
     Source: Zhu & Zhang, "Exploring Feature-based Knowledge Distillation for Recommender System:
         A Frequency Perspective", KDD 2025, arXiv 2411.10676.
@@ -138,19 +138,19 @@ class FreqDLoss(PreferenceLoss):
             raise ConfigError(
                 f"{cls.prefix}_filter: got coefficients {options['filter']!r} together with "
                 f"{cls.prefix}_alpha={options['alpha']!r}; allowed: one of the two, since "
-                "coefficients say all of h. Remove one from the config."
+                "coefficients define h completely. Remove one from the config."
             )
         kind = options.get("filter")
         if isinstance(kind, (list, tuple)) and kind and all(value == 0 for value in kind):
             raise ConfigError(
                 f"{cls.prefix}_filter: got {kind!r}; allowed: at least one coefficient that is not "
-                "0, since H = 0 makes everything alike and teaches nothing."
+                "0. H = 0 makes everything alike and teaches nothing."
             )
         if options.get("mask") == "step" and options.get("max_degree") is not None:
             raise ConfigError(
                 f"{cls.prefix}_max_degree: got {options['max_degree']!r} together with "
-                f"{cls.prefix}_mask: step; allowed: {cls.prefix}_mask: epoch with it, or null, "
-                "since a bound is drawn once per epoch."
+                f"{cls.prefix}_mask: step; allowed: {cls.prefix}_mask: epoch with it, or null. "
+                "The bound is drawn once per epoch."
             )
         idle = [key for key in ("experts", "hidden", "dropout", "order") if key in options]
         if options.get("projector") == "linear" and idle:
@@ -190,7 +190,7 @@ class FreqDLoss(PreferenceLoss):
                 hidden=options["hidden"],
                 dropout=options["dropout"],
             ).to(dtype)
-        # The projectors start the same on every device, since they are drawn on the CPU.
+        # The CPU draws the projectors, so that they start the same on every device.
         self.to(self.teacher_user_emb.device)
 
     def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
@@ -236,7 +236,7 @@ class FreqDLoss(PreferenceLoss):
         return cosine_graph(user_items, side=side, k=k, shrinkage=shrinkage, max_pairs=most)
 
     def _make_graph_once(self, make: Callable[[], sp.csr_array]) -> sp.csr_array:
-        """A square matrix from ``make``; between processes it travels as tensors."""
+        """Makes a square matrix once for all processes; it travels as tensors."""
 
         def arrays() -> list[torch.Tensor]:
             made = make()
@@ -278,7 +278,7 @@ class FreqDLoss(PreferenceLoss):
             (b,), one distance per id.
         """
         filtered = self._filter_teacher(side)
-        if filtered.teacher_emb is None:  # an entity has one mask, however often it occurs
+        if filtered.teacher_emb is None:  # one mask per entity, however often it occurs
             distinct, place = torch.unique(ids, return_inverse=True)
             return self._distances(filtered, side, student, distinct)[place]
         return self._distances(filtered, side, student, ids)
@@ -286,7 +286,7 @@ class FreqDLoss(PreferenceLoss):
     def _distances(
         self, filtered: FilteredTeacher, side: str, student: FeatureRows, ids: torch.Tensor
     ) -> torch.Tensor:
-        """:meth:`distances` for ids that are distinct, or whose mask is drawn already."""
+        """:meth:`distances` for distinct ids, or with a mask that is drawn already."""
         sums, totals = filtered.filter.rows(ids), filtered.filter.totals[ids]
         if filtered.teacher_emb is None or filtered.teacher_norm is None:
             sums = sums.with_dropout(ids, self.options["keep_prob"], self.stream)
@@ -315,10 +315,11 @@ class FreqDLoss(PreferenceLoss):
         return row_distance(projector.of_filtered(rows, totals), teacher, distance)
 
     def relative_band_losses(self, student: Features) -> dict[str, np.ndarray]:
-        """By side, E_b(P(S) - T) / E_b(T) for ``log_bands`` bands; of none, nothing.
+        """By side, E_b(P(S) - T) / E_b(T) for ``log_bands`` bands; empty without bands.
 
-        On the whole graph, without dropout, for all entities and whatever the filter: this is what
-        has been learnt, not what is asked for. A pass over everything, not for every epoch.
+        It reads the whole graph and all entities, without dropout, and ignores the filter: it shows
+        what the student learnt, not what the loss asks for. This passes over everything, so do not
+        call it in every epoch.
 
         Args:
             student: All its features, (n_users, d) and (n_items, d').
@@ -339,7 +340,7 @@ class FreqDLoss(PreferenceLoss):
         return self.options.get("mask") == "step" and self.options["keep_prob"] < 1.0
 
     def _filter_teacher(self, side: str) -> FilteredTeacher:
-        """The filter of now and what it makes of the teacher; made when mask or mode change."""
+        """The current filter, and the teacher through it; made anew when mask or mode change."""
         most = self.options.get("max_degree") if self.training else None
         dropout = self.training and self.options.get("keep_prob", 1.0) < 1.0
         masked, per_step = dropout or most is not None, dropout and self._masks_per_step()
@@ -350,7 +351,7 @@ class FreqDLoss(PreferenceLoss):
         if before is not None and before.key == key:
             return before
         keep_prob = self.options["keep_prob"] if dropout and not per_step else 1.0
-        # Sides and epochs have masks of their own, whatever else was drawn before.
+        # Each side and epoch has its own mask, whatever was drawn before.
         seed = derived_seed(self.stream.seed, self._epoch, SIDES.index(side))
         kept = graph.dropped(keep_prob, seed, most)
         now = FilteredTeacher(key, graph_filter(kept, self.filter.coefficients))

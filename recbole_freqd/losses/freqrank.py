@@ -1,4 +1,4 @@
-"""FreqRank: a list-wise loss on what is taught, filtered by graph frequency, from a warm start."""
+"""FreqRank: a list-wise loss on a teacher filtered by graph frequency, from a warm start."""
 
 from recbole_freqd.losses.rcekd import RCEKDLoss
 from recbole_freqd.losses.registration import LOSSES
@@ -6,21 +6,20 @@ from recbole_freqd.losses.registration import LOSSES
 
 @LOSSES.register("FreqRank")
 class FreqRankLoss(RCEKDLoss):
-    """The loss of RCE-KD, on the scores that are taught once they are filtered.
+    """The loss of RCE-KD, on the teacher's filtered scores.
 
-    RCE-KD's are the loss and everything in it, see :class:`recbole_freqd.losses.rcekd.RCEKDLoss`:
-    its lists, its sample, its two cross-entropies and their weights. This class computes nothing of
-    its own. Ours is what stands around it, in two keys that this trainer sets where the user says
-    nothing (``properties/trainer/FreqRank.yaml``): ``teacher_filter: auto``, the scores Y become
-    Y Hᵀ or H Y with h(λ) = 1 - αλ on a graph of shrunk cosines, side and α chosen on validation
-    with α = 0 among them; and ``warm_start: teacher``, the student begins as the best
-    approximation of the same scores by features of its width. Both act before the training, on
-    what a loss is given. And two defaults are cheaper than the paper's: a user's lists are kept for
-    ``refresh`` epochs, 3, and a step computes ``step_users`` of its users, 1,024. With
-    ``teacher_filter: none``, ``warm_start: none``, ``refresh: 1`` and ``step_users: null`` this is
-    RCE-KD.
+    The whole loss comes from RCE-KD, see :class:`recbole_freqd.losses.rcekd.RCEKDLoss`: its lists,
+    its sample, its two cross-entropies and their weights. This class computes nothing itself. Our
+    part stands around it, in defaults of two keys (``properties/trainer/FreqRank.yaml``).
+    ``teacher_filter: auto`` turns the scores Y into Y Hᵀ or H Y, with h(λ) = 1 - αλ on a graph of
+    shrunk cosines. It chooses side and α on validation, α = 0 among them. ``warm_start: teacher``
+    begins the student as the best approximation of the same scores by features of its width. Both
+    act before the training, on the inputs of the loss. Two more defaults are cheaper than the
+    paper's: a user keeps its lists for ``refresh`` = 3 epochs, and a step computes at most
+    ``step_users`` = 1,024 of its users. With ``teacher_filter: none``, ``warm_start: none``,
+    ``refresh: 1`` and ``step_users: null`` this is RCE-KD.
 
-    Args, options and errors are those of RCE-KD, with a prefix of its own. With ``beta`` 0 the
+    Args, options and errors are those of RCE-KD, with the prefix ``freqrank``. With ``beta`` 0 the
     student trains alone from its warm start: the row ``student_warm`` of a table.
 
     Source: the loss: Zhu & Zhang, arXiv 2509.20989, with the deviations listed there. The filter:

@@ -1,4 +1,4 @@
-"""HetComp: the teacher's rankings from on the way of its training, easy ones first."""
+"""HetComp: teaches rankings from the course of the teacher's training, easy ones first."""
 
 import logging
 from typing import Any, Optional
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class HetCompOptions(SharedOptions, total=False):
-    """What :class:`HetCompLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`HetCompLoss`; see its docstring."""
 
     beta: float
     k: int
@@ -43,10 +43,11 @@ class HetCompOptions(SharedOptions, total=False):
 class HetCompLoss(ScoreLoss):
     """Easy-to-hard distillation along the trajectory of a teacher's training.
 
-    Of V checkpoints v = 0 … V-1 of the teacher, the last the converged one, each gives every user a
-    list of K items that the user has not trained on. A user is taught by the list of checkpoint
-    v_u, first 0. Pos are the first P of the user's training items in the converged teacher's order;
-    M_u all items but the trained ones; E^X the log-sum-exp of the student's scores over M_u \\ X.
+    The teacher has V checkpoints v = 0 … V-1; the last is the converged one. Each gives every user
+    a list of K items that the user has not trained on. The list of checkpoint v_u teaches user u;
+    v_u begins at 0. Pos are the first P of the user's training items in the converged teacher's
+    order; M_u all items but the trained ones; E^X the log-sum-exp of the student's scores over M_u
+    \\ X.
 
     While some user is not at the last checkpoint, each item is set against all others for itself:
 
@@ -130,7 +131,7 @@ class HetCompLoss(ScoreLoss):
         t = torch.arange(lists[0].shape[1], device=lists[0].device)
         gains = (2.0 ** torch.exp(-t / 10) - 1) / torch.log2(t + 2.0)
         self.keep(_lists=torch.stack(lists), _positives=self._ranked_positives(), _gains=gains)
-        # Where every user is, is carried over epochs: a part of the state.
+        # The checkpoint of every user lasts over epochs: it is part of the state.
         n_users, device = len(lists[0]), lists[0].device
         self.register_buffer("_place", torch.zeros(n_users, dtype=torch.int64, device=device))
         self.register_buffer("_noted", torch.zeros(n_users, device=device))
@@ -138,11 +139,11 @@ class HetCompLoss(ScoreLoss):
         self._finished: Optional[bool] = None
 
     def _spread(self) -> int:
-        """Epochs between moves where the user says nothing."""
+        """The default number of epochs between moves."""
         return _EVERY if self.epochs is None else max(1, min(_EVERY, self.epochs // _MOVES))
 
     def _check_lengths(self) -> None:
-        """Looks whether lists leave something that they are to be ranked before."""
+        """Checks that lists leave items to rank behind them."""
         entries = self.user_items.tocoo()
         known = self.known_items.cpu().numpy()
         counted = (entries.data != 0) & known[entries.col]
@@ -152,13 +153,13 @@ class HetCompLoss(ScoreLoss):
         if left.max(initial=0) <= self.options["k"]:
             raise ConfigError(
                 f"hetcomp_k: got {self.options['k']}; allowed: below {left.max(initial=0)}, the "
-                "most items that a user has not trained on: a list is ranked before all others, "
-                "and there would be none."
+                "most items that a user has not trained on. A list ranks before all other items, "
+                "and here no other item is left."
             )
         if covered:
             logger.warning(
-                "HetComp: %d users have no more than hetcomp_k = %d untrained items: all of them "
-                "are in their lists, before which there is nothing to rank until the last stage.",
+                "HetComp: %d users have no more than hetcomp_k = %d untrained items. Their lists "
+                "hold all of them: nothing is left to rank behind these until the last stage.",
                 covered,
                 self.options["k"],
             )
@@ -167,8 +168,8 @@ class HetCompLoss(ScoreLoss):
         found = list(self.teacher_trajectory)
         if not found:
             raise ConfigError(
-                "HetComp follows the teacher's training, and no checkpoint from before its best "
-                "epoch is there. Allowed: a recipe that keeps some, with teacher.keep_every: "
+                "HetComp follows the teacher's training, but there is no checkpoint from before "
+                "its best epoch. Allowed: a recipe that keeps some, with teacher.keep_every: "
                 "epochs between them, below the number of its best epoch."
             )
         wanted = min(self.options["earlier"], len(found))
@@ -188,7 +189,7 @@ class HetCompLoss(ScoreLoss):
         return found.ids
 
     def _ranked_positives(self) -> torch.Tensor:
-        """(n_users, P) int32, training items in the teacher's order; 0 where there are fewer."""
+        """(n_users, P) int32, training items in the teacher's order; 0 at empty places."""
         parts, teacher = [], self.teacher_scores
         most = min(self.options["positives"], teacher.shape[1])
         for users in user_blocks(*teacher.shape, teacher.device):

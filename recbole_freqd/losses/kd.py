@@ -14,7 +14,7 @@ from recbole_freqd.losses.registration import LOSSES
 
 
 class KDOptions(SharedOptions, total=False):
-    """What :class:`KDLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`KDLoss`; see its docstring."""
 
     beta: float
     guide: Literal["student", "teacher"]
@@ -33,21 +33,21 @@ class KDLoss(ScoreLoss):
         L = mean over the rows u of the batch of
             - Σ_{i in Q_u} softmax(r^T_u / τ)_i log softmax(r^S_u / τ)_i.
 
-    The guide is the student (lists of every epoch, from one pass over the catalogue) or the teacher
-    (lists once). There is no factor τ², so gradients shrink as 1/τ² once τ is above the spread of
-    the scores in a list.
+    The guide is the student (new lists in every epoch, from one pass over the catalogue) or the
+    teacher (lists made once). There is no factor τ², so gradients shrink as 1/τ² once τ is above
+    the spread of the scores in a list.
 
     Args and errors are those of :class:`DistillationLoss`; the options:
         beta: weight, applied by the trainer; equal to the public code's λ (its sums over rows are
         means here, in the base loss too). guide: ``"student"`` or ``"teacher"``. k: length of the
         lists; a user with fewer candidates has a shorter one. temperature: τ. mask_train: whether
-        training items are left out of the lists.
+        the lists leave out training items.
 
     Source: Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv
         1503.02531; for top-N recommendation as in the repository ``woriazzc/KDs``.
-    Deviations from that code: training items are left out of the lists (``mask_train: false`` puts
-        them back: they fill the lists of busy users and are never recommended); items that the
-        teacher does not know are in no list; a mean over rows; lists in blocks of users.
+    Deviations from that code: the lists leave out training items, which fill the lists of busy
+        users and are never recommended (``mask_train: false`` puts them back); no list holds items
+        that the teacher does not know; a mean over rows; lists in blocks of users.
 
     Example:
         .. code:: yaml
@@ -83,7 +83,7 @@ class KDLoss(ScoreLoss):
             self._fill(student)
 
     def _fill(self, guide: Ranker) -> None:
-        """Writes the guide's lists, and the teacher's softmax over them."""
+        """Stores the guide's lists, and the teacher's softmax over them."""
         exclude = self.user_items if self.options["mask_train"] else None
         length = self.list_ids.shape[1]
         for users, top in self.lists.top_blocks(
@@ -100,7 +100,7 @@ class KDLoss(ScoreLoss):
             self.list_chances[users] = softmax_over(taught, top.ids > 0)
 
     def _of_teacher(self, guide: Ranker, users: torch.Tensor, top: TopItems) -> torch.Tensor:
-        """(b, k), the teacher's scores of listed items; anything where there is none."""
+        """(b, k), the teacher's scores of listed items; anything at empty places."""
         if guide is self.teacher_scores:
             return top.scores
         return self.teacher_scores.at(users, top.ids.long())

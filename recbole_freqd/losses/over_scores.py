@@ -1,4 +1,4 @@
-"""What losses over whole lists of a user's items share: when lists are drawn, and stable sums."""
+"""The base of losses over whole lists of items: when to draw lists, and stable sums."""
 
 from typing import Optional, Union
 
@@ -13,14 +13,14 @@ from recbole_freqd.losses.draws import some_of
 class ScoreLoss(DistillationLoss):
     """Base of the losses that compare scores: a mean, over the users of a batch, of ℓ(u).
 
-    Every distinct user is computed once. It weighs 1 or, with ``counts_rows``, as much as the batch
-    has rows of it, as in the base loss; users with nothing to learn from may be left out of the
-    mean. The items of the batch are not read. A method with the option ``step_users`` computes so
-    many users of a batch at most, drawn anew in every step: the mean stays what it is on average.
+    It computes every distinct user once. A user weighs 1 or, with ``counts_rows``, its number of
+    rows in the batch, as in the base loss. The mean may leave out users with nothing to learn from.
+    The loss does not read the items of the batch. A method with the option ``step_users`` computes
+    at most that many users of a batch, drawn anew in every step: the expected mean stays the same.
 
-    A subclass gives :meth:`of_users` and, for lists of the student, :meth:`refresh`. That is called
-    at the start of an epoch; by hand, without a ranker given to ``start_epoch``, at the first batch
-    after it, on the student features of that batch.
+    A subclass implements :meth:`of_users` and, for lists of the student, :meth:`refresh`. The start
+    of an epoch calls :meth:`refresh`. If you call ``start_epoch`` by hand without a ranker, the
+    next batch calls it, on its own student features.
     """
 
     reads_scores = True
@@ -28,7 +28,7 @@ class ScoreLoss(DistillationLoss):
     _is_stale = True
 
     def refresh(self, student: Ranker) -> None:
-        """Makes what depends on the student's whole lists, from the student as it ranks now."""
+        """Makes everything that depends on the student's whole lists, as it ranks now."""
 
     def of_users(
         self, student: FeatureRows, user_ids: torch.Tensor
@@ -37,7 +37,7 @@ class ScoreLoss(DistillationLoss):
         raise NotImplementedError
 
     def teacher_lists(self, k: int, *, mask_train: bool = True) -> tuple[torch.Tensor, ...]:
-        """(n_users, k) int32 ids and float32 scores of the teacher's best, 0 and -inf for none."""
+        """(n_users, k) int32 ids and float32 scores of the teacher's best; empty: 0 and -inf."""
         exclude = self.user_items if mask_train else None
         found = self.lists.top_items(
             self.teacher_scores,
@@ -76,37 +76,37 @@ class ScoreLoss(DistillationLoss):
 
 
 def blocks_of_lists(n_users: int, length: int, device: torch.device) -> tuple[torch.Tensor, ...]:
-    """The ids of all users in blocks whose lists (b, length) fit a memory budget."""
+    """The ids of all users, in blocks with lists (b, length) that fit a memory budget."""
     return torch.arange(n_users, device=device).split(max(1, BUDGET_BYTES // (64 * length)))
 
 
 def negligible_score(scores: torch.Tensor) -> float:
-    """A score next to which every other counts alone; finite, so that no gradient is inf - inf."""
+    """A score that counts nothing beside any other; finite, so that no gradient is inf - inf."""
     return torch.finfo(scores.dtype).min / 4
 
 
 def masked_logsumexp(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(b,), log Σ exp over what is in the mask (b, k); hugely negative where that is nothing."""
+    """(b,), log Σ exp over the places in the mask (b, k); hugely negative for an empty mask."""
     return scores.masked_fill(~mask, negligible_score(scores)).logsumexp(dim=1)
 
 
 def relaxed_ranking(scores: torch.Tensor, mask: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
-    """-log of the chance that a list is ranked in its order, and before all the rest.
+    """-log of the chance of ranking a list in its order, and before all the rest.
 
-    Σ_k [log(Σ_{l ≥ k} exp s_l + exp rest) - s_k], by a cumulative log-sum-exp: a value for scores
-    of any size; at single-precision scores of 1e4 torch's gradient of it is good to 1e-3 of the
-    largest one of the list, which goes up to k.
+    Σ_k [log(Σ_{l ≥ k} exp s_l + exp rest) - s_k], by a cumulative log-sum-exp. It has a value for
+    scores of any size. At single-precision scores of 1e4 torch's gradient of it is good to 1e-3 of
+    the list's largest gradient, which goes up to k.
 
     Args:
         scores: (b, k), of the list, first to last.
-        mask: (b, k) bool, what of the list there is.
+        mask: (b, k) bool, the filled places of the list.
         rest: (b,), the log-sum-exp of the scores of the rest, see :func:`masked_logsumexp`.
 
     Returns:
         (b,).
     """
     nothing = negligible_score(scores)
-    # Shifted, so that differences to the largest score are exact in single precision.
+    # Shift, so that differences to the largest score are exact in single precision.
     listed = scores.masked_fill(~mask, nothing)
     largest = torch.maximum(listed.max(dim=1).values, rest).detach()
     listed = (scores - largest[:, None]).masked_fill(~mask, nothing)
@@ -116,7 +116,7 @@ def relaxed_ranking(scores: torch.Tensor, mask: torch.Tensor, rest: torch.Tensor
 
 
 def softmax_over(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(b, k), the softmax over what is in the mask (b, k); 0 elsewhere, and everywhere of nothing.
+    """(b, k), the softmax over the places in the mask (b, k); 0 elsewhere.
 
     Example:
         >>> mask = torch.tensor([[True, True, False], [False, False, False]])
@@ -128,11 +128,11 @@ def softmax_over(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def cross_entropy(student: torch.Tensor, chances: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """(b,), -Σ chances · log softmax(student) over the mask (b, k); 0 of nothing.
+    """(b,), -Σ chances · log softmax(student) over the mask (b, k); 0 for an empty mask.
 
     Args:
         student: (b, k), scores.
-        chances: (b, k), those of the teacher, see :func:`softmax_over`.
+        chances: (b, k), of the teacher, see :func:`softmax_over`.
         mask: (b, k) bool.
 
     Example:
@@ -145,7 +145,7 @@ def cross_entropy(student: torch.Tensor, chances: torch.Tensor, mask: torch.Tens
 
 
 def weighted_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The mean of values (b,) with integer weights (b,); of weight 0 none counts; 0 of none.
+    """The mean of values (b,) with integer weights (b,); weight 0 drops a value; 0 without any.
 
     Example:
         >>> weighted_mean(torch.tensor([1.0, 5.0, 9.0]), torch.tensor([1, 1, 0])).item()
@@ -155,7 +155,7 @@ def weighted_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def is_in(items: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """(b, k) bool, which items (b, k) are among others (b, l) of their row; 0 is in none.
+    """(b, k) bool, which items (b, k) are among others (b, l) of their row; item 0 never is.
 
     Example:
         >>> is_in(torch.tensor([[1, 2, 0]]), torch.tensor([[2, 0]])).tolist()

@@ -1,4 +1,4 @@
-"""PCKD's term: what a student prefers before its projectors is what it prefers behind them."""
+"""PCKD's term: a student keeps its preferences behind its projectors."""
 
 import logging
 from typing import Any, Callable, Optional
@@ -30,9 +30,9 @@ _SCALE = 10.0  # of the ranks: the chance of rank r goes with exp(-r / 10)
 class PreferenceTerm(nn.Module):
     """Cross-entropy between a student's preferences before and behind its projectors.
 
-    Of each user u, Q items I_u are drawn without replacement from the teacher's top 100, with
-    chances proportional to exp(-r / 10), r = 1 … 100 being the rank. With student rows s, which get
-    no gradient, and the projectors P_U and P_I,
+    For each user u, the term draws Q items I_u without replacement from the teacher's top 100, with
+    chances proportional to exp(-r / 10) for rank r = 1 … 100. With student rows s, which get no
+    gradient, and the projectors P_U and P_I,
 
         L = mean_u CE(softmax_{i ∈ I_u} ⟨s_u, s_i⟩ / τ, softmax_{i ∈ I_u} ⟨P_U(s_u), P_I(s_i)⟩ / τ)
 
@@ -46,11 +46,11 @@ class PreferenceTerm(nn.Module):
     Source: Zhu & Zhang, "Preference-Consistent Knowledge Distillation for Recommender System",
         TKDE 2025, arXiv 2311.04549, the list-wise form; ranks and defaults are those of the public
         code's config of BPR on CiteULike (``cpd``: guide teacher, T 10, 100 items, Q 5, τ 0.1).
-    Deviations from that code: a mean over distinct users where it sums over the batch's rows; an
-        item has one dropout mask or choice of experts a batch, not one per occurrence; items that
-        the teacher does not know are in no list. There the term goes with DE alone; beside other
-        losses, graph filters among them, it is ours: it always sees rows that are not filtered. The
-        pair-wise form, and lists of the student, are left out.
+    Deviations from that code: a mean over distinct users, where it sums over the batch's rows; an
+        item has one dropout mask or choice of experts per batch, not one per occurrence; no list
+        holds items that the teacher does not know. There the term goes with DE alone. Its use
+        beside other losses, graph filters among them, is ours; it always reads unfiltered rows.
+        The pair-wise form, and lists of the student, are left out.
     """
 
     _lists: torch.Tensor
@@ -64,7 +64,7 @@ class PreferenceTerm(nn.Module):
         self._epoch, self._epoch_drawn = 0, -1
 
     def start_epoch(self, epoch: int) -> None:
-        """The items of the next batches are those of this epoch."""
+        """Lets the next batches use this epoch's items."""
         self._epoch = epoch
 
     def forward(
@@ -93,9 +93,9 @@ class PreferenceTerm(nn.Module):
         return weighted_mean(values, (there.sum(dim=1) > 1).long())
 
     def items_of(self, user_ids: torch.Tensor) -> torch.Tensor:
-        """(b, Q) int64, the items of users (b,) in this epoch; 0 where there are fewer."""
+        """(b, Q) int64, the items of users (b,) in this epoch; 0 at empty places."""
         if self._epoch_drawn != self._epoch:
-            # By the epoch, whatever was drawn before: a resumed run has the same ones.
+            # The epoch alone sets the seed, so that a resumed run draws the same.
             stream = RandomStream(derived_seed(self.seed, self._epoch, len(SIDES)))
             n_users, length = self._lists.shape
             blocks = blocks_of_lists(n_users, length, self._lists.device)
@@ -112,7 +112,7 @@ class PreferenceTerm(nn.Module):
 
 
 class PreferenceOptions(SharedOptions, total=False):
-    """What :class:`PreferenceLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`PreferenceLoss`; see its docstring."""
 
     preference_beta: float
     preference_items: int
@@ -129,8 +129,8 @@ class PreferenceLoss(DistillationLoss):
         no lists, no term. preference_items: Q. preference_tau: τ.
 
     Raises:
-        ConfigError: User and item features differ in width, of the teacher or of the student, so
-            that they have no products.
+        ConfigError: User and item features of the teacher or the student differ in width, so that
+            they have no products.
     """
 
     projectors: nn.ModuleDict
@@ -154,14 +154,14 @@ class PreferenceLoss(DistillationLoss):
             self.preference.start_epoch(epoch)
 
     def project(self, side: str, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """(n, teacher_dim), what the projector of a side makes of student rows (n, d) of ids."""
+        """(n, teacher_dim), student rows (n, d) of ids through the projector of a side."""
         projector = self.projectors[side]
         return projector(rows.to(next(projector.parameters()).dtype))
 
     def with_preference(
         self, value: torch.Tensor, student: FeatureRows, user_ids: torch.Tensor
     ) -> torch.Tensor:
-        """The loss ``value`` of a batch, and with it the term, where there is one."""
+        """Adds the term, if the loss has one, to the loss ``value`` of a batch."""
         if self.preference is None or len(user_ids) == 0:
             return value
         term = self.preference(student, user_ids, self.project)

@@ -1,4 +1,4 @@
-"""Maps from the student's feature space to the teacher's. Used in training only, never served."""
+"""Maps from the student's features to the teacher's. Only training uses them, never serving."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class LinearProjector(nn.Module):
     Args:
         student_dim: Width of the student's rows.
         teacher_dim: Width of the teacher's rows.
-        stream: Where the initial weights come from: U(±1/√student_dim), torch's own for Linear.
+        stream: Draws the initial weights: U(±1/√student_dim), torch's own for Linear.
 
     Example:
         >>> LinearProjector(2, 5, RandomStream(0))(torch.ones(3, 2)).shape
@@ -45,12 +45,12 @@ class LinearProjector(nn.Module):
 
 
 class MLPProjector(nn.Module):
-    """The mean of several MLPs dropout–Linear–ReLU–dropout–Linear, each with masks of its own.
+    """The mean of several MLPs dropout–Linear–ReLU–dropout–Linear, each with its own masks.
 
     Args:
         student_dim: Width of the student's rows.
         teacher_dim: Width of the teacher's rows.
-        stream: Where initial weights and dropout masks come from.
+        stream: Draws initial weights and dropout masks.
         experts: Number of MLPs, at least 1.
         hidden: Hidden width of each; None is ``teacher_dim``.
         dropout: In [0, 1), active in train mode.
@@ -84,7 +84,7 @@ class MLPProjector(nn.Module):
     def of_filtered(self, x: torch.Tensor, sums: WeightedSums) -> torch.Tensor:
         """H P(x), where the rows of H at a batch are sums over the rows x (n, student_dim).
 
-        H commutes with the last layer, which so sees the batch only, and not its neighbours.
+        H commutes with the last layer. So that layer sees only the batch, not its neighbours.
 
         Returns:
             (b, teacher_dim), the dtype of the weights of the sums.
@@ -100,9 +100,9 @@ class MLPProjector(nn.Module):
     def before_last(
         self, x: torch.Tensor, sums: Optional[WeightedSums] = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows (b, m) and a weight (m, teacher_dim) whose product is P(x) or, with sums, H P(x).
+        """Rows (b, m) and a weight (m, teacher_dim); their product is P(x) or, with sums, H P(x).
 
-        m is the width of all hidden layers together and one for the biases.
+        m is the width of all hidden layers together, plus one for the biases.
         """
         totals = torch.ones_like(x[:, 0]) if sums is None else sums.totals()
         layers = [part if sums is None else sums.of(part) for part in self._hidden_layers(x)]
@@ -116,16 +116,16 @@ class MLPProjector(nn.Module):
         mixed: Callable[[torch.Tensor], torch.Tensor],
         totals: torch.Tensor,
     ) -> torch.Tensor:
-        """The experts one after the other, so that one hidden layer at a time is worked on."""
+        """Runs the experts one after the other, so that memory holds one hidden layer at a time."""
         outer, share = totals[:, None] * self.bias_out.mean(0), self._kept() * len(self.weight_out)
         for hidden, last in zip(self._hidden_layers(x), self.weight_out):
             outer = outer.addmm_(mixed(hidden), last, alpha=1.0 / share)
         return outer
 
     def _hidden_layers(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Of each expert, (n, hidden), not yet divided by the chance of what dropout keeps."""
+        """Each expert's (n, hidden), not yet divided by the share that dropout keeps."""
         kept = self._kept()
-        # A bias as one more row of the weight: adding it for itself would pass over all of memory.
+        # A bias is one more row of the weight: adding it apart would pass over all of memory.
         first_layers = torch.cat([self.weight_in, self.bias_in], dim=1)
         always = x.new_full((len(x), 1), kept)
         for first in first_layers:
@@ -137,21 +137,21 @@ class MLPProjector(nn.Module):
         return 1.0 - self.dropout if self.training else 1.0
 
     def _drop(self, x: torch.Tensor) -> torch.Tensor:
-        """``x`` with zeros for what is dropped; the rest is not scaled yet."""
+        """``x`` with zeros at dropped places; the rest is not scaled yet."""
         mask = self._mask(x)
         return x if mask is None else x * mask
 
     def _mask(self, x: torch.Tensor) -> Optional[torch.Tensor]:
-        """What is kept, as ones of the dtype of ``x`` (a product with those is the fastest)."""
+        """Ones at kept places, in the dtype of ``x`` (a product with them is the fastest)."""
         if not self.training or self.dropout == 0.0:
             return None
         return self.stream.bernoulli(tuple(x.shape), 1.0 - self.dropout, x, x.dtype)
 
 
 class _ReluDropped(torch.autograd.Function):
-    """ReLU, then zeros where the mask has them, in the memory of what comes in.
+    """ReLU, then zeros where the mask has them, in the memory of the input.
 
-    Wherever the result is zero the gradient is, so no mask is kept for the backward pass.
+    The gradient is zero wherever the result is, so the backward pass needs no mask.
     """
 
     @staticmethod
@@ -187,11 +187,11 @@ def make_projector(
 
 
 def uniform_parameter(stream: RandomStream, shape: tuple[int, ...], fan_in: int) -> nn.Parameter:
-    """A parameter of ``shape`` from U(±1/√fan_in), what torch starts a Linear from.
+    """A parameter of ``shape`` from U(±1/√fan_in), as torch starts a Linear.
 
     Raises:
-        MemoryError: The machine has less memory. Asked for it, torch raises a plain RuntimeError,
-            or a TypeError.
+        MemoryError: The machine has less memory. (Torch itself raises a plain RuntimeError, or a
+            TypeError.)
     """
     size = math.prod(shape) * torch.finfo(torch.get_default_dtype()).bits // 8
     if size > psutil.virtual_memory().total:

@@ -1,4 +1,4 @@
-"""Draws of ranks, for a batch of users at once: from one law, in tournaments, in pairs."""
+"""Draws ranks for a batch of users at once: from one law, in tournaments, in pairs."""
 
 from typing import Any, Callable
 
@@ -9,17 +9,17 @@ from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.losses.draws import repeats, uniform
 
 _ROUNDS = 32
-_TINY = 1e-300  # a chance that has underflown is still more than none
+_TINY = 1e-300  # a chance that underflowed is still above zero
 
 
 class RankDraws(nn.Module):
-    """Draws of ranks 0, …, n-1 with chances proportional to weights, from one CDF for all users.
+    """Draws ranks 0, …, n-1 with chances proportional to weights, from one CDF for all users.
 
-    A user with ``limits`` below n has the first of the ranks only, in the same proportions.
+    A user with ``limits`` below n draws only the first ranks, in the same proportions.
 
     Args:
         weights: (n,) positive, of the ranks.
-        device: Where ranks are drawn.
+        device: Draws ranks here.
 
     Example:
         >>> RankDraws(torch.ones(4), "cpu").draw(torch.tensor([1, 0]), 3, RandomStream(0)).tolist()
@@ -57,9 +57,9 @@ class RankDraws(nn.Module):
         Args:
             limits: (b,).
             count: Tournaments of each user.
-            stream: Where ranks are drawn from.
-            distinct: Whether winners that a user has already are drawn again; then -1 where there
-                are no more than the limit.
+            stream: Draws the ranks.
+            distinct: Whether to draw repeated winners of a user again; then places beyond the limit
+                hold -1.
         """
 
         def winners(limits: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,7 @@ class RankDraws(nn.Module):
         return distinct_draws(limits, count, stream, winners, self._winning_chances)
 
     def _winning_chances(self, limits: torch.Tensor, n: int) -> torch.Tensor:
-        """(b, n), chance of each rank below the limits (b,) to win among these, up to a factor."""
+        """(b, n), the chance that each rank below the limits (b,) wins, up to a factor."""
         total = self.cdf[limits - 1][:, None]
         rest = (total - self.cdf[:n]).clamp(min=0.0)  # of the ranks behind
         return self.weights[:n] * (self.weights[:n] + 2.0 * rest)
@@ -80,8 +80,8 @@ class RankDraws(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Two independent ranks given that they differ, the better (smaller) one first.
 
-        The first is found by bisection (its chance is p (C - p), C the chance of all ranks below
-        the limit), the second by a draw that steps over the first: no pair is drawn again.
+        Bisection finds the first (its chance is p (C - p), C the chance of all ranks below the
+        limit). The second draw steps over the first, so that no pair is drawn again.
 
         Returns:
             (b, count) int64 each; 0 and 0 where a limit is below 2.
@@ -100,7 +100,7 @@ class RankDraws(nn.Module):
         chance = uniform(limits, count, stream) * (total - own)
         chance = torch.where(chance < self.cdf[first] - own, chance, chance + own)
         second = torch.searchsorted(self.cdf, chance, right=True).minimum(last)
-        # Rounding at an edge may find the first again: then its neighbour is meant.
+        # Rounding at an edge may find the first again: then take its neighbour.
         beside = torch.where(first < last, first + 1, (first - 1).clamp(min=0))
         second = torch.where(second == first, beside, second)
         none = (limits < 2)[:, None]
@@ -117,20 +117,20 @@ def distinct_draws(
     draw: Callable[[torch.Tensor], torch.Tensor],
     weigh: Callable[[torch.Tensor, int], torch.Tensor],
 ) -> torch.Tensor:
-    """Ranks drawn one after the other, those that a user has already being drawn again.
+    """Draws ranks one after the other, and repeated ranks of a user again.
 
-    After a number of rounds, what is still missing is drawn from all that is left in one go.
+    After a number of rounds, it draws the missing ranks from all that are left in one go.
 
     Args:
-        limits: (b,) int64, ranks of a user are below.
+        limits: (b,) int64; a user's ranks are below.
         count: Ranks of each user.
-        stream: Where what is missing in the end is drawn from.
+        stream: Draws the ranks that are missing in the end.
         draw: From limits (b',) to independent ranks (b', count).
         weigh: From limits (b',) and n to the chances (b', n) that ``draw`` gives to the ranks below
             the limits, up to a factor.
 
-    Returns:
-        (b, count) int64; where a limit is at most ``count``, all ranks in order and then -1.
+        Returns:
+            (b, count) int64; with a limit of at most ``count``, all ranks in order and then -1.
     """
     every = torch.arange(count, device=limits.device)
     ranks = every.where(every < limits[:, None], -1)
@@ -153,7 +153,7 @@ def distinct_draws(
 def _completed(
     ranks: torch.Tensor, limits: torch.Tensor, chances: torch.Tensor, stream: RandomStream
 ) -> torch.Tensor:
-    """(b, k), ranks with all repeats replaced, by a draw without replacement from those left."""
+    """(b, k), replaces all repeated ranks, by a draw without replacement from those left."""
     repeated = repeats(ranks)
     race = torch.empty_like(chances).exponential_(generator=stream.on(chances.device))
     outside = torch.arange(chances.shape[1], device=limits.device) >= limits[:, None]

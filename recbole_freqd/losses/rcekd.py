@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class RCEKDOptions(SharedOptions, total=False):
-    """What :class:`RCEKDLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`RCEKDLoss`; see its docstring."""
 
     beta: float
     k: int
@@ -37,10 +37,11 @@ class RCEKDOptions(SharedOptions, total=False):
 class RCEKDLoss(ScoreLoss):
     """Rejuvenated cross-entropy: on the student's top items, and on the teacher's beside a sample.
 
-    Of each user, at the start of every epoch: Qᵀ, the teacher's top K items; C, the student's top
-    M; Qˢ, the first K of C; A, L items of C drawn without replacement with chances proportional to
-    w_r = exp((min(c_r, cap) + 1) / T), c_r being the number of items of Qᵀ at rank r of C or
-    behind it: items that the student ranks above many of the teacher's. With scores divided by τ,
+    Each user has, from the start of every epoch: Qᵀ, the teacher's top K items; C, the student's
+    top M; Qˢ, the first K of C; A, L items drawn from C without replacement. The chances are
+    proportional to w_r = exp((min(c_r, cap) + 1) / T), where c_r counts the items of Qᵀ at rank r
+    of C or behind it. So A prefers items that the student ranks above many of the teacher's. With
+    scores divided by τ,
 
         L1 = CE(softmax of teacher on Qˢ, softmax of student on Qˢ),
         L2 = the same on J = A ∪ (Qᵀ \\ (A ∪ Qˢ)),
@@ -53,19 +54,19 @@ class RCEKDLoss(ScoreLoss):
         beta: weight, applied by the trainer: the authors' λ beside a base loss that is a mean over
         rows (their λ from 1 to 1e5 go with sums over rows on both sides). k: K. sampled: L. top: M.
         temperature: T. tau: τ. gamma: the β of the paper's γ. cap: of c_r, null is none.
-        mask_train: whether items that a user has trained on are left out of all lists. refresh: how
-        many epochs a user keeps lists and sample; every epoch makes those of its share of the users
-        anew, the ids that leave the remainder epoch mod refresh. 1 is the paper's. Lists from an
-        index begin so, too: in the first epochs a user who has none yet is left out of the mean.
-        step_users: distinct users of a batch that a step computes at most, null for all of them.
+        mask_train: whether all lists leave out a user's training items. refresh: how many epochs a
+        user keeps lists and sample; every epoch renews those of its share of the users, the ids
+        that leave the remainder epoch mod refresh. 1 is the paper's. Lists from an index begin so,
+        too: in the first epochs the mean leaves out users without a list. step_users: the most
+        distinct users of a batch that a step computes, null for all of them.
 
     Source: Zhu & Zhang, "Rejuvenating Cross-Entropy Loss in Knowledge Distillation for Recommender
         Systems", arXiv 2509.20989, 2025.
     Deviations from the authors' public code: softmax by log-softmax over masked lists, where plain
         exponentials overflow beyond 88; trained items are masked unless ``mask_train`` is false;
-        distinct users instead of rows, where active users count more often; |Qᵀ| is that of the
-        user, where it has fewer than K; items that the teacher does not know are in no list. As
-        there, γ_u counts the overlap with the sample A, where the paper's words suggest Qˢ.
+        distinct users instead of rows, where active users count more often; |Qᵀ| is the user's own
+        if it has fewer than K; no list holds items that the teacher does not know. As there, γ_u
+        counts the overlap with the sample A, where the paper's words suggest Qˢ.
 
     Example:
         The defaults, in a config file::
@@ -122,7 +123,7 @@ class RCEKDLoss(ScoreLoss):
         logger.log(level, "%s: new lists of %d of %d users.", self.method, len(users), n_users)
 
     def _note(self, user_ids: torch.Tensor, ranked: torch.Tensor) -> None:
-        """Writes users' lists down, Qˢ, A and J \\ A, the teacher's softmax over them, and γ."""
+        """Stores users' lists Qˢ, A and J \\ A, the teacher's softmax over them, and γ."""
         options, of_teacher = self.options, self._teacher_ids[user_ids]
         first, sample = ranked[:, : self._widths[0]], self._sample(ranked, of_teacher)
         in_sample = is_in(of_teacher, sample)
@@ -138,7 +139,7 @@ class RCEKDLoss(ScoreLoss):
         self._gamma[user_ids] = torch.exp(-options["gamma"] * overlap)
 
     def _sample(self, ranked: torch.Tensor, of_teacher: torch.Tensor) -> torch.Tensor:
-        """(b, l) int64, A of users, from C, (b, m), and Qᵀ, (b, k); 0 where there are fewer."""
+        """(b, l) int64, A of users, from C, (b, m), and Qᵀ, (b, k); 0 at empty places."""
         behind = is_in(ranked, of_teacher).flip(1).cumsum(dim=1).flip(1)
         if self.options["cap"] is not None:
             behind = behind.clamp(max=self.options["cap"])

@@ -15,7 +15,7 @@ from recbole_freqd.losses.registration import LOSSES
 
 
 class RDOptions(SharedOptions, total=False):
-    """What :class:`RDLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`RDLoss`; see its docstring."""
 
     beta: float
     k: int
@@ -27,7 +27,7 @@ class RDOptions(SharedOptions, total=False):
 
 @LOSSES.register("RD")
 class RDLoss(ScoreLoss):
-    """The teacher's top K as positives, weighted by position and by how low the student ranks them.
+    """Takes the teacher's top K as positives; weighs position, and how low the student ranks them.
 
     With π_uk the teacher's k-th item (k = 0, …, K-1) that user u has not interacted with, r the
     student's scores and σ the logistic function:
@@ -36,15 +36,15 @@ class RDLoss(ScoreLoss):
         w_uk = a_k             in the first epochs,     a_k = exp(-k / Λ) / Σ_j exp(-j / Λ),
         w_uk = a_k b_uk        from epoch ``start`` on, b_uk = max(0, tanh(μ (ρ_uk - k))).
 
-    ρ_uk estimates the student's rank of the item, from 0: of ``samples`` items drawn uniformly from
-    the F_u ones that the teacher knows and the user has not interacted with, the share that scores
-    higher, times F_u, rounded down. They are drawn for every batch; there is no gradient through
-    the weights.
+    ρ_uk estimates the student's rank of the item, from 0. For every batch it draws ``samples``
+    items uniformly from the F_u items that the teacher knows and the user has not interacted with.
+    ρ_uk is the share of them that scores higher, times F_u, rounded down. The weights pass no
+    gradient.
 
     Args and errors are those of :class:`DistillationLoss`; the options:
         beta: weight, applied by the trainer; the authors' α (both losses are means over rows). k:
-        K. decay: Λ. sharpness: μ. samples: see above. start: the epoch, from 0, from which on b
-        counts.
+        K. decay: Λ. sharpness: μ. samples: see above. start: b counts from this epoch on; epochs
+        count from 0.
 
     Source: Tang & Wang, "Ranking Distillation: Learning Compact Ranking Models with High
         Performance for Recommender System", KDD 2018; ``graytowne/rank_distill``.
@@ -95,7 +95,7 @@ class RDLoss(ScoreLoss):
         return -(weights * F.logsigmoid(scores)).sum(dim=1), None
 
     def _position_weights(self, items: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """(b, K), a; 0 where a list has ended."""
+        """(b, K), a; 0 behind the end of a list."""
         position = torch.arange(items.shape[1], device=items.device, dtype=dtype)
         weights = torch.exp(-position / self.options["decay"]) * (items > 0)
         return weights / weights.sum(dim=1, keepdim=True).clamp(min=torch.finfo(dtype).tiny)
@@ -112,7 +112,7 @@ class RDLoss(ScoreLoss):
         drawn = self.free.draw(user_ids, count, self.stream)
         with torch.no_grad():
             others = student.scores(user_ids, drawn)
-        # An item is never above itself, however its two scores were rounded.
+        # An item is never above itself, however rounding changed its two scores.
         above = (others[:, None] > scores[:, :, None]) & (drawn[:, None] != items[:, :, None])
         rank = above.sum(dim=2) * self.free.counts[user_ids, None] // count
         position = torch.arange(scores.shape[1], device=scores.device)

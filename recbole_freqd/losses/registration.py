@@ -1,4 +1,4 @@
-"""The register of losses: what is looked at before a loss is in it, and the signature it gets."""
+"""The register of losses: checks a loss before it enters, and gives it a full signature."""
 
 import inspect
 import re
@@ -13,14 +13,14 @@ L = TypeVar("L", bound=type[DistillationLoss])
 
 
 class LossRegistry(Registry[type[DistillationLoss]]):
-    """The losses by method; each is checked when it is registered, and gets its full signature."""
+    """The losses by method. Registration checks a loss and gives it its full signature."""
 
     def register(self, name: str) -> Callable[[L], L]:
         """Returns a decorator that files a loss under the name of its method.
 
         Raises:
-            ConfigError: The name is taken; it is no loss, has another ``method``, a ``prefix`` that
-                another loss's keys have too, or no file with keys of that prefix and a weight.
+            ConfigError: The name is taken; or it is not a loss, has another ``method``, shares its
+                ``prefix`` with another loss, or has no file with keys of that prefix and a weight.
         """
 
         def file_under(loss: L) -> L:
@@ -43,7 +43,7 @@ class LossRegistry(Registry[type[DistillationLoss]]):
         if method != name:
             raise ConfigError(
                 f"trainer {name!r}: {loss.__name__}.method is {short_repr(method)}; allowed: "
-                f"{name!r}, the name that it is registered by. Change one of them."
+                f"{name!r}, the name of its registration. Change one of them."
             )
         if not (isinstance(prefix, str) and re.fullmatch(r"[a-z]+(_?[a-z0-9])*", prefix)):
             raise ConfigError(
@@ -79,7 +79,7 @@ class LossRegistry(Registry[type[DistillationLoss]]):
 
 
 def _full_signature(prefix: str, keys: dict[str, Key]) -> inspect.Signature:
-    """The signature of a loss with every option by name, type and default: for ``help()``."""
+    """Makes a loss's signature for ``help()``: every option with name, type and default."""
     _self, *shared, _options = inspect.signature(DistillationLoss.__init__).parameters.values()
     kind = inspect.Parameter.KEYWORD_ONLY
     options = [
@@ -92,4 +92,4 @@ def _full_signature(prefix: str, keys: dict[str, Key]) -> inspect.Signature:
 
 
 LOSSES = LossRegistry("trainer")
-"""Every distillation loss by the name it has in ``trainer:``."""
+"""Every distillation loss by its name in ``trainer:``."""

@@ -1,4 +1,4 @@
-"""RRD: the teacher's lists taught by the relaxed ranking loss."""
+"""RRD: teaches the teacher's lists by the relaxed ranking loss."""
 
 from typing import Literal, Optional
 
@@ -22,10 +22,10 @@ from recbole_freqd.losses.registration import LOSSES
 def relaxed_losses(
     student: FeatureRows, user_ids: torch.Tensor, above: torch.Tensor, below: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lists in their order, before items whose order among them is free.
+    """Ranks lists in their order, before other items in any order.
 
     Args:
-        student: Whose scores.
+        student: Gives the scores.
         user_ids: (b,).
         above, below: (b, k) and (b, l), the ordered lists and the others; 0 is an empty place.
 
@@ -54,7 +54,7 @@ class RelaxedRankingLoss(ScoreLoss):
 
 
 class RRDOptions(SharedOptions, total=False):
-    """What :class:`RRDLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`RRDLoss`; see its docstring."""
 
     beta: float
     k: int
@@ -69,16 +69,17 @@ class RRDOptions(SharedOptions, total=False):
 class RRDLoss(RelaxedRankingLoss):
     """Relaxed ranking distillation: some of the teacher's best items in order, before random ones.
 
-    Of the teacher's top M items that a user has not trained on, K are drawn without replacement
-    with chances proportional to exp(-r / T), r = 1 … M being the teacher's rank, and put in the
-    teacher's order; L others are drawn uniformly from the items that are neither trained on nor in
-    the top M. With the student's scores s_1 … s_K of the first and s'_1 … s'_L of the second,
+    The loss draws K of the teacher's top M items that a user has not trained on, without
+    replacement, with chances proportional to exp(-r / T) for the teacher's rank r = 1 … M. They
+    keep the teacher's order. It draws L others uniformly from the items that are neither trained on
+    nor in the top M. With the student's scores s_1 … s_K of the first and s'_1 … s'_L of the
+    second,
 
         L_u = Σ_k [log(Σ_{l ≥ k} exp s_l + Σ_j exp s'_j) - s_k],    L = mean of L_u
 
-    over the distinct users of the batch that have a list. Lists are drawn per epoch or, with
-    ``resample="step"``, per batch; the teacher's top M are found once (M int32 a user, and as many
-    for the items that are not drawn).
+    over the distinct users of the batch that have a list. Every epoch draws new lists; with
+    ``resample="step"`` every batch does. The teacher's top M are found once (M int32 a user, and as
+    many for the items that are not drawn).
 
     Args and errors are those of :class:`recbole_freqd.losses.base.DistillationLoss`; the options:
         beta: weight, applied by the trainer. The authors' code sums over distinct users beside a
@@ -90,8 +91,8 @@ class RRDLoss(RelaxedRankingLoss):
     Source: Kang, Hwang, Kweon & Yu, "DE-RRD: A Knowledge Distillation Framework for Recommender
         System", CIKM 2020, section 4.2.
     Deviations from the authors' public code: a mean over users instead of a sum; the log-sum-exp is
-        exact, where re-implementations clamp scores at 80; a user with fewer items than asked for
-        has shorter lists; RecBole's padding and items that the teacher does not know are in none.
+        exact, where re-implementations clamp scores at 80; a user with too few items has shorter
+        lists; no list holds RecBole's padding, or items that the teacher does not know.
 
     Example:
         The defaults, in a config file::

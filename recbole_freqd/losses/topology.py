@@ -1,4 +1,4 @@
-"""FTD and HTD: what is distilled are the cosines between entities, not their features."""
+"""FTD and HTD: distil the cosines between entities, not their features."""
 
 from typing import Optional, Union
 
@@ -22,7 +22,7 @@ def topology_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor
     """Σ_{a ≠ b} (cos(s_a, s_b) - cos(t_a, t_b))² over ordered pairs, without an n x n array.
 
     With rows of length 1 it is ‖ŜŜᵀ - T̂T̂ᵀ‖² = ‖ŜᵀŜ‖² - 2 ‖T̂ᵀŜ‖² + ‖T̂ᵀT̂‖², less the diagonal. The
-    three are summed in float64, since they are large and their difference is not.
+    sum of the three is in float64, since they are large and their difference is small.
 
     Args:
         student: (n, d), any n; a zero row has cosine 0 with every other.
@@ -32,7 +32,7 @@ def topology_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor
         A float64 scalar.
     """
     s, t = unit_rows(student), unit_rows(teacher)
-    # Constant; of T̂ᵀT̂ and T̂T̂ᵀ, which have the same norm, the smaller.
+    # Constant. T̂ᵀT̂ and T̂T̂ᵀ have the same norm: take the smaller one.
     ours = t @ t.T if len(t) < t.shape[1] else t.T @ t
     parts = _squares(s.T @ s) - 2.0 * _squares(t.T @ s) + _squares(ours)
     return parts - _squares(s.square().sum(1) - t.square().sum(1))
@@ -41,7 +41,7 @@ def topology_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor
 def group_errors(
     student: torch.Tensor, teacher: torch.Tensor, groups: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """:func:`topology_error` of pairs in one group that the teacher's cosine is positive of.
+    """:func:`topology_error` over pairs in one group with a positive cosine of the teacher.
 
     A block per group, Σ_g n_g² in all.
 
@@ -58,7 +58,7 @@ def group_errors(
     total, count = s.sum() * 0.0, s.new_zeros(())
     for members in order.split(sizes):
         ours = t[members] @ t[members].T
-        ours.fill_diagonal_(-1.0)  # an entity and itself are no pair
+        ours.fill_diagonal_(-1.0)  # an entity is not a pair with itself
         kept = ours > 0
         errors = s[members] @ s[members].T - ours
         total = total + torch.where(kept, errors, 0.0).square().sum()
@@ -105,11 +105,11 @@ def _squares(values: torch.Tensor) -> torch.Tensor:
 def _joint_rows(
     user_rows: tuple[torch.Tensor, ...], item_rows: tuple[torch.Tensor, ...]
 ) -> list[tuple[torch.Tensor, ...]]:
-    """Users and items as one set of rows, or as two where cosines between them do not exist.
+    """Users and items as one set of rows, or as two if cosines between them do not exist.
 
     Args:
-        user_rows, item_rows: Student, teacher and whatever else there is a row or number per
-            entity of.
+        user_rows, item_rows: Student, teacher, and anything else with a row or number per
+            entity.
     """
     pairs = list(zip(user_rows, item_rows))
     if all(user.shape[1:] == item.shape[1:] for user, item in pairs):
@@ -131,7 +131,7 @@ def _refuse_one_dimension(loss: DistillationLoss) -> None:
 
 
 class FTDOptions(SharedOptions, total=False):
-    """What :class:`FTDLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`FTDLoss`; see its docstring."""
 
     beta: float
 
@@ -145,9 +145,9 @@ class FTDLoss(DistillationLoss):
 
         L = 1 / (n (n - 1)) Σ_{a ≠ b ∈ E} (cos(s_a, s_b) - cos(t_a, t_b))²,
 
-    users and items mixed, each pair in both orders; 0 where n < 2. Each model's cosines live in its
-    own space, so there is no projector. Where users and items have different widths, in the teacher
-    or in the student, there is no cosine between them, and pairs of one side are all there are.
+    users and items mixed, each pair in both orders; 0 if n < 2. Each model's cosines live in its
+    own space, so there is no projector. If users and items have different widths, in the teacher or
+    in the student, there is no cosine between them. Then the sum has only pairs of one side.
 
     Exact in O(n (d_T² + d_T d_S + d_S²)) time and O(d_T²) memory (:func:`topology_error`). A zero
     row has cosine 0 with every other.
@@ -209,7 +209,7 @@ class FTDLoss(DistillationLoss):
 
 
 class HTDOptions(SharedOptions, total=False):
-    """What :class:`HTDLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`HTDLoss`; see its docstring."""
 
     beta: float
     alpha: float
@@ -297,7 +297,7 @@ class HTDLoss(ExpertLoss):
             return alpha * topology + (1.0 - alpha) * sum(errors)
 
     def _groups(self, side: str, teacher: torch.Tensor) -> torch.Tensor:
-        """(b,), the groups of teacher rows (b, d_T); those of items come after those of users."""
+        """(b,), the groups of teacher rows (b, d_T); item groups are numbered after user groups."""
         with torch.no_grad():
             own = self.mixture(side).gate(teacher).argmax(dim=1)
         return own + SIDES.index(side) * self.options["groups"]

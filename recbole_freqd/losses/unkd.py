@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class UnKDOptions(SharedOptions, total=False):
-    """What :class:`UnKDLoss` takes by keyword; its docstring says what it is."""
+    """The keywords of :class:`UnKDLoss`; see its docstring."""
 
     beta: float
     groups: int
@@ -41,11 +41,11 @@ class UnKDLoss(ScoreLoss):
 
         L = mean over the rows u of the batch of (1 / |S_u|) Σ_{S_u} - log σ(r_ui⁺ - r_ui⁻).
 
-    In each group two ranks of the teacher's list of items that u has not interacted with are drawn,
-    p_r proportional to exp(-r / decay), given that they differ; the better one is i⁺. Pairs are
-    drawn for every batch. With A_g the mean popularity of group g, the n pairs are shared out in
-    proportion to q_g^balance, q_g = max(0.1, (max A + min A - A_g) / Σ_g' (max A + min A - A_g')),
-    rounded, what is missing one each to the most popular groups.
+    In each group the loss draws two independent ranks of the teacher's list of items that u has not
+    interacted with, p_r proportional to exp(-r / decay), given that they differ. The better one is
+    i⁺. Every batch draws new pairs. With A_g the mean popularity of group g, the n pairs are shared
+    out in proportion to q_g^balance, q_g = max(0.1, (max A + min A - A_g) / Σ_g' (max A + min A -
+    A_g')), rounded, what is missing one each to the most popular groups.
 
     Args and errors are those of :class:`DistillationLoss`; the options:
         beta: weight, applied by the trainer; equal to the authors' ``kd_weight`` (means over rows,
@@ -83,7 +83,7 @@ class UnKDLoss(ScoreLoss):
     def check_options(cls, options: dict[str, Any]) -> None:
         if options.get("depth") == 1:
             raise ConfigError(
-                "unkd_depth: got 1; allowed: int >= 2, since pairs are drawn of them."
+                "unkd_depth: got 1; allowed: int >= 2, since each pair takes two items."
             )
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:
@@ -92,16 +92,16 @@ class UnKDLoss(ScoreLoss):
         popularity[0] = 0
         groups = popularity_groups(popularity, self.options["groups"])
         if not groups:
-            raise ConfigError("UnKD: there is no training interaction to group the items by.")
+            raise ConfigError("UnKD groups items by training interactions, but there are none.")
         means = np.array([popularity[items].mean() for items in groups])
         self.shares = pair_shares(means, self.options["pairs"], self.options["balance"])
         pairs = [share for share, items in zip(self.shares, groups) if len(items) > 1]
         if not any(pairs):
             raise ConfigError(
-                f"unkd_groups: got {self.options['groups']}, which makes {len(groups)} groups of "
-                f"one item each or without a share of unkd_pairs = {self.options['pairs']}: no "
-                "pair could be drawn; allowed: fewer groups, so that one has two items, or more "
-                "pairs."
+                f"unkd_groups: got {self.options['groups']}. That makes {len(groups)} groups of "
+                f"one item each, or without a share of unkd_pairs = {self.options['pairs']}. So "
+                "there is no pair to draw. Allowed: fewer groups, so that one has two items, or "
+                "more pairs."
             )
         logger.info("UnKD: groups of %s items", ", ".join(str(len(items)) for items in groups))
         depth, n_users = self.options["depth"], user_items.shape[0]
@@ -140,7 +140,7 @@ class UnKDLoss(ScoreLoss):
 
         Returns:
             (b, n) int64 each: the item that the teacher prefers, and the other; 0 and 0 where a
-            group has no two candidates.
+            group has fewer than two candidates.
         """
         better: list[torch.Tensor] = []
         worse: list[torch.Tensor] = []
@@ -155,16 +155,15 @@ class UnKDLoss(ScoreLoss):
 def popularity_groups(popularity: np.ndarray, count: int) -> list[np.ndarray]:
     """Items by falling popularity, cut so that each group has at most its share of interactions.
 
-    A group is closed before its total would exceed 1/count of all (an item above that is alone);
-    where that makes more than ``count`` groups and the last has at most half a share, it joins the
-    one before.
+    A group ends before its total would exceed 1/count of all (an item above that is alone). If that
+    makes more than ``count`` groups and the last has at most half a share, it joins the one before.
 
     Args:
         popularity: (n_items,) int, interactions of each item; 0 for the padding.
         count: How many groups are meant.
 
     Returns:
-        The ids of each group, most popular first; none where nothing has an interaction.
+        The ids of each group, most popular first; no group without any interaction.
 
     Example:
         >>> popularity_groups(np.array([0, 1, 4, 2, 0, 1]), 2)

@@ -280,11 +280,11 @@ def test_without_products_of_features_dcd_says_that_it_has_no_item_side(caplog):
     items, loss, teacher = torch.tensor([1, 3]), make("DCD"), tables(1, 5)
     data = random_interactions(5), (WIDTH, WIDTH), teacher
     other = LOSSES.get("DCD")(*data, teacher_scores=Knows(teacher, everything), k=2, top=6)
-    assert "the teacher's scores are no products" in caplog.text
+    assert "the teacher's scores are not products" in caplog.text
     value = make("DCD", item_side=False)((user_emb, item_emb), EVERYONE, items, None)
     assert loss(scored, EVERYONE, items, None) == value
     assert other((user_emb, item_emb), EVERYONE, items, None) == value
-    assert caplog.text.count("the student's scores are no products of the rows of tables") == 1
+    assert caplog.text.count("the student's scores are not products of rows of tables") == 1
 
 
 def test_dcd_never_computes_users_beyond_the_batch(caplog):
