@@ -20,11 +20,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, help="of experiments/rows/run.py's --out")
     parser.add_argument("--out", required=True, type=Path, help="path without ending")
+    own = Path(__file__).parent / "about.md"
+    parser.add_argument("--about", default=own, type=Path, help="what stands above the table")
     options = parser.parse_args()
     runs = [run for folder in options.folders for run in read_runs(folder)]
     lines = [json.dumps(run) for run in runs]
     options.out.with_suffix(".jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    options.out.with_suffix(".md").write_text(as_table(runs), encoding="utf-8")
+    options.out.with_suffix(".md").write_text(as_table(runs, options.about), encoding="utf-8")
 
 
 def read_runs(folder: Path) -> list[dict[str, Any]]:
@@ -38,9 +40,9 @@ def read_runs(folder: Path) -> list[dict[str, Any]]:
     return runs
 
 
-def as_table(runs: list[dict[str, Any]]) -> str:
+def as_table(runs: list[dict[str, Any]], about: Path) -> str:
     """Mean and standard deviation of each form."""
-    text = (Path(__file__).parent / "about.md").read_text(encoding="utf-8")
+    text = about.read_text(encoding="utf-8")
     lines = [
         "| dataset | form | seeds | valid NDCG@10 | best epoch |",
         "| --- | --- | ---: | ---: | ---: |",
