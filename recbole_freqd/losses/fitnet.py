@@ -20,7 +20,7 @@ from recbole_freqd.losses.distances import (
 )
 from recbole_freqd.losses.draws import distinct
 from recbole_freqd.losses.fd import FDLoss
-from recbole_freqd.losses.freqd import ProjectedOptions
+from recbole_freqd.losses.preference import ProjectedOptions
 from recbole_freqd.losses.projectors import uniform_parameter
 from recbole_freqd.losses.registration import LOSSES
 

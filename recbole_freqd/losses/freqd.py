@@ -28,23 +28,11 @@ from recbole_freqd.losses.distances import (
 )
 from recbole_freqd.losses.draws import some_of
 from recbole_freqd.losses.filtered import FilteredTeacher
-from recbole_freqd.losses.preference import PreferenceLoss, PreferenceOptions
+from recbole_freqd.losses.preference import PreferenceLoss, ProjectedOptions
 from recbole_freqd.losses.projectors import LinearProjector, MLPProjector, make_projector
 from recbole_freqd.losses.registration import LOSSES
 
 logger = logging.getLogger(__name__)
-
-
-class ProjectedOptions(PreferenceOptions, total=False):
-    """The keywords of losses with a projector per side."""
-
-    beta: float
-    distance: Literal["cosine", "squared"]
-    projector: Literal["mlp", "linear"]
-    experts: int
-    hidden: Optional[int]
-    dropout: float
-    weight_decay: float
 
 
 class FDOptions(ProjectedOptions, total=False):

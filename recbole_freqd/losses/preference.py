@@ -1,7 +1,7 @@
 """PCKD's term: a student keeps its preferences behind its projectors."""
 
 import logging
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Literal, Optional
 
 import torch
 from torch import nn
@@ -117,6 +117,18 @@ class PreferenceOptions(SharedOptions, total=False):
     preference_beta: float
     preference_items: int
     preference_tau: float
+
+
+class ProjectedOptions(PreferenceOptions, total=False):
+    """The keywords of losses with a projector per side."""
+
+    beta: float
+    distance: Literal["cosine", "squared"]
+    projector: Literal["mlp", "linear"]
+    experts: int
+    hidden: Optional[int]
+    dropout: float
+    weight_decay: float
 
 
 class PreferenceLoss(DistillationLoss):
