@@ -490,7 +490,7 @@ def test_without_a_teacher_that_could_be_tuned_there_is_nothing_to_compare(compa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tune": -1}, "--tune -1; allowed: a number of trials from 1"),
+        ({"tune": -1}, "--tune -1; allowed: either a number of trials from 1"),
         ({"tune_only": True}, "--tune_only needs --tune"),
         ({"tune": 1, "frozen": "a.yaml"}, "trials from 1, or frozen configs"),
         ({"search": "a.yaml"}, "--search: no effect without --tune. Add --tune N"),

@@ -229,7 +229,7 @@ def test_unkd_refuses_what_no_pair_can_be_made_of():
     popular = sp.csr_array(np.array([[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 1, 1]]))
     teacher = features(1)[0][:3], features(1)[1][:4]
     for many in (3, 2**40):
-        with pytest.raises(ConfigError, match=f"unkd_groups: got {many}, which makes 3 groups of"):
+        with pytest.raises(ConfigError, match=f"unkd_groups: got {many}. That makes 3 groups of"):
             make("UnKD", user_items=popular, teacher=teacher, groups=many)
     assert make("UnKD", user_items=popular, teacher=teacher, groups=1).shares
     with pytest.raises(ConfigError, match="no training interaction"):
