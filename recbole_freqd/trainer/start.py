@@ -150,6 +150,13 @@ class StartWarm(Part):
         trainer.eval_collector.data_collect(fit.train_data)
         score, result = trainer._valid_epoch(fit.valid_data)
         trainer.best_valid_score, trainer.best_valid_result = score, result
-        trainer.logger.info("Warm start: %s is %.4f", trainer.config["valid_metric"], score)
+        metric = trainer.config["valid_metric"]
+        trainer.logger.info("Warm start: %s is %.4f", metric, score)
+        if score == 0 and trainer.valid_metric_bigger:
+            trainer.logger.warning(
+                "Warm start: %s is 0 on validation, so the student begins with nothing. Check what "
+                "is taught (the teacher's own validation), or set warm_start: none.",
+                metric,
+            )
         if fit.saved:
             trainer._save_checkpoint(-1, verbose=fit.verbose)

@@ -86,6 +86,17 @@ def test_training_begins_at_the_start_which_is_saved_as_the_first_best_one(start
     assert 0 < trainer.part(Seconds).to_best < trainer.part(Seconds).all_in
 
 
+@pytest.mark.parametrize("score", [0.0, 0.1])
+def test_a_start_that_ranks_nothing_right_is_warned_of(started, score, caplog, monkeypatch):
+    trainer, loaders = started()
+    monkeypatch.setattr(
+        trainer, "_valid_epoch", lambda *args, **options: (score, {"ndcg@10": score})
+    )
+    trainer.fit(*loaders[:2], saved=False, verbose=False, show_progress=False)
+    warned = [line for line in caplog.messages if "the student begins with nothing" in line]
+    assert len(warned) == (score == 0)
+
+
 def test_without_the_key_nothing_changes(started):
     for warm in ("none", None):
         trainer, (train, valid, _) = started(warm=warm)
