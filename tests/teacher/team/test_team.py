@@ -515,7 +515,7 @@ def test_a_name_twice_other_shapes_and_spreads_of_nothing_are_refused():
     with pytest.raises(ConfigError, match="each name once"):
         TeamRanker([asked("a", 1), asked("a", 2)], [0.5, 0.5])
     smaller = TeamMember("b", FeatureRanker(*tables(0, n_users=4)))
-    with pytest.raises(TeacherError, match="the same numbers"):
+    with pytest.raises(TeacherError, match="the student.s numbers, for all of them"):
         TeamRanker([asked("a", 1), smaller], [0.5, 0.5])
     for make in (
         lambda: rescaled(asked("a", 1), 0.0),
