@@ -232,7 +232,7 @@ def test_unkd_refuses_what_no_pair_can_be_made_of():
         with pytest.raises(ConfigError, match=f"unkd_groups: got {many}. That makes 3 groups of"):
             make("UnKD", user_items=popular, teacher=teacher, groups=many)
     assert make("UnKD", user_items=popular, teacher=teacher, groups=1).shares
-    with pytest.raises(ConfigError, match="no training interaction"):
+    with pytest.raises(ConfigError, match="training interactions, but there are none"):
         make("UnKD", user_items=sp.csr_array((N_USERS, N_ITEMS)))
 
 
