@@ -228,7 +228,7 @@ def _pairs(product: FactoredScores, ids: np.ndarray, items: np.ndarray) -> np.nd
     # By columns, or as whole rows: looking entries up in sparse rows would mean to sort them.
     read = np.diff(product.last_columns.indptr)[items].sum(axis=1)
     if sp.issparse(left):
-        made = int(np.diff(last.indptr)[left.indices].sum()) + left.shape[0] * items.max()
+        made = int(np.diff(last.indptr)[left.indices].sum()) + left.shape[0] * last.shape[1]
     else:
         made = left.shape[0] * last.nnz
     if read.sum() < made:

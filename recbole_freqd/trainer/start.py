@@ -12,6 +12,7 @@ import torch
 from recbole_freqd.config.teaching import NONE, WARM_START, is_written
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.files import file_hash
+from recbole_freqd.core.lists import ListMaker
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rng import rng_untouched
 from recbole_freqd.core.rows import Features
@@ -132,7 +133,7 @@ class StartWarm(Part):
     def _stand_ins(self, taught: Optional[Ranker]) -> Optional[Features]:
         """What stands for scores that are no products, of catalogues whose lists are not exact."""
         most = self.trainer.config["index_items"]
-        if taught is None or most is None or taught.shape[1] - 1 <= most:
+        if taught is None or not ListMaker(most).is_beyond(taught):
             return None
         if taught.factors() is None:
             logger.info(
