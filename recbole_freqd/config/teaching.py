@@ -10,7 +10,10 @@ from recbole_freqd.core.schema import read_keys, run_defaults
 
 AUTO, NONE = "auto", "none"
 WARM_START = "warm_start"
-WARM_KEYS = {"freqrank_beta": 0.0, "teacher_filter": NONE, WARM_START: "teacher"}
+BY_TEACHER, BY_LISTS = "teacher", "lists"
+FROM_TEACHER = (BY_TEACHER, BY_LISTS)
+"""The values of ``warm_start`` that need a teacher."""
+WARM_KEYS = {"freqrank_beta": 0.0, "teacher_filter": NONE, WARM_START: BY_TEACHER}
 """FreqRank's keys for the student alone that begins as the best approximation of its teacher."""
 logger = logging.getLogger(__name__)
 
@@ -65,9 +68,10 @@ def _check_panel(external: dict[str, Any], there_is_one: bool) -> None:
 
 def check_untaught(external: dict[str, Any]) -> None:
     """Raises ConfigError where a student without a trainer is to begin as its teacher."""
-    if external.get(WARM_START) == "teacher":
+    if external.get(WARM_START) in FROM_TEACHER:
         raise ConfigError(
-            "warm_start: got teacher, but no trainer is named, so there is no teacher. For a "
+            f"warm_start: got {external[WARM_START]}, but no trainer is named, so there is no "
+            "teacher. For a "
             "student that starts warm and then trains alone set trainer: FreqRank and "
             "freqrank_beta: 0; for one that starts from an older student, warm_start: PATH."
         )

@@ -9,7 +9,7 @@ import torch
 
 from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.names import teaching_keys
-from recbole_freqd.config.teaching import AUTO, NONE, WARM_START
+from recbole_freqd.config.teaching import AUTO, FROM_TEACHER, NONE, WARM_START
 from recbole_freqd.core.errors import ConfigError, join_names
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import Features, is_mapped
@@ -73,7 +73,7 @@ def _is_filtered(config: Any) -> bool:
 def _is_scaled(config: Any, teacher: Teacher) -> bool:
     """Whether a single teacher's scores are given a spread."""
     wanted = any(LOSSES.get(name).scales_teacher for name in trainer_names(config["trainer"]))
-    return (wanted or config[WARM_START] == "teacher") and not _is_by_gradient(teacher)
+    return (wanted or config[WARM_START] in FROM_TEACHER) and not _is_by_gradient(teacher)
 
 
 def _is_by_gradient(teacher: Teacher) -> bool:

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import torch
 
-from recbole_freqd.config.teaching import NONE, WARM_START, is_written
+from recbole_freqd.config.teaching import BY_LISTS, FROM_TEACHER, NONE, WARM_START, is_written
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.files import file_hash
 from recbole_freqd.core.lists import ListMaker
@@ -19,13 +19,20 @@ from recbole_freqd.core.rows import Features
 from recbole_freqd.features import FeatureAdapter, student_adapter
 from recbole_freqd.features.approximation import approximate
 from recbole_freqd.features.data import training_matrix
+from recbole_freqd.features.list_fit import fit_lists
 from recbole_freqd.runtime.parts import Fit, Part
 from recbole_freqd.runtime.resume import Resume
 from recbole_freqd.trainer.fold import Distillation
 from recbole_freqd.trainer.older_student import warm_start_from
-from recbole_freqd.trainer.warm_start import check_warm, feature_width, warm_start
+from recbole_freqd.trainer.warm_start import (
+    WarmStart,
+    check_warm,
+    feature_width,
+    start_at,
+    target_of,
+    warm_start,
+)
 
-TEACHER = "teacher"
 logger = logging.getLogger(__name__)
 
 
@@ -43,6 +50,7 @@ class StartWarm(Part):
     def __init__(self, trainer: Any, distillation: Optional[Distillation] = None) -> None:
         super().__init__(trainer)
         self._of, self._is_done = distillation, False
+        self._begun: Optional[WarmStart] = None
 
     @property
     def _way(self) -> str:
@@ -53,16 +61,16 @@ class StartWarm(Part):
         """Refuses students that cannot start warm, before any teacher is trained.
 
         Raises:
-            ConfigError: ``warm_start: teacher`` without one, or another student.
+            ConfigError: ``warm_start: teacher`` or ``lists`` without one, or another student.
         """
         yield
         if self._way == NONE:
             return
-        if self._way == TEACHER and self._of is None:
+        if self._way in FROM_TEACHER and self._of is None:
             raise ConfigError(
-                "warm_start: got teacher, but no trainer is named, and so no teacher. Set trainer, "
-                "e.g. `trainer: FreqRank` with `freqrank_beta: 0` for the warm start alone, or "
-                "warm_start to the checkpoint of an older student."
+                f"warm_start: got {self._way}, but no trainer is named, and so no teacher. Set "
+                "trainer, e.g. `trainer: FreqRank` with `freqrank_beta: 0` for the warm start "
+                "alone, or warm_start to the checkpoint of an older student."
             )
         try:
             check_warm(self.trainer.model, self._adapter)
@@ -78,7 +86,7 @@ class StartWarm(Part):
 
     def depends_on(self) -> tuple[np.ndarray, ...]:
         """The older student's file."""
-        if self._way in (NONE, TEACHER) or not Path(self._way).is_file():
+        if self._way in (NONE, *FROM_TEACHER) or not Path(self._way).is_file():
             return ()
         return (np.frombuffer(file_hash(Path(self._way)).encode(), dtype=np.uint8),)
 
@@ -98,20 +106,37 @@ class StartWarm(Part):
         yield
 
     def _start(self, fit: Fit) -> None:
+        """Sets the weights, in two steps where they are fitted to lists: the better one stays."""
+        self._set(fit, self._set_weights)
+        first = self._validated(fit, "Warm start")
+        self._keep(fit, first)
+        if self._way != BY_LISTS:
+            return
+        model = self.trainer.model
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        self._set(fit, self._fit_lists)
+        fitted = self._validated(fit, "Warm start, fitted to lists")
+        bigger = self.trainer.valid_metric_bigger
+        if first and fitted and (fitted[0] < first[0] if bigger else fitted[0] > first[0]):
+            self.trainer.logger.info("Warm start: without the fit it is better, and stays so.")
+            model.load_state_dict(before)
+        else:
+            self._keep(fit, fitted)
+
+    def _set(self, fit: Fit, set_weights: Callable[[Any], None]) -> None:
         """The first process sets the weights, the others take them: an SVD differs by machine."""
         model, dataset = self.trainer.model, fit.train_data._dataset
 
-        def set_weights() -> dict[str, torch.Tensor]:
+        def made() -> dict[str, torch.Tensor]:
             with rng_untouched(*(loader.generator for loader in (fit.train_data, fit.valid_data)
                                  if loader is not None)):  # fmt: skip
-                self._set_weights(dataset)
+                set_weights(dataset)
             return {name: value.cpu() for name, value in model.state_dict().items()}
 
         if self.trainer.config["single_spec"]:
-            set_weights()
+            made()
         else:
-            model.load_state_dict(self.trainer.processes.from_first(set_weights))
-        self._keep(fit)
+            model.load_state_dict(self.trainer.processes.from_first(made))
 
     def _set_weights(self, dataset: Any) -> None:
         model, adapter, config = self.trainer.model, self._adapter, self.trainer.config
@@ -120,8 +145,8 @@ class StartWarm(Part):
         if self._of is not None:
             taught, known = self._of.taught(dataset), self._of.teacher.known  # type: ignore[union-attr]
         settings = {"stand_ins": self._stand_ins(taught), "seed": config["seed"]}
-        if self._way == TEACHER:
-            warm_start(model, adapter, taught, known, **settings)  # type: ignore[arg-type]
+        if self._way in FROM_TEACHER:
+            self._begun = warm_start(model, adapter, taught, known, **settings)  # type: ignore[arg-type]
             return
         found = None
         if taught is not None:
@@ -129,6 +154,22 @@ class StartWarm(Part):
             found = approximate(taught, rank, known, biases=adapter.warm_biases, **settings)
         user_items = training_matrix(dataset)
         warm_start_from(self._way, model, adapter, config, dataset, user_items, found)
+
+    def _fit_lists(self, dataset: Any) -> None:
+        """Fits the start to the heads of the teacher's lists."""
+        model, adapter, config = self.trainer.model, self._adapter, self.trainer.config
+        taught = self._of.taught(dataset)  # type: ignore[union-attr]
+        found = fit_lists(
+            self._begun.found,  # type: ignore[union-attr]
+            taught,
+            ListMaker(config["index_items"], config["index_nprobe"], config["seed"]),
+            training_matrix(dataset),
+            stand_ins=self._stand_ins(taught),
+            biases=adapter.warm_biases,
+            progress=bool(config["show_progress"]),
+        )
+        start_at(model, adapter, target_of(found, model.device))
+        self._begun = None
 
     def _stand_ins(self, taught: Optional[Ranker]) -> Optional[Features]:
         """What stands for scores that are no products, of catalogues whose lists are not exact."""
@@ -143,21 +184,28 @@ class StartWarm(Part):
             )
         return self._of.teacher.features  # type: ignore[union-attr]
 
-    def _keep(self, fit: Fit) -> None:
-        """Validates the start, and saves it as the best so far."""
+    def _validated(self, fit: Fit, what: str) -> Optional[tuple[float, Any]]:
+        """Score and metrics of the weights as they are; None where nothing is validated."""
         trainer = self.trainer
         if not fit.valid_data or trainer.eval_step <= 0:
-            return
+            return None
         trainer.eval_collector.data_collect(fit.train_data)
         score, result = trainer._valid_epoch(fit.valid_data)
-        trainer.best_valid_score, trainer.best_valid_result = score, result
         metric = trainer.config["valid_metric"]
-        trainer.logger.info("Warm start: %s is %.4f", metric, score)
+        trainer.logger.info("%s: %s is %.4f", what, metric, score)
         if score == 0 and trainer.valid_metric_bigger:
             trainer.logger.warning(
                 "Warm start: %s is 0 on validation, so the student begins with nothing. Check what "
                 "is taught (the teacher's own validation), or set warm_start: none.",
                 metric,
             )
+        return score, result
+
+    def _keep(self, fit: Fit, found: Optional[tuple[float, Any]]) -> None:
+        """Saves the start as the best so far."""
+        if found is None:
+            return
+        trainer = self.trainer
+        trainer.best_valid_score, trainer.best_valid_result = found
         if fit.saved:
             trainer._save_checkpoint(-1, verbose=fit.verbose)

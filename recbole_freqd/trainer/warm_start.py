@@ -33,14 +33,16 @@ class WarmStart:
         steps: Of conjugate gradients; 0 where tables were assigned.
         residual: ‖F_U F_Vᵀ - U Vᵀ‖ / ‖U Vᵀ‖, what P cannot make of the approximation U Vᵀ; 0 where
             tables were assigned.
+        found: U and V.
     """
 
     way: str
     rank: int
     width: int
     share: float
-    steps: int = 0
-    residual: float = 0.0
+    steps: int
+    residual: float
+    found: Approximation
 
 
 def warm_start(
@@ -88,7 +90,7 @@ def warm_start(
     )
     target = target_of(found, model.device)
     steps, residual = start_at(model, adapter, target)
-    done = WarmStart(adapter.warm_by(model), found.rank, width, found.share, steps, residual)
+    done = WarmStart(adapter.warm_by(model), found.rank, width, found.share, steps, residual, found)
     _say(type(model).__name__, done)
     return done
 
