@@ -89,6 +89,7 @@ def fit_lists(
                 progress=progress,
                 title="Lists of the start",
             ).ids
+            hard[~(top.ids > 0).any(dim=1)] = 0
         user_emb = _fit_users(user_emb, item_emb, top.ids, hard)
         item_emb = _fit_items(user_emb, item_emb, top.ids, hard)
     user_emb = user_emb * _factor(user_emb, item_emb, top)
