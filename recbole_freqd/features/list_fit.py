@@ -189,7 +189,18 @@ def _rows_at_once(entries: int, width: int) -> int:
 
 def _factor(user_emb: torch.Tensor, item_emb: torch.Tensor, top: TopItems) -> float:
     """What gives the features' scores the ranker's spread within its lists; 1 where it has none."""
-    whole = (top.ids > 0).all(dim=1)
-    own = FeatureRanker(user_emb, item_emb).at(whole.nonzero()[:, 0], top.ids[whole].long())
-    wanted, made = (float(scores.std(dim=1).mean()) for scores in (top.scores[whole].float(), own))
-    return wanted / made if np.isfinite(wanted) and wanted > 0 and made > 0 else 1.0
+    users = (top.ids > 0).any(dim=1).nonzero()[:, 0]
+    ids = top.ids[users].long()
+    own = FeatureRanker(user_emb, item_emb).at(users, ids)
+    wanted, made = (_spread(scores.float(), ids > 0) for scores in (top.scores[users], own))
+    return wanted / made if wanted > 0 and made > 0 else 1.0
+
+
+def _spread(scores: torch.Tensor, there: torch.Tensor) -> float:
+    """The mean over lists (b, k) of the standard deviation of those scores that are there."""
+    if len(scores) == 0:
+        return 0.0
+    count = there.sum(dim=1, keepdim=True)
+    scores = scores.masked_fill(~there, 0)
+    off = (scores - scores.sum(dim=1, keepdim=True) / count).masked_fill(~there, 0)
+    return float((off.square().sum(dim=1) / count[:, 0]).sqrt().mean())

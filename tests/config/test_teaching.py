@@ -133,9 +133,9 @@ def test_every_key_has_its_default_where_a_trainer_is_named_and_freqrank_has_its
             if key != "resume":
                 assert plain[key] == spec.default
     ours = tiny_config(trainer="FreqRank", teacher=BPR)
-    assert (ours["teacher_filter"], ours["warm_start"]) == ("auto", "teacher")
+    assert (ours["teacher_filter"], ours["warm_start"]) == ("auto", "lists")
     both = tiny_config(trainer=["KD", "FreqRank"], teacher=BPR)
-    assert (both["teacher_filter"], both["warm_start"]) == ("auto", "teacher")
+    assert (both["teacher_filter"], both["warm_start"]) == ("auto", "lists")
     said = tiny_config(trainer="FreqRank", teacher=BPR, teacher_filter="none", warm_start="None")
     assert (said["teacher_filter"], said["warm_start"]) == ("none", "none")
 
@@ -186,9 +186,12 @@ def test_keys_without_effect_are_mentioned(tiny_config, caplog):
     assert "teacher, teacher_filter: no effect, since no trainer is named" in caplog.text
 
 
-def test_a_warm_start_from_a_teacher_needs_a_trainer_and_the_error_names_the_way(tiny_config):
-    with pytest.raises(ConfigError, match="trainer: FreqRank and freqrank_beta: 0"):
-        tiny_config(warm_start="teacher", teacher=BPR)
+@pytest.mark.parametrize("start", ["teacher", "lists"])
+def test_a_warm_start_from_a_teacher_needs_a_trainer_and_the_error_names_the_way(
+    tiny_config, start
+):
+    with pytest.raises(ConfigError, match=f"got {start}.*trainer: FreqRank and freqrank_beta: 0"):
+        tiny_config(warm_start=start, teacher=BPR)
 
 
 def test_the_student_alone_has_none_of_these_keys_and_another_trainer_all(tiny_config):

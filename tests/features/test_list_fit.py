@@ -92,6 +92,13 @@ def test_its_spread_within_the_lists_is_that_of_the_scores():
     assert torch.isclose(own.std(dim=1).mean(), top.scores[1:].std(dim=1).mean(), rtol=1e-3)
 
 
+def test_so_it_is_where_no_list_is_full():
+    taught = ranker(n_items=30)
+    found = fit_lists(approximate(taught, 3), taught, ListMaker(), nothing(taught))
+    own, wanted = ((u @ v.T)[1:, 1:] for u, v in (found.features, taught.factors()))
+    assert torch.isclose(own.std(dim=1).mean(), wanted.std(dim=1).mean(), rtol=1e-3)
+
+
 def test_lists_have_no_scale_and_no_offset(short):
     taught, exclude = ranker(), nothing(ranker())
     start = approximate(taught, 3)

@@ -551,7 +551,7 @@ def test_every_row_has_bytes_coverage_gini_and_seconds_and_the_warm_one_is_not_b
     assert {"share", "B/entity", "coverage", "gini", "s all in"} <= set(head)
     assert "teacher in int8" in {line[0] for line in body}
     # FreqRank has its own defaults in a comparison, whatever the others have
-    assert results["configs"]["FreqRank"]["warm_start"] == "teacher"
+    assert results["configs"]["FreqRank"]["warm_start"] == "lists"
     assert results["configs"]["FreqD"]["warm_start"] == "none"
 
 

@@ -108,6 +108,7 @@ def test_a_closed_form_teacher_is_given_a_spread_where_freqrank_or_a_warm_start_
     for keys in (
         {"trainer": "FreqRank", "teacher_filter": "none", "warm_start": "none"},
         {"trainer": "KD", "warm_start": "teacher"},
+        {"trainer": "KD", "warm_start": "lists"},
     ):
         taught, _ = find(EASE, teacher_spread=0.7, **keys)
         seen = training_matrix(dataset).toarray() != 0

@@ -86,6 +86,48 @@ def test_training_begins_at_the_start_which_is_saved_as_the_first_best_one(start
     assert 0 < trainer.part(Seconds).to_best < trainer.part(Seconds).all_in
 
 
+def test_a_start_fitted_to_lists_is_kept_where_validation_is_better_than_before_the_fit(started):
+    weights_of, scores_of = [], []
+    for fitted, kept in ((0.5, 1), (0.3, 1), (0.1, 0)):
+        trainer, (train, valid, _) = started(warm="lists", epochs=1)
+        made, scores = [], iter((0.3, fitted, 0.0))
+
+        def validated(*_, trainer=trainer, made=made, scores=scores, **__):
+            made.append(weights(trainer))
+            return (score := next(scores)), {"ndcg@10": score}
+
+        trainer._valid_epoch = validated
+        seen = watch_first_step(trainer)
+        score, _ = trainer.fit(train, valid)
+        assert score == max(0.3, fitted)
+        assert_equal(seen[0], made[kept])
+        assert_equal(dict(load_checkpoint(trainer.saved_model_file)["state_dict"]), made[kept])
+        weights_of.append(made[:2])
+        scores_of.append(score)
+    for name in ("user_embedding.weight", "item_embedding.weight"):
+        assert not torch.equal(weights_of[0][0][name], weights_of[0][1][name])
+        assert torch.equal(weights_of[0][1][name], weights_of[2][1][name])
+
+
+def test_without_validation_data_a_start_is_fitted_to_lists(started):
+    trainer, (train, _, _) = started(warm="lists", epochs=1)
+    reference, (data, valid, _) = started(warm="lists", epochs=1)
+    reference._valid_epoch = lambda *args, **options: (1.0, {"ndcg@10": 1.0})
+    firsts = [watch_first_step(each) for each in (trainer, reference)]
+    trainer.fit(train, None, saved=False)
+    reference.fit(data, valid, saved=False)
+    assert_equal(*(first[0] for first in firsts))
+
+
+@pytest.mark.parametrize("model", ["LightGCN", "CDAE", "SimpleX"])
+def test_students_of_tables_with_biases_and_propagated_ones_begin_at_lists(started, model, caplog):
+    trainer, (train, valid, _) = started(model, warm="lists", epochs=1)
+    with caplog.at_level("INFO"):
+        trainer.fit(train, valid, saved=False)
+    assert "Start fitted to lists of" in caplog.text
+    assert trainer.best_valid_score > 0
+
+
 @pytest.mark.parametrize("score", [0.0, 0.1])
 def test_a_start_that_ranks_nothing_right_is_warned_of(started, score, caplog, monkeypatch):
     trainer, loaders = started()
