@@ -15,6 +15,7 @@ from rows_files import ALONE, BY_TEAM, FOLDER, METRIC, TEAM, Rows, read_rows
 LEVERS = {
     "the team (one teacher instead)": "FreqRank",
     "the filter": "team without filter",
+    "the fit to lists (start by the SVD instead)": "team from the SVD",
     "the warm start": "team from a cold start",
     "the list loss": "team without the list loss",
 }

@@ -5,7 +5,8 @@
 
 The file has ``common`` keys, parts (``tuning``, ``rows``, ...) whose rows are keys laid over the
 common ones, and ``seeds`` of each part. A row without ``trainer`` is the student alone; a row with
-``teacher_only: true`` trains the teacher of the common keys and evaluates it. Without ``--test``
+``teacher_only: true`` trains the teacher of the common keys and evaluates it; one with ``untrained:
+true`` stays as it begins. Without ``--test``
 the test split is never evaluated. Finished runs are kept in ``<out>/cells`` and not run again while
 their keys stay as they are. RecBole writes log/ into the working directory: start from a scratch
 folder.
@@ -91,8 +92,9 @@ def student_row(keys: dict[str, Any], test: bool) -> dict[str, Any]:
     from recbole_freqd.jobs import run as runs
     from recbole_freqd.jobs.measure import parameter_count, size_mb
 
-    config = make_config(None, None, None, keys)
-    run = runs.run(config, test=test)
+    kept = {key: value for key, value in keys.items() if key != "untrained"}
+    config = make_config(None, None, None, kept)
+    run = runs.run(config, test=test, untrained="untrained" in keys)
     found = {
         "valid": run.best_valid_result,
         "test": run.test_result,
