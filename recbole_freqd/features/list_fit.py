@@ -29,6 +29,7 @@ def fit_lists(
     lists: ListMaker,
     user_items: sp.csr_array,
     *,
+    top: Optional[TopItems] = None,
     stand_ins: Optional[Features] = None,
     biases: tuple[bool, bool] = (False, False),
     sweeps: int = SWEEPS,
@@ -51,6 +52,7 @@ def fit_lists(
         taught: Who ranks.
         lists: Makes its lists, and those of the features.
         user_items: (n_users, n_items), the pairs that no list holds: the training interactions.
+        top: The lists of ``taught``, of all users and 50 items, if they are made; None: make them.
         stand_ins: See :meth:`recbole_freqd.core.lists.ListMaker.top_blocks`.
         biases: See :func:`recbole_freqd.features.approximation.approximate`.
         sweeps: ≥ 1; the first one knows no hard items yet.
@@ -66,16 +68,18 @@ def fit_lists(
     """
     device = start.user_emb.device
     allowed = torch.from_numpy(start.masks[1]).to(device)
-    top = lists.top_items(
-        taught,
-        LENGTH,
-        exclude=user_items,
-        allowed=allowed,
-        stand_ins=stand_ins,
-        progress=progress,
-        title="Lists to start from",
-    )
-    top.ids[~torch.from_numpy(start.masks[0]).to(device)] = 0
+    if top is None:
+        top = lists.top_items(
+            taught,
+            LENGTH,
+            exclude=user_items,
+            allowed=allowed,
+            stand_ins=stand_ins,
+            progress=progress,
+            title="Lists to start from",
+        )
+    known = torch.from_numpy(start.masks[0]).to(device)
+    top = TopItems(torch.where(known[:, None], top.ids, 0), top.scores)
     user_emb, item_emb = (table.float() for table in start.features)
     taken = user_items + _pairs(top.ids, user_items.shape)
     hard = torch.zeros((len(user_emb), 0), dtype=torch.int32, device=device)

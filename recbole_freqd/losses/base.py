@@ -10,7 +10,7 @@ from torch import nn
 
 from recbole_freqd.core.errors import ConfigError, FreqDError, TeacherError
 from recbole_freqd.core.lists import ListMaker
-from recbole_freqd.core.rankers import FeatureRanker, Ranker
+from recbole_freqd.core.rankers import FeatureRanker, Ranker, TopItems
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.core.schema import resolve
@@ -204,6 +204,10 @@ class DistillationLoss(nn.Module):
             epoch: Counted from 0.
             student: The student as it ranks now, for losses that read its whole lists.
         """
+
+    def kept_lists(self) -> Optional[TopItems]:
+        """The teacher's lists without training items that the loss keeps, whole; None: none."""
+        return None
 
     def epoch_state(self) -> dict[str, torch.Tensor]:
         """Draws of earlier epochs that later epochs use; most losses have none."""

@@ -12,7 +12,7 @@ from recbole_freqd.config.complete import method_options
 from recbole_freqd.config.teaching import WARM_KEYS
 from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.lists import ListMaker
-from recbole_freqd.core.rankers import Ranker
+from recbole_freqd.core.rankers import Ranker, TopItems
 from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.features import FeatureAdapter
@@ -62,6 +62,7 @@ class Distiller(nn.Module):
         super().__init__()
         device, seed = config["device"], config["seed"]
         widths = _widths(model, adapter)
+        self._n_items = dataset.item_num
         self.reader = BatchReader(config, dataset.item_num, RandomStream(seed), known)
         self.betas: dict[str, float] = {}
         self.weight_decays: dict[str, float] = {}
@@ -111,6 +112,13 @@ class Distiller(nn.Module):
                     if adapter.capacity
                     else "",
                 )
+
+    def kept_lists(self, k: int) -> Optional[TopItems]:
+        """The best k of the teacher for every user, training items apart, if a loss keeps them."""
+        k = min(k, self._n_items - 1)
+        kept = (loss.kept_lists() for loss in self.losses.values())
+        long = [lists for lists in kept if lists is not None and lists.ids.shape[1] >= k]
+        return TopItems(long[0].ids[:, :k], long[0].scores[:, :k]) if long else None
 
     def restart_streams(self, *place: int) -> None:
         """Whatever is drawn next follows from the seed and ``place`` alone."""

@@ -191,7 +191,7 @@ def test_every_family_is_tested_by_default():
     families = {module.name for module in pkgutil.iter_modules(package.__path__)}
     families -= {"base", "check", "data", "extract", "find", "low_rank", "own", "products"}
     families -= {"scores", "student"}
-    families -= {"align", "approximation", "fold_in", "warm"}
+    families -= {"align", "approximation", "fold_in", "list_fit", "warm"}
     default = [name for name in general_models() if name not in SLOW | NEEDY]
     tested = {type(ADAPTERS.get(name)).__module__.rpartition(".")[2] for name in default}
     assert tested == families

@@ -236,3 +236,26 @@ def test_what_cannot_start_warm_is_refused_before_a_teacher_is_trained(started):
         started(trainer=None, warm="teacher")
     with pytest.raises(ConfigError, match="MultiVAE cannot start warm"):
         started("MultiVAE", mlp_hidden_size=[12], latent_dimension=8, train_neg_sample_args=None)
+
+
+@pytest.mark.parametrize(
+    "k, masked, made", [(60, True, 0), (50, True, 0), (20, True, 1), (50, False, 1)]
+)
+def test_lists_that_the_loss_keeps_are_not_made_again_for_the_start(
+    started, k, masked, made, monkeypatch
+):
+    from recbole_freqd.trainer import start
+
+    given, plain = [], start.fit_lists
+    keys = {"freqrank_k": k, "freqrank_mask_train": masked, "epochs": 1}
+    trainer, (train, valid, _) = started(trainer="FreqRank", warm="lists", **keys)
+
+    def fitted(*args, top, **options):
+        given.append(top)
+        found, again = plain(*args, top=top, **options), plain(*args, top=None, **options)
+        assert all(torch.equal(*pair) for pair in zip(found.features, again.features))
+        return found
+
+    monkeypatch.setattr(start, "fit_lists", fitted)
+    trainer.fit(train, valid, saved=False)
+    assert [top is None for top in given] == [made == 1]
