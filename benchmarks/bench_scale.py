@@ -183,6 +183,7 @@ def teaching(n: int) -> list[dict[str, Any]]:
     from recbole_freqd.core.rankers import FeatureRanker
     from recbole_freqd.core.schema import read_keys
     from recbole_freqd.features.approximation import approximate
+    from recbole_freqd.features.list_fit import fit_lists
     from recbole_freqd.features.low_rank import low_rank_features
     from recbole_freqd.features.products import SummedRanker, SummedScores
     from recbole_freqd.graph.similarity import cosine_graph
@@ -206,6 +207,13 @@ def teaching(n: int) -> list[dict[str, Any]]:
         rows.append(measured.row(what, 1, None))
 
     clock("warm start, one teacher", "start", lambda: approximate(alone, WIDTH))
+    indexed = importlib.util.find_spec("faiss") is not None
+    maker = ListMaker(1 if indexed else None)
+    clock(
+        "the same, fitted to lists",
+        "fitted",
+        lambda: fit_lists(parts["start"], alone, maker, train),
+    )
     graphs = {
         side: cosine_graph(train, side=side, k=10, shrinkage=3.0) for side in ("item", "user")
     }
@@ -228,8 +236,7 @@ def teaching(n: int) -> list[dict[str, Any]]:
     clock("team's features", "features", lambda: team_features(members, [0.6, 0.4], exclude=train))
     stand_ins, some = parts["features"], torch.arange(1, min(n, 2049))
     clock("warm start, team", "start", lambda: approximate(team, WIDTH, stand_ins=stand_ins))
-    if importlib.util.find_spec("faiss") is not None:
-        maker = ListMaker(1)
+    if indexed:
         settings = {"users": some, "exclude": train, "stand_ins": stand_ins}
         clock(
             f"team's lists of 50 of {len(some):,} users, from an index",

@@ -52,9 +52,14 @@ def _columns(sizes: list[float]) -> dict[float, float]:
     return dict(zip(sizes, spread_out(places, gap, WIDTH - RIGHT)))
 
 
+def _is_part(name: str) -> bool:
+    """Whether a row only shows what a part of FreqRank is worth."""
+    return name.startswith("team ") or name.endswith(("from the SVD", "untrained"))
+
+
 def points_of(rows: Rows) -> Points:
     """Bytes for each user or item, and the test metric, of what has both."""
-    names = [rows.first, *(name for name in rows.students if not name.startswith("team "))]
+    names = [rows.first, *(name for name in rows.students if not _is_part(name))]
     sizes = {name: rows.bytes_per_entity(name) for name in names}
     return {name: (size, rows.mean(name)) for name, size in sizes.items() if size}
 
