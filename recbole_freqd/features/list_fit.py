@@ -20,6 +20,7 @@ _FALL = 0.7  # of the target, from the head of a list to twice its length
 _HARD_WEIGHT = 0.1
 _REST_WEIGHT = 0.002
 _RIDGE = 0.05
+_ROWS_COMPARED = 4096
 logger = logging.getLogger(__name__)
 
 
@@ -81,19 +82,18 @@ def fit_lists(
     known = torch.from_numpy(start.masks[0]).to(device)
     top = TopItems(torch.where(known[:, None], top.ids, 0), top.scores)
     user_emb, item_emb = (table.float() for table in start.features)
-    taken = user_items + _pairs(top.ids, user_items.shape)
     hard = torch.zeros((len(user_emb), 0), dtype=torch.int32, device=device)
     for sweep in range(sweeps):
         if sweep:
-            hard = lists.top_items(
+            own = lists.top_items(
                 FeatureRanker(user_emb, item_emb),
-                _HARD,
-                exclude=taken,
+                LENGTH + _HARD,
+                exclude=user_items,
                 allowed=allowed,
                 progress=progress,
                 title="Lists of the start",
-            ).ids
-            hard[~(top.ids > 0).any(dim=1)] = 0
+            )
+            hard = _unlisted(own.ids, top.ids)
         user_emb = _fit_users(user_emb, item_emb, top.ids, hard)
         item_emb = _fit_items(user_emb, item_emb, top.ids, hard)
     user_emb = user_emb * _factor(user_emb, item_emb, top)
@@ -111,6 +111,22 @@ def _targets(length: int, hard: int) -> tuple[torch.Tensor, torch.Tensor]:
     targets = np.concatenate([1 - _FALL * rho, np.full(hard, 1 - _FALL)])
     weights = np.concatenate([weight, np.full(hard, _HARD_WEIGHT)])
     return torch.from_numpy(targets).float(), torch.from_numpy(weights).float()
+
+
+def _unlisted(own: torch.Tensor, listed: torch.Tensor) -> torch.Tensor:
+    """(n_users, k), the first of users' own items (n_users, k') that are not listed; 0: no more.
+
+    Users without a list have none.
+    """
+    width = max(0, min(_HARD, own.shape[1] - listed.shape[1]))
+    hard = torch.zeros((len(own), width), dtype=own.dtype, device=own.device)
+    for some in torch.arange(len(own), device=own.device).split(_ROWS_COMPARED):
+        mine, theirs = own[some], listed[some]
+        there = (mine[:, :, None] == theirs[:, None, :]).any(dim=2)
+        there |= (theirs[:, :1] == 0) | (mine == 0)
+        first = there.to(torch.uint8).sort(dim=1, stable=True).indices[:, :width]
+        hard[some] = mine.masked_fill(there, 0).gather(1, first)
+    return hard
 
 
 def _pairs(ids: torch.Tensor, shape: tuple[int, int]) -> sp.csr_array:
