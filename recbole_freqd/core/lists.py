@@ -48,6 +48,7 @@ class ListMaker:
 
     Attributes:
         recalls: By title, what was measured last.
+        least: So long are a teacher's lists made at least, since more than one part reads them.
 
     Example:
         >>> from recbole_freqd.core.rankers import FeatureRanker
@@ -59,6 +60,7 @@ class ListMaker:
     def __init__(self, items: Optional[int] = None, nprobe: int = 64, seed: int = 0) -> None:
         self.items, self.nprobe, self.seed = items, nprobe, seed
         self.recalls: dict[str, float] = {}
+        self.least = 0
         self._made: dict[str, int] = {}
 
     def top_items(

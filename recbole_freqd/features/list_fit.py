@@ -53,7 +53,8 @@ def fit_lists(
         taught: Who ranks.
         lists: Makes its lists, and those of the features.
         user_items: (n_users, n_items), the pairs that no list holds: the training interactions.
-        top: The lists of ``taught``, of all users and 50 items, if they are made; None: make them.
+        top: The lists of ``taught``, of all users and at least 50 items, if they are made; None:
+            make them.
         stand_ins: See :meth:`recbole_freqd.core.lists.ListMaker.top_blocks`.
         biases: See :func:`recbole_freqd.features.approximation.approximate`.
         sweeps: ≥ 1; the first one knows no hard items yet.
@@ -80,7 +81,8 @@ def fit_lists(
             title="Lists to start from",
         )
     known = torch.from_numpy(start.masks[0]).to(device)
-    top = TopItems(torch.where(known[:, None], top.ids, 0), top.scores)
+    ids = torch.where(known[:, None], top.ids[:, :LENGTH], 0)
+    top = TopItems(ids, top.scores[:, :LENGTH])
     user_emb, item_emb = (table.float() for table in start.features)
     hard = torch.zeros((len(user_emb), 0), dtype=torch.int32, device=device)
     for sweep in range(sweeps):

@@ -205,8 +205,8 @@ class DistillationLoss(nn.Module):
             student: The student as it ranks now, for losses that read its whole lists.
         """
 
-    def kept_lists(self) -> Optional[TopItems]:
-        """The teacher's lists without training items that the loss keeps, whole; None: none."""
+    def take_lists(self) -> Optional[TopItems]:
+        """Hands on the teacher's lists without training items, if the loss has made some."""
         return None
 
     def epoch_state(self) -> dict[str, torch.Tensor]:

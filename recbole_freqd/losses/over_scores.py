@@ -4,7 +4,7 @@ from typing import Optional, Union
 
 import torch
 
-from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, RowsRanker
+from recbole_freqd.core.rankers import BUDGET_BYTES, Ranker, RowsRanker, TopItems
 from recbole_freqd.core.rows import FeatureRows, Features, as_rows
 from recbole_freqd.losses.base import DistillationLoss
 from recbole_freqd.losses.draws import some_of
@@ -26,6 +26,7 @@ class ScoreLoss(DistillationLoss):
     reads_scores = True
     _epoch = 0
     _is_stale = True
+    _made: Optional[TopItems] = None
 
     def refresh(self, student: Ranker) -> None:
         """Makes everything that depends on the student's whole lists, as it ranks now."""
@@ -41,13 +42,19 @@ class ScoreLoss(DistillationLoss):
         exclude = self.user_items if mask_train else None
         found = self.lists.top_items(
             self.teacher_scores,
-            k,
+            max(k, self.lists.least),
             exclude=exclude,
             stand_ins=self.stand_ins(self.teacher_scores),
             progress=self.progress,
             title="Teacher's lists",
         )
-        return found.ids, found.scores
+        if mask_train and self.lists.least:
+            self._made = found
+        return found.ids[:, :k].clone(), found.scores[:, :k].clone()
+
+    def take_lists(self) -> Optional[TopItems]:
+        made, self._made = self._made, None
+        return made
 
     def start_epoch(self, epoch: int, student: Optional[Ranker] = None) -> None:
         self._epoch, self._is_stale = epoch, student is None

@@ -7,7 +7,7 @@ import scipy.sparse as sp
 import torch
 from typing_extensions import Unpack
 
-from recbole_freqd.core.rankers import Ranker, TopItems
+from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import FeatureRows
 from recbole_freqd.losses.base import LossData, SharedOptions
 from recbole_freqd.losses.draws import weighted_draw
@@ -103,11 +103,6 @@ class RCEKDLoss(ScoreLoss):
             _chances=torch.zeros(shape, device=device),
             _gamma=torch.zeros(len(ids), device=device),
         )
-
-    def kept_lists(self) -> Optional[TopItems]:
-        if not self.options["mask_train"]:
-            return None
-        return TopItems(self._teacher_ids, self._teacher_scores)
 
     def refresh(self, student: Ranker) -> None:
         n_users, every = student.shape[0], self.options["refresh"]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from recbole_freqd.config.complete import method_options
-from recbole_freqd.config.teaching import WARM_KEYS
+from recbole_freqd.config.teaching import BY_LISTS, WARM_KEYS, WARM_START
 from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.lists import ListMaker
 from recbole_freqd.core.rankers import Ranker, TopItems
@@ -17,6 +17,7 @@ from recbole_freqd.core.rng import RandomStream
 from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.features import FeatureAdapter
 from recbole_freqd.features.data import Known, keep_known, training_matrix
+from recbole_freqd.features.list_fit import LENGTH
 from recbole_freqd.features.scores import inspecting
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.losses.base import call_locally
@@ -62,12 +63,13 @@ class Distiller(nn.Module):
         super().__init__()
         device, seed = config["device"], config["seed"]
         widths = _widths(model, adapter)
-        self._n_items = dataset.item_num
         self.reader = BatchReader(config, dataset.item_num, RandomStream(seed), known)
         self.betas: dict[str, float] = {}
         self.weight_decays: dict[str, float] = {}
         self.losses = nn.ModuleDict()
         user_items = keep_known(training_matrix(dataset), known)
+        lists = ListMaker(config["index_items"], config["index_nprobe"], seed)
+        lists.least = LENGTH if config[WARM_START] == BY_LISTS else 0
         for place, method in enumerate(methods):
             options = method_options(config, method)
             self.betas[method] = options["beta"]
@@ -89,7 +91,7 @@ class Distiller(nn.Module):
                     progress=bool(config["show_progress"]),
                     seed=seed + place,  # two losses never start from the same numbers
                     make_once=make_once,
-                    lists=ListMaker(config["index_items"], config["index_nprobe"], seed),
+                    lists=lists,
                     **options,
                 ).to(device)
         self._log_widths(widths, teacher_features, adapter)
@@ -113,12 +115,10 @@ class Distiller(nn.Module):
                     else "",
                 )
 
-    def kept_lists(self, k: int) -> Optional[TopItems]:
-        """The best k of the teacher for every user, training items apart, if a loss keeps them."""
-        k = min(k, self._n_items - 1)
-        kept = (loss.kept_lists() for loss in self.losses.values())
-        long = [lists for lists in kept if lists is not None and lists.ids.shape[1] >= k]
-        return TopItems(long[0].ids[:, :k], long[0].scores[:, :k]) if long else None
+    def take_lists(self) -> Optional[TopItems]:
+        """Hands on the teacher's lists that a loss has made, for a start; the losses let go."""
+        taken = [loss.take_lists() for loss in self.losses.values()]
+        return next((lists for lists in taken if lists is not None), None)
 
     def restart_streams(self, *place: int) -> None:
         """Whatever is drawn next follows from the seed and ``place`` alone."""

@@ -19,7 +19,7 @@ from recbole_freqd.core.rows import Features
 from recbole_freqd.features import FeatureAdapter, student_adapter
 from recbole_freqd.features.approximation import approximate
 from recbole_freqd.features.data import training_matrix
-from recbole_freqd.features.list_fit import LENGTH, fit_lists
+from recbole_freqd.features.list_fit import fit_lists
 from recbole_freqd.runtime.parts import Fit, Part
 from recbole_freqd.runtime.resume import Resume
 from recbole_freqd.trainer.fold import Distillation
@@ -164,7 +164,7 @@ class StartWarm(Part):
             taught,
             ListMaker(config["index_items"], config["index_nprobe"], config["seed"]),
             training_matrix(dataset),
-            top=self._of.distiller.kept_lists(LENGTH),  # type: ignore[union-attr]
+            top=self._of.distiller.take_lists(),  # type: ignore[union-attr]
             stand_ins=self._stand_ins(taught),
             biases=adapter.warm_biases,
             progress=bool(config["show_progress"]),

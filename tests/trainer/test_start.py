@@ -239,16 +239,16 @@ def test_what_cannot_start_warm_is_refused_before_a_teacher_is_trained(started):
 
 
 @pytest.mark.parametrize(
-    "k, masked, made", [(60, True, 0), (50, True, 0), (20, True, 1), (50, False, 1)]
+    "trainer, masked", [("FreqRank", True), ("RRD", None), ("FreqRank", False)]
 )
-def test_lists_that_the_loss_keeps_are_not_made_again_for_the_start(
-    started, k, masked, made, monkeypatch
+def test_lists_that_a_loss_has_made_are_not_made_again_for_the_start(
+    started, trainer, masked, monkeypatch
 ):
     from recbole_freqd.trainer import start
 
     given, plain = [], start.fit_lists
-    keys = {"freqrank_k": k, "freqrank_mask_train": masked, "epochs": 1}
-    trainer, (train, valid, _) = started(trainer="FreqRank", warm="lists", **keys)
+    keys = {} if masked is None else {"freqrank_k": 4, "freqrank_mask_train": masked}
+    trainer, (train, valid, _) = started(trainer=trainer, warm="lists", epochs=1, **keys)
 
     def fitted(*args, top, **options):
         given.append(top)
@@ -258,4 +258,10 @@ def test_lists_that_the_loss_keeps_are_not_made_again_for_the_start(
 
     monkeypatch.setattr(start, "fit_lists", fitted)
     trainer.fit(train, valid, saved=False)
-    assert [top is None for top in given] == [made == 1]
+    assert [top is None for top in given] == [masked is False]
+    (loss,) = trainer.distiller.losses.values()
+    assert loss.take_lists() is None
+    if masked:
+        assert loss._teacher_ids.shape[1] == 4 and torch.equal(
+            loss._teacher_ids, given[0].ids[:, :4]
+        )

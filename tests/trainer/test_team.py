@@ -62,6 +62,7 @@ def test_a_warm_student_begins_as_the_team_cut_to_its_width(taught):
     student, trainer, dataset = taught(
         [BPR, {**BPR, "embedding_size": 6}], freqrank_beta=0, epochs=1, learning_rate=0.0,
         teacher_weights=[1, 1], teacher_filter=0.4, teacher_filter_side="item", embedding_size=14,
+        warm_start="teacher",
     )  # fmt: skip
     scores = student.user_embedding.weight @ student.item_embedding.weight.T
     wanted = trainer.teacher.ranker(dataset).block(EVERYONE)
