@@ -79,22 +79,24 @@ def train_teacher(keys: dict[str, Any]) -> None:
     find_teacher(config, *read_data(config)[:2])
 
 
-def trained(keys: dict[str, Any]) -> tuple[Any, list[tuple[float, float, float]]]:
+def trained(keys: dict[str, Any]) -> tuple[Any, list[list[float]]]:
     """A run, and of every validation the seconds so far, those of the processor, and the score."""
     from recbole_freqd.config.make import make_config
     from recbole_freqd.jobs.run import run
     from recbole_freqd.runtime.seconds import Seconds
 
-    scores: list[tuple[float, float, float]] = []
+    scores: list[tuple[Seconds, float, float, float]] = []
     noted, begun = Seconds.end_validation, process_time()
 
     def note(seconds: Seconds, score: float) -> None:
-        scores.append((seconds._so_far(), process_time() - begun, score))
+        scores.append((seconds, seconds._so_far(), process_time() - begun, score))
         noted(seconds, score)
 
     Seconds.end_validation = note  # type: ignore[method-assign]
     try:
-        return run(make_config(None, None, None, keys), test=False), scores
+        done = run(make_config(None, None, None, keys), test=False)
+        own = done.trainer.part(Seconds)  # a panel's teachers are validated, too
+        return done, [at for seconds, *at in scores if seconds is own]
     finally:
         Seconds.end_validation = noted  # type: ignore[method-assign]
 
