@@ -97,7 +97,8 @@ def choose(
     """Chooses the best of some ways to teach on a sample of validation users; the first is plain.
 
     Another candidate wins only if it is better on the sample and not worse on all compared users.
-    Ties go to the first. Each block is made once per user and pass.
+    Ties go to the first. Each block is made once per user, and once more for the users of the
+    comparison that the sample does not hold.
 
     Args:
         blocks_of: Gives the blocks that candidates mix.
@@ -112,8 +113,11 @@ def choose(
     sampled = {candidate.label: mean for candidate, mean in zip(candidates, means)}
     pair = [plain] if best is plain else [plain, best]
     whole = [sampled[one.label] for one in pair]
-    if len(sample.users) < len(sample.compared):
-        whole = score.means(pair, sample.compared)
+    others = np.setdiff1d(sample.compared, sample.users, assume_unique=True)
+    if len(others):
+        share = len(others) / len(sample.compared)
+        rest = score.means(pair, others)
+        whole = [(1 - share) * mean + share * more for mean, more in zip(whole, rest)]
     compared = {candidate.label: mean for candidate, mean in zip(pair, whole)}
     chosen = best if whole[-1] >= whole[0] else plain
     counts = len(sample.users), len(sample.compared), sample.n_users
