@@ -91,8 +91,8 @@ def short(datasets: list[Rows]) -> str:
         ("best single teacher", None),
         ("team of teachers", TEAM),
         (f"**{BY_TEAM}**", BY_TEAM),
+        ("the same before its first epoch", f"{BY_TEAM} untrained"),
         ("FreqRank by BPR", "FreqRank"),
-        ("RCE-KD by BPR", "RCE-KD"),
         ("student alone, warm", "warm"),
         ("student alone", ALONE),
     ):

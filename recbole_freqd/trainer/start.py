@@ -102,6 +102,8 @@ class StartWarm(Part):
         resumed = fit.result is not None or self.trainer.part(Resume).to_restore is not None
         if not (self._is_done or resumed or self._way == NONE):
             self._start(fit)
+        if self._of is not None:
+            self._of.distiller.take_lists()  # they are let go where there was no start, too
         self._is_done = True
         yield
 

@@ -190,7 +190,7 @@ def test_what_is_offered_is_freqrank_with_its_own_defaults_and_a_team_where_it_c
     config = tiny_config(trainer="FreqD", teacher=teacher_recipe)
     one, by_team = offered(config)
     assert asked_for(config).label == "FreqD" and one.config["teacher_filter"] == "auto"
-    assert one.config["warm_start"] == "teacher" and config["warm_start"] == "none"
+    assert one.config["warm_start"] == "lists" and config["warm_start"] == "none"
     assert by_team.config["teacher"] == [teacher_recipe, "panel"] and by_team.shows_teacher
     no_validation = {"split": {"LS": "test_only"}, "mode": "full"}
     assert len(offered(tiny_config(trainer="FreqD", teacher=teacher_recipe,

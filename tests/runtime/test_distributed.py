@@ -84,7 +84,7 @@ def wanted(keys):
         short = {"hetcomp_k": 10} if name == "HetComp" else {}  # there are 40 items
         found[name] = ("BPR", {**keys, "epochs": 1, "trainer": name, **short}, None)
     team = [keys["teacher"], {"model": "ShrunkKNN"}, "panel"]
-    few = {"panel_models": ["GFCF"], "teacher_filter": "auto", "warm_start": "teacher"}
+    few = {"panel_models": ["GFCF"], "teacher_filter": "auto", "warm_start": "lists"}
     of_team = {"trainer": ["FreqRank", "FreqD"], "teacher": team, **few, **LINEAR}
     found["team"] = ("BPR", {**keys, "epochs": 1, **of_team}, None)
     return found
