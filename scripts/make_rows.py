@@ -92,7 +92,7 @@ def short(datasets: list[Rows]) -> str:
         ("team of teachers", TEAM),
         (f"**{BY_TEAM}**", BY_TEAM),
         ("the same before its first epoch", f"{BY_TEAM} untrained"),
-        ("FreqRank by BPR", "FreqRank"),
+        ("FreqRank by BPR, from the SVD", "FreqRank from the SVD"),
         ("student alone, warm", "warm"),
         ("student alone", ALONE),
     ):
