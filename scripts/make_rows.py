@@ -36,8 +36,9 @@ def section(rows: Rows) -> str:
     picture = f"../../docs/images/quality-size-{rows.dataset}.svg"
     parts = [f"## {rows.dataset}", _table(HEAD, lines), words]
     parts.append(f"![Quality against size on {rows.dataset}]({picture})")
-    levers = [_lever(rows, part, row) for part, row in LEVERS.items() if row in rows.students]
-    if levers and BY_TEAM in rows.students:
+    without = LEVERS.items() if BY_TEAM in rows.students else ()
+    levers = [_lever(rows, part, row) for part, row in without if row in rows.students]
+    if levers:
         head = [
             f"{BY_TEAM} without",
             f"test {METRIC}",
