@@ -108,9 +108,10 @@ class DistillationLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.check_options(options)
-        for side, features in zip(SIDES, teacher_features):
+        reads_features = not self.reads_scores or teacher_scores is None
+        for side, features in zip(SIDES, teacher_features if reads_features else ()):
             check_table(f"The teacher's {side} features", features, TeacherError)
-        rows = tuple(len(features) for features in teacher_features)
+        rows = tuple(map(len, teacher_features)) if reads_features else teacher_scores.shape  # type: ignore[union-attr]
         if rows != tuple(user_items.shape):
             raise TeacherError(
                 f"The teacher has {rows[0]} user rows and {rows[1]} item rows, but the student's "
@@ -126,10 +127,12 @@ class DistillationLoss(nn.Module):
         self.stream, self.user_items = RandomStream(seed), user_items
         self.progress, self.epochs, self.make_once = progress, epochs, make_once
         self.teacher_trajectory, self.lists = teacher_trajectory, lists or ListMaker()
-        self.keep(
-            teacher_user_emb=teacher_features[0].detach().contiguous(),
-            teacher_item_emb=teacher_features[1].detach().contiguous(),
-        )
+        self._teacher_features = teacher_features
+        if reads_features:
+            self.keep(
+                teacher_user_emb=teacher_features[0].detach().contiguous(),
+                teacher_item_emb=teacher_features[1].detach().contiguous(),
+            )
         self._scores_are_features = teacher_scores is None
         self.teacher_scores = teacher_scores or self._feature_scores()
         if self.reads_scores:
@@ -149,7 +152,7 @@ class DistillationLoss(nn.Module):
         """Features that find candidates for a ranker whose scores are not products of features."""
         if ranker is not self.teacher_scores:
             return None
-        return self.teacher_user_emb, self.teacher_item_emb
+        return self._teacher_features
 
     def _feature_scores(self) -> Ranker:
         return FeatureRanker(self.teacher_user_emb, self.teacher_item_emb)
@@ -178,19 +181,18 @@ class DistillationLoss(nn.Module):
             ConfigError: Features are not float tables of the right shape, or ids are not an int64
                 vector. On the CPU also: ids are not rows of the tables.
         """
-        teachers = self.teacher_user_emb, self.teacher_item_emb
-        given = student_features
+        n_rows, given = self.user_items.shape, student_features
         tables = given.tables if isinstance(given, FeatureRows) else given
-        for side, table, teacher, width in zip(SIDES, tables or (), teachers, self.student_dims):
-            if table.shape != (len(teacher), width):
+        for side, table, n, width in zip(SIDES, tables or (), n_rows, self.student_dims):
+            if table.shape != (n, width):
                 raise ConfigError(
                     f"The student's {side} features have the shape {tuple(table.shape)}; allowed: "
-                    f"{(len(teacher), width)}, the shape that the loss was made for."
+                    f"{(n, width)}, the shape that the loss was made for."
                 )
-        check_ids("user_ids", user_ids, len(teachers[0]))
-        check_ids("positive_item_ids", positive_item_ids, len(teachers[1]))
+        check_ids("user_ids", user_ids, n_rows[0])
+        check_ids("positive_item_ids", positive_item_ids, n_rows[1])
         if negative_item_ids is not None:
-            check_ids("negative_item_ids", negative_item_ids, len(teachers[1]))
+            check_ids("negative_item_ids", negative_item_ids, n_rows[1])
         return super().__call__(student_features, user_ids, positive_item_ids, negative_item_ids)
 
     def build(self, user_items: sp.csr_array, student_dims: tuple[int, int]) -> None:

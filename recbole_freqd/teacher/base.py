@@ -13,7 +13,7 @@ from recbole_freqd.config.identity import weights_hash
 from recbole_freqd.config.teacher import reserved_option
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.core.rows import Features, empty_rows
+from recbole_freqd.core.rows import Features, LaterFeatures, empty_rows
 from recbole_freqd.core.rows import is_mapped as in_file
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.data import pairs
@@ -48,7 +48,8 @@ class Teacher:
         config: Its RecBole Config, on the student's device and to be evaluated on its data.
         checkpoint: Its ``.pth`` file.
         features: User features (n_users, d) and item features (n_items, d'), without gradient, in
-            the order of the student's users and items; zeros where it does not know one.
+            the order of the student's users and items; zeros where it does not know one. Spectral
+            ones may be :class:`recbole_freqd.core.rows.LaterFeatures`.
         origin: ``"trained"``, ``"reused"`` or ``"checkpoint"``.
         facts: What is known of its training: ``seconds_per_epoch``, or nothing.
         trajectory: Checkpoints from on the way to ``checkpoint``, earliest first (keep_every).
@@ -111,7 +112,8 @@ class Teacher:
         """
         model = self.model(dataset)
         if self.other_data is None:
-            ranker = ranker_of(model, any(map(in_file, self.features)))
+            is_later = isinstance(self.features, LaterFeatures)  # then no file, and no products
+            ranker = ranker_of(model, not is_later and any(map(in_file, self.features)))
             # Without biases its features are those that are taught: tables are not kept twice.
             factors = ranker.factors()
             is_same = factors is not None and all(map(_are_equal, factors, self.features))

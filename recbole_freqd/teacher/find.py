@@ -18,6 +18,7 @@ from recbole_freqd.config.teacher import (
 from recbole_freqd.config.values import check_data
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rng import rng_untouched
+from recbole_freqd.core.rows import Features, LaterFeatures, made_later
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.runtime.seconds import counted_as_choice
@@ -27,6 +28,7 @@ from recbole_freqd.teacher.checks import check_features
 from recbole_freqd.teacher.choice.chooser import Chooser
 from recbole_freqd.teacher.choice.panel import choose_panel, panel_models
 from recbole_freqd.teacher.files.files import from_lists, from_vectors
+from recbole_freqd.teacher.models.gfcf import bases_kept
 from recbole_freqd.teacher.recipe import from_recipe
 from recbole_freqd.teacher.teach import teach
 
@@ -68,7 +70,7 @@ def find_teacher(config: Any, train_data: Any, valid_data: Optional[Any]) -> Tea
     check_data(config, train_data._dataset)
     check_trajectory(trainer_names(config["trainer"]), config[TEACHER])
     chooser = Chooser(config, train_data, valid_data)
-    with rng_untouched(*generators):
+    with rng_untouched(*generators), bases_kept():
         specs, places = _spelled_out(config, chooser)
         teachers = [_find_one(config, spec, train_data, valid_data) for spec in specs]
         return teach(chooser, teachers, places)
@@ -80,7 +82,15 @@ def _find_one(
     """Finds one teacher, with every check."""
     _say_idle(spec)
     teacher = _FIND[form_of(spec)](config, spec, train_data, valid_data)
-    check_features(teacher.features, teacher.known, train_data._dataset, teacher.checkpoint)
+    features = teacher.features
+
+    def checked() -> Features:
+        with rng_untouched():  # a model may be built for them
+            check_features(features, teacher.known, train_data._dataset, teacher.checkpoint)
+        return features
+
+    is_later = isinstance(features, LaterFeatures)
+    teacher.features = made_later(checked) if is_later else checked()
     return teacher
 
 

@@ -17,7 +17,7 @@ from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import file_hash, read_json, write_atomically, write_json
 from recbole_freqd.core.locks import working_on
-from recbole_freqd.core.rows import Features
+from recbole_freqd.core.rows import Features, made_later
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features import check_teacher, registered_adapter
 from recbole_freqd.runtime.distributed import full_eval_loader
@@ -25,7 +25,7 @@ from recbole_freqd.runtime.parts import Part
 from recbole_freqd.runtime.processes import Processes
 from recbole_freqd.runtime.seconds import not_counted
 from recbole_freqd.runtime.trainer import PartsTrainer, mix_into
-from recbole_freqd.teacher.base import Teacher, features_of, make_features_once
+from recbole_freqd.teacher.base import Teacher, features_of, is_mapped, make_features_once
 from recbole_freqd.teacher.restore import load_model
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,11 @@ def from_recipe(
     facts, origin = processes.from_first(have)
     on_the_way = [path.with_name(file) for file in facts.get("trajectory", ())]
     processes.hand_over([path, facts_file, *on_the_way])
-    made = make_features_once(config, spec, features)
+    # Spectral features take passes over all scores, and losses over scores read none.
+    is_later = is_closed_form(own_config) and config["single_spec"] and not is_mapped(config, spec)
+    if is_later:
+        trained.clear()  # else it would stay in memory
+    made = made_later(features) if is_later else make_features_once(config, spec, features)
     return Teacher(own_config, str(path), made, origin, facts, tuple(map(str, on_the_way)))
 
 
@@ -126,7 +130,7 @@ def recipe_config(config: Any, spec: dict[str, Any]) -> Any:
     if is_closed_form(own_config):
         if recipe.get("epochs", 1) != 1:
             logger.warning("%s is computed in one pass: teacher.epochs is 1.", own_config["model"])
-        own_config["epochs"] = own_config["eval_step"] = 1  # a validation is what saves it
+        own_config["epochs"] = own_config["eval_step"] = 1
     if spec.get("keep_every"):
         own_config["keep_every"] = spec["keep_every"]  # so it is one of its own, also to resume
     return own_config
@@ -187,7 +191,8 @@ def _train(
         host = get_trainer(config["MODEL_TYPE"], config["model"])
         trainer = mix_into(_TeacherTrainer, host)(config, model)
     _log_beside_the_student(trainer, config["model"])
-    validation = full_eval_loader(valid_data)
+    # What is computed in one pass is saved without a validation, which would choose nothing.
+    validation = None if is_closed_form(config) else full_eval_loader(valid_data)
     trainer.fit(loader, validation, saved=True, show_progress=config["show_progress"])
     if not Path(trainer.saved_model_file).is_file():
         raise CheckpointError(

@@ -67,7 +67,8 @@ class Taught(Teacher):
         return fingerprint(parts, self.filtered, self.factor)
 
     def depends_on(self) -> tuple[np.ndarray, ...]:
-        return (*super().depends_on(), np.array([self.weights()]))
+        """What the features are made of; they themselves may not be made yet."""
+        return (np.array([self.weights()]),)
 
     def ranker(self, dataset: Any) -> Ranker:
         """The scores that are taught."""

@@ -12,7 +12,7 @@ from recbole_freqd.config.names import teaching_keys
 from recbole_freqd.config.teaching import AUTO, FROM_TEACHER, NONE, WARM_START
 from recbole_freqd.core.errors import ConfigError, join_names
 from recbole_freqd.core.rankers import Ranker
-from recbole_freqd.core.rows import Features, is_mapped
+from recbole_freqd.core.rows import Features, LaterFeatures, is_mapped, made_later
 from recbole_freqd.core.schema import method_keys
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.check import are_exact
@@ -127,9 +127,7 @@ class _Lesson:
         return Taught(
             config=first.config if is_alone else team_config(self.config),
             checkpoint=" + ".join(teacher.checkpoint for teacher in present),
-            features=make_features_once(
-                self.config, {}, lambda: self._filtered_features(plain, filtered)
-            ),
+            features=self._features(plain, filtered, present),
             origin=first.origin if is_alone else "team",
             facts=first.facts if is_alone else {},
             other_data=first.other_data if is_alone else None,
@@ -249,11 +247,19 @@ class _Lesson:
         with counted_as_choice():
             mixtures = {
                 one: filter_mixture(plain.ranker, centre=_CENTRE, **self._graph(plain, one))
-                for one in (SIDES[::-1] if side == AUTO else (side,))
+                for one in (self._sides(plain) if side == AUTO else (side,))
             }
             settings: dict[str, Any] = {} if alpha == AUTO else {"alphas": (alpha,), "plain": False}
             choice = choose_filter(plain.ranker, mixtures, self.chooser.sample(), **settings)
         return None if choice.value is None else list(choice.value)
+
+    def _sides(self, plain: _Plain) -> tuple[str, ...]:
+        """Those that ``auto`` tries: the users' one only where scores are products.
+
+        Other scores can be filtered there through features of their spectral rank only, which rank
+        differently: no such form was best for any team on three data sets.
+        """
+        return ("item",) if plain.ranker.factors() is None else SIDES[::-1]
 
     def _filtered(self, plain: _Plain, filtered: Optional[list[Any]]) -> Ranker:
         if filtered is None:
@@ -262,6 +268,18 @@ class _Lesson:
         return filtered_ranker(
             plain.ranker, alpha=alpha, centre=_CENTRE, **self._graph(plain, side)
         )
+
+    def _features(
+        self, plain: _Plain, filtered: Optional[list[Any]], present: Sequence[Teacher]
+    ) -> Features:
+        """The features that are taught, made later where a member's are."""
+
+        def make() -> Features:
+            return self._filtered_features(plain, filtered)
+
+        if any(isinstance(teacher.features, LaterFeatures) for teacher in present):
+            return made_later(make)
+        return make_features_once(self.config, {}, make)
 
     def _filtered_features(self, plain: _Plain, filtered: Optional[list[Any]]) -> Features:
         features = plain.features()

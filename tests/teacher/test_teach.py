@@ -9,6 +9,7 @@ import torch
 
 import recbole_freqd.teacher as teacher_room
 from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.rows import LaterFeatures
 from recbole_freqd.features.data import training_matrix
 from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.teacher import Teacher
@@ -247,6 +248,36 @@ def test_the_better_side_is_chosen_for_an_alpha_that_is_given(find, caplog):
     assert all(torch.equal(a, b) for a, b in zip(taught.features, same))
 
 
+@pytest.mark.parametrize("teacher, sides", [(BPR, ["item", "user"]), ([BPR, KNN], ["item"])])
+def test_auto_tries_the_users_side_only_of_scores_that_are_products(
+    find, teacher, sides, monkeypatch
+):
+    tried = []
+
+    def mixture(*args, side, **kwargs):
+        tried.append(side)
+        return lambda users, scores: (scores, scores)
+
+    monkeypatch.setattr("recbole_freqd.teacher.teach.filter_mixture", mixture)
+    find(teacher, teacher_filter="auto")
+    assert tried == sides
+
+
+@pytest.mark.parametrize("teacher", [KNN, [BPR, KNN]])
+def test_features_that_take_passes_over_all_scores_are_made_when_they_are_read(
+    find, teacher, caplog
+):
+    caplog.set_level(logging.INFO)
+    taught, _ = find(teacher, "FreqRank")
+    assert isinstance(taught.features, LaterFeatures) and len(taught.depends_on()) == 1
+    assert "Factoring the scores" not in caplog.text
+    before = torch.get_rng_state()
+    user, item = taught.features
+    assert "Factoring the scores of ShrunkKNN" in caplog.text
+    assert torch.equal(torch.get_rng_state(), before)  # the student's training is the same
+    assert (len(user), len(item)) == taught.ranker(None).shape and taught.features[0] is user
+
+
 # --- the panel ---------------------------------------------------------------------------------
 
 
@@ -260,6 +291,14 @@ def test_a_panel_is_the_teachers_without_training_beside_the_others(find, tmp_pa
     alone, _ = find("panel")
     assert [member.name for member in alone.members] == ["EASE", "GFCF", "ShrunkKNN"]
     assert isinstance(alone, Taught)
+
+
+def test_the_panels_singular_vectors_are_those_of_its_teacher(find, caplog):
+    caplog.set_level(logging.INFO)
+    find("panel", panel_models=["GFCF"])
+    assert caplog.text.count("singular vectors") == 1
+    find({"model": "GFCF"}, seed=7)
+    assert caplog.text.count("singular vectors") == 2  # nothing is kept for longer
 
 
 def test_a_panel_without_validation_data_is_an_error(find):

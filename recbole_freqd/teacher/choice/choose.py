@@ -12,12 +12,13 @@ import torch
 
 from recbole_freqd.core import rankers as catalogue
 from recbole_freqd.core.rankers import Ranker
-from recbole_freqd.teacher.choice.sampled import ValidationSample
+from recbole_freqd.teacher.choice.sampled import Measure, ValidationSample
 from recbole_freqd.teacher.filter import Mixture
 from recbole_freqd.teacher.team.member import Member, StandardisedRanker, in_order
 
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _FINE_GRID = 5  # members; more of them than this are tried one by one, in pairs and all together
+_NARROW = 200  # items of each block that a mixture is first measured on
 _OWN_COPIES = 6  # arrays of the size of the scores beside the blocks: the mixture, masks, top lists
 
 logger = logging.getLogger(__name__)
@@ -145,10 +146,11 @@ class _Scoring:
         }
         totals = np.zeros(len(candidates))
         for ids in self._user_blocks(users, len(needed)):
-            blocks = [_filled(block) for block in self.blocks_of(ids, needed)]
             measure = self.sample.measure(ids)
+            blocks = [_filled(block, measure) for block in self.blocks_of(ids, needed)]
+            values_of = _Narrowed(blocks, measure, needed).values
             for place, candidate in enumerate(candidates):
-                totals[place] += float(measure(_mixed(candidate, blocks)).sum())
+                totals[place] += float(values_of(candidate).sum())
         return (totals / len(users)).tolist()
 
     def _user_blocks(self, users: np.ndarray, n_blocks: int) -> Iterator[torch.Tensor]:
@@ -160,14 +162,77 @@ class _Scoring:
 _Filled = Optional[tuple[torch.Tensor, Optional[torch.Tensor]]]
 
 
-def _filled(block: Optional[torch.Tensor]) -> _Filled:
-    """A block with 0 for -inf, and a mask of these places; None: only the padding has -inf."""
+def _filled(block: Optional[torch.Tensor], measure: Measure) -> _Filled:
+    """A block, -inf where nothing is ranked and else 0 for -inf, and a mask of the latter places.
+
+    Without a mask only the padding had -inf. The block may be changed in place.
+    """
     if block is None:
         return None
     unknown = block.isneginf()
     if not unknown[:, 1:].any():
-        return block, None
-    return block.masked_fill(unknown, 0.0), unknown
+        return measure.mask(block), None
+    return measure.mask(block.masked_fill(unknown, 0.0)), unknown
+
+
+class _Narrowed:
+    """Measures mixtures on the best items of each block; where that may miss one, on all items.
+
+    An item outside has at most t_p in block p, the worst of those inside. So no item outside is
+    among a mixture's k best whose k-th inside is above Σ c_p t_p: the figures are exact.
+
+    Args:
+        blocks: Masked and filled, (b, n_items) each.
+        measure: Of these users.
+        needed: Places of the blocks that some candidate mixes.
+    """
+
+    def __init__(self, blocks: Sequence[_Filled], measure: Measure, needed: set[int]) -> None:
+        self.blocks, self.measure, self.inside = blocks, measure, measure
+        self.narrow: list[_Filled] = []
+        own = [place for place in sorted(needed) if blocks[place] is not None]
+        if measure.positives.shape[1] <= 2 * len(own) * _NARROW:
+            return
+        best = {place: blocks[place][0].topk(_NARROW, dim=1) for place in own}  # type: ignore[index]
+        columns = torch.cat([found.indices for found in best.values()], dim=1).sort(dim=1).values
+        self.least = {place: found.values[:, -1] for place, found in best.items()}
+        again = torch.zeros_like(columns, dtype=torch.bool)
+        again[:, 1:] = columns[:, 1:] == columns[:, :-1]
+        self.narrow = [_columns_of(block, columns, again) for block in blocks]
+        self.inside = measure.at(columns)
+
+    def values(self, candidate: Candidate) -> torch.Tensor:
+        """(b,) float64, the metric of a mixture."""
+        if not self.narrow:
+            return self.measure(_mixed(candidate, self.blocks))
+        mixed = _mixed(candidate, self.narrow)
+        values = self.inside(mixed)
+        worst = mixed.topk(min(self.measure.length, mixed.shape[1]), dim=1).values[:, -1]
+        bound = torch.zeros_like(worst)
+        for place, coefficient in enumerate(candidate.coefficients):
+            if coefficient != 0 and self.blocks[place] is not None:
+                bound.add_(self.least[place], alpha=coefficient)
+        open_rows = (~(worst > bound)).nonzero().flatten()
+        if len(open_rows):
+            blocks = [_rows_of(block, open_rows) for block in self.blocks]
+            values[open_rows] = self.measure.of(open_rows)(_mixed(candidate, blocks))
+        return values
+
+
+def _columns_of(block: _Filled, columns: torch.Tensor, again: torch.Tensor) -> _Filled:
+    """Some items of each user (b, w); what is there ``again`` is not ranked."""
+    if block is None:
+        return None
+    scores, unknown = block
+    picked = scores.gather(1, columns).masked_fill_(again, -torch.inf)
+    return picked, None if unknown is None else unknown.gather(1, columns)
+
+
+def _rows_of(block: _Filled, rows: torch.Tensor) -> _Filled:
+    if block is None:
+        return None
+    scores, unknown = block
+    return scores[rows], None if unknown is None else unknown[rows]
 
 
 def _mixed(candidate: Candidate, blocks: Sequence[_Filled]) -> torch.Tensor:

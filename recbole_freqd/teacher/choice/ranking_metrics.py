@@ -104,6 +104,11 @@ def metric_named(name: str) -> Metric:
     return partial(_measure, kind.lower(), int(length))
 
 
+def list_length(name: str) -> int:
+    """The k of a metric's name."""
+    return int(name.partition("@")[2])
+
+
 def top_list_metric(valid_metric: str) -> str:
     """The metric for choices: ``valid_metric`` if it is one of :data:`METRICS`, else NDCG@10."""
     try:

@@ -1,7 +1,6 @@
 """Measures the validation metric on a sample of users, without RecBole; choices go by it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Optional
 
 import numpy as np
@@ -11,7 +10,11 @@ import torch
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import Ranker, stored_pairs, user_blocks
 from recbole_freqd.core.rng import derived_seed
-from recbole_freqd.teacher.choice.ranking_metrics import metric_named, top_list_metric
+from recbole_freqd.teacher.choice.ranking_metrics import (
+    list_length,
+    metric_named,
+    top_list_metric,
+)
 
 MOST_USERS = 2_000
 
@@ -95,25 +98,61 @@ class ValidationSample:
         """(m,) float64, the metric of each user."""
         users = torch.from_numpy(self.users).to(ranker.device)
         blocks = user_blocks(len(users), self.wanted.shape[1], ranker.device)
-        return torch.cat(
-            [self.measure(users[some])(ranker.block(users[some])) for some in blocks]
-        ).cpu()
+        return torch.cat([self._measured(ranker, users[some]) for some in blocks]).cpu()
 
-    def measure(self, user_ids: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Makes the function from scores (b, n_items) to the metric (b,); it masks in place."""
-        metric, seen = metric_named(self.metric), stored_pairs(self.seen, user_ids)
+    def _measured(self, ranker: Ranker, user_ids: torch.Tensor) -> torch.Tensor:
+        measure = self.measure(user_ids)
+        return measure(measure.mask(ranker.block(user_ids)))
+
+    def measure(self, user_ids: torch.Tensor) -> "Measure":
+        """What measures scores of these users (b,)."""
         shape: Any = len(user_ids), self.wanted.shape[1]
         positives = torch.zeros(shape, dtype=torch.bool, device=user_ids.device)
         wanted = stored_pairs(self.wanted, user_ids)
         positives[wanted] = True
         counts = torch.bincount(wanted[0], minlength=len(user_ids))
+        row, column = stored_pairs(self.seen, user_ids)
+        return Measure(self.metric, (row, column), positives, counts)
 
-        def of_scores(scores: torch.Tensor) -> torch.Tensor:
-            scores[:, 0] = -torch.inf
-            scores[seen] = -torch.inf
-            return metric(scores, positives, counts)
 
-        return of_scores
+@dataclass(frozen=True)
+class Measure:
+    """The metric of some users.
+
+    Attributes:
+        metric: Its name.
+        seen: Rows and columns of the scores that are not ranked, beside the padding.
+        positives: (b, n) bool, what is to be found.
+        counts: (b,), how many items each user is to find: n may be some of the items only.
+    """
+
+    metric: str
+    seen: tuple[torch.Tensor, torch.Tensor]
+    positives: torch.Tensor
+    counts: torch.Tensor
+
+    def mask(self, scores: torch.Tensor) -> torch.Tensor:
+        """Sets the scores (b, n_items) of what is not ranked to -inf, in place."""
+        scores[:, 0] = -torch.inf
+        scores[self.seen] = -torch.inf
+        return scores
+
+    def __call__(self, scores: torch.Tensor) -> torch.Tensor:
+        """(b,) float64, the metric of scores (b, n) that are masked already."""
+        return metric_named(self.metric)(scores, self.positives, self.counts)
+
+    @property
+    def length(self) -> int:
+        """Of the lists that count."""
+        return list_length(self.metric)
+
+    def of(self, rows: torch.Tensor) -> "Measure":
+        """The same for some of the users, whose scores are masked already."""
+        return replace(self, positives=self.positives[rows], counts=self.counts[rows])
+
+    def at(self, columns: torch.Tensor) -> "Measure":
+        """The same for some items of each user (b, w), whose scores are masked already."""
+        return replace(self, positives=self.positives.gather(1, columns))
 
 
 def _without_padding(pairs: sp.csr_array) -> sp.csr_array:

@@ -1,6 +1,8 @@
 """GF-CF: two low-pass filters of the user-item graph, in closed form."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Optional
 
 import numpy as np
@@ -8,11 +10,13 @@ import scipy.sparse as sp
 import torch
 from scipy.sparse.linalg import svds
 
+from recbole_freqd.core.files import fingerprint
 from recbole_freqd.features.products import SummedScores
 from recbole_freqd.teacher.models.base import TrainingFree
 
 _NEGLIGIBLE = 1e-3  # of the largest singular value; in single precision less is no direction
 _LARGE = 500_000  # interactions
+_kept: Optional[dict[str, tuple[np.ndarray, np.ndarray]]] = None  # see bases_kept
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +81,17 @@ def normalise_both_sides(user_items: sp.csr_array) -> sp.csr_array:
     return sp.csr_array(scaled.astype(np.float32))
 
 
+@contextmanager
+def bases_kept() -> Iterator[None]:
+    """While open, :func:`ideal_basis` computes nothing twice: a panel's choice, and its teacher."""
+    global _kept
+    _kept = {}
+    try:
+        yield
+    finally:
+        _kept = None
+
+
 def ideal_basis(
     user_items: sp.csr_array, normalised: sp.csr_array, rank: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -89,6 +104,19 @@ def ideal_basis(
     Returns:
         Both float32; the first r' columns are those of a smaller rank r', up to rounding.
     """
+    key = "" if _kept is None else fingerprint(user_items.indptr, user_items.indices, rank)
+    if _kept is not None and key in _kept:
+        return _kept[key]
+    found = _singular_vectors(user_items, normalised, rank)
+    if _kept is not None:
+        _kept[key] = found
+    return found
+
+
+def _singular_vectors(
+    user_items: sp.csr_array, normalised: sp.csr_array, rank: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`ideal_basis`."""
     logger.info("GFCF: the first %d singular vectors of %d x %d", rank, *normalised.shape)
     kind = np.float64 if normalised.nnz < _LARGE else np.float32  # half the time
     start = np.random.default_rng(0).standard_normal(min(normalised.shape)).astype(kind)

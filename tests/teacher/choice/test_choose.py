@@ -11,6 +11,7 @@ from recbole_freqd.core import rankers as catalogue
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import FeatureRanker
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
+from recbole_freqd.teacher.choice import choose as choose_module
 from recbole_freqd.teacher.choice import ranking_metrics
 from recbole_freqd.teacher.choice.choose import (
     Candidate,
@@ -213,6 +214,36 @@ def test_a_member_that_knows_nothing_of_a_user_is_no_help_to_him(data):
     of_known[:31] = -torch.inf
     assert choice.compared[choice.chosen] == pytest.approx(dense_metric(of_known, train, valid))
     assert choice.value == {"half": 1.0}
+
+
+@pytest.mark.parametrize("kind", ["apart", "alike", "ties", "unknown"])
+def test_on_some_items_of_each_user_the_figures_are_those_on_all_items(kind, data, monkeypatch):
+    train, valid = data
+    scores = [noisy(valid, seed, 0.8) for seed in range(3)]
+    if kind == "alike":
+        scores[1] = scores[0] + 0.01 * scores[1]
+    if kind == "ties":
+        scores = [each.round() for each in scores]
+    if kind == "unknown":
+        scores[2][:, 25:] = -torch.inf
+        scores[1][5:9] = -torch.inf
+
+    def chosen(narrow):
+        monkeypatch.setattr(choose_module, "_NARROW", narrow)
+        members = [TeamMember(name, DenseRanker(each)) for name, each in zip("abc", scores)]
+        return choose_weights(members, drawn(train, valid), exclude=train)
+
+    whole = chosen(N_ITEMS)
+    asked = []
+    full = choose_module._rows_of
+    monkeypatch.setattr(
+        choose_module, "_rows_of", lambda block, rows: asked.append(len(rows)) or full(block, rows)
+    )
+    few = chosen(6)
+    if kind != "ties":  # torch's order of equal scores is its own
+        assert few == whole
+    assert few.sampled == pytest.approx(whole.sampled, abs=0.03)
+    assert 0 < sum(asked) < 3 * len(whole.sampled) * len(drawn(train, valid).users)
 
 
 class Blocks:
