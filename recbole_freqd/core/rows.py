@@ -44,6 +44,11 @@ class LaterFeatures(Sequence[torch.Tensor]):
         return 2
 
 
+def are_made(features: Features) -> bool:
+    """Whether they are there; False for :class:`LaterFeatures` that nobody has read yet."""
+    return not isinstance(features, LaterFeatures) or "_made" in vars(features)
+
+
 def made_later(make: Callable[[], Features]) -> Features:
     """What unpacks and indexes as features do; ``make`` runs at the first such use."""
     return cast(Features, LaterFeatures(make))

@@ -14,7 +14,7 @@ from recbole_freqd.core.errors import ConfigError, short_repr
 from recbole_freqd.core.lists import ListMaker
 from recbole_freqd.core.rankers import Ranker, TopItems
 from recbole_freqd.core.rng import RandomStream
-from recbole_freqd.core.rows import FeatureRows, Features, LaterFeatures
+from recbole_freqd.core.rows import FeatureRows, Features, are_made
 from recbole_freqd.features import FeatureAdapter
 from recbole_freqd.features.data import Known, keep_known, training_matrix
 from recbole_freqd.features.list_fit import LENGTH
@@ -94,7 +94,7 @@ class Distiller(nn.Module):
                     lists=lists,
                     **options,
                 ).to(device)
-        if not isinstance(teacher_features, LaterFeatures):
+        if are_made(teacher_features):  # else no loss has read them
             self._log_widths(widths, teacher_features, adapter)
 
     def _log_widths(

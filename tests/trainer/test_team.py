@@ -53,9 +53,9 @@ def test_two_losses_see_one_thing_taught(taught):
     )
     losses, teacher = trainer.distiller.losses, trainer.teacher
     assert losses["FreqRank"].teacher_scores is teacher.ranker(dataset)
-    for loss in losses.values():
-        assert torch.equal(loss.teacher_user_emb, teacher.features[0])
-        assert torch.equal(loss.teacher_item_emb, teacher.features[1])
+    assert losses["FreqRank"].stand_ins(teacher.ranker(dataset)) is teacher.features
+    assert torch.equal(losses["FreqD"].teacher_user_emb, teacher.features[0])
+    assert torch.equal(losses["FreqD"].teacher_item_emb, teacher.features[1])
 
 
 def test_a_warm_student_begins_as_the_team_cut_to_its_width(taught):
