@@ -30,6 +30,7 @@ NOT_SETTINGS = (
     "valid_neg_sample_args",
     "test_neg_sample_args",
 )
+_OF_ANY_TRAINING = ("resume", "weight_average")
 logger = logging.getLogger(__name__)
 OF_MANY_PROCESSES = ("local_rank", "nproc", "world_size", "offset", "ip", "port")
 
@@ -41,7 +42,7 @@ def run_keys() -> dict[str, Key]:
 
 def teaching_keys() -> dict[str, Key]:
     """Those that say what is taught, by what lists, and from where: not of a student alone."""
-    return {name: key for name, key in run_keys().items() if name != "resume"}
+    return {name: key for name, key in run_keys().items() if name not in _OF_ANY_TRAINING}
 
 
 def refuse_misspelt(external: dict[str, Any], hosts: set[str]) -> None:

@@ -236,7 +236,7 @@ def run_defaults(method: str) -> dict[str, Any]:
 
     Example:
         >>> run_defaults("FreqRank")
-        {'teacher_filter': 'auto', 'warm_start': 'lists'}
+        {'teacher_filter': 'auto', 'weight_average': 0.15, 'warm_start': 'lists'}
         >>> run_defaults("RCE-KD")
         {}
     """

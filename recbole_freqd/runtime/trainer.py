@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from recbole_freqd.core.files import new_checkpoint_path, write_atomically
+from recbole_freqd.runtime.average import WeightAverage
 from recbole_freqd.runtime.distributed import SeveralProcesses
 from recbole_freqd.runtime.finite import FiniteNumbers
 from recbole_freqd.runtime.parts import Fit, Part
@@ -61,7 +62,8 @@ class PartsTrainer:
 
     def make_parts(self) -> list[Part]:
         """The parts of this kind of trainer, in order."""
-        return [SeveralProcesses(self), FiniteNumbers(self), Resume(self), Seconds(self)]
+        first = [SeveralProcesses(self), FiniteNumbers(self), WeightAverage(self)]
+        return [*first, Resume(self), Seconds(self)]
 
     def part(self, kind: type[P]) -> P:
         """The part of a class."""

@@ -121,7 +121,11 @@ def test_its_keys_are_those_of_rce_kd_under_a_prefix_of_its_own():
 
 
 def test_the_two_marked_lines_are_no_keys_of_the_method_and_no_other_method_has_any():
-    assert run_defaults("FreqRank") == {"teacher_filter": "auto", "warm_start": "lists"}
+    assert run_defaults("FreqRank") == {
+        "teacher_filter": "auto",
+        "weight_average": 0.15,
+        "warm_start": "lists",
+    }
     for name in LOSSES.names():
         prefix = LOSSES.get(name).prefix
         assert all(key.startswith(f"{prefix}_") for key in method_keys(name))

@@ -221,6 +221,7 @@ VARIANTS = {
         "panel_models": ["ShrunkKNN", "GFCF"],
     },
     "BPR alone": ALONE,
+    "alone, averaged": {**ALONE, "weight_average": 0.3},
     "MultiVAE alone": {**ALONE, "model": "MultiVAE", **STUDENTS["MultiVAE"]},
     "RecVAE alone": {**ALONE, "model": "RecVAE", **STUDENTS["RecVAE"]},
     "validated now and then": {"eval_step": 2, "epochs": 7},
@@ -240,7 +241,13 @@ VARIANTS = {
 
 
 VARIED = ("mask of a step", "all losses", "a team", "BPR alone", "validated now and then")
-VARIED += ("stopped early", "hard negatives", "validated on samples", "a term for projectors")
+VARIED += (
+    "alone, averaged",
+    "stopped early",
+    "hard negatives",
+    "validated on samples",
+    "a term for projectors",
+)
 
 
 @pytest.mark.parametrize("variant", some_slow(VARIANTS, VARIED))
