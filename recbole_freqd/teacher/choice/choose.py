@@ -94,6 +94,7 @@ def choose(
     *,
     device: Any,
     what: str = "",
+    many_parts: bool = False,
 ) -> Choice:
     """Chooses the best of some ways to teach on a sample of validation users; the first is plain.
 
@@ -107,17 +108,25 @@ def choose(
         sample: The metric and its users.
         device: Of the blocks.
         what: The name of the choice, for the log.
+        many_parts: Whether candidates within one standard error of the best (of the difference,
+            over the users of the sample) are as good, and the one that mixes most blocks is taken:
+            none is left out for noise.
     """
     score = _Scoring(blocks_of, sample, device)
-    means = score.means(candidates, sample.users)
-    plain, best = candidates[0], candidates[int(np.argmax(means))]
+    values = score.values(candidates, sample.users)
+    means = values.mean(dim=1).tolist()
+    near = _near_the_best(values) if many_parts else [int(np.argmax(means))]
+    plain, best = (
+        candidates[0],
+        candidates[max(near, key=lambda at: (_parts(candidates[at]), means[at]))],
+    )
     sampled = {candidate.label: mean for candidate, mean in zip(candidates, means)}
     pair = [plain] if best is plain else [plain, best]
     whole = [sampled[one.label] for one in pair]
     others = np.setdiff1d(sample.compared, sample.users, assume_unique=True)
     if len(others):
         share = len(others) / len(sample.compared)
-        rest = score.means(pair, others)
+        rest = score.values(pair, others).mean(dim=1).tolist()
         whole = [(1 - share) * mean + share * more for mean, more in zip(whole, rest)]
     compared = {candidate.label: mean for candidate, mean in zip(pair, whole)}
     chosen = best if whole[-1] >= whole[0] else plain
@@ -128,30 +137,41 @@ def choose(
     return choice
 
 
+def _parts(candidate: Candidate) -> int:
+    """How many blocks a candidate mixes."""
+    return sum(coefficient != 0 for coefficient in candidate.coefficients)
+
+
+def _near_the_best(values: torch.Tensor) -> list[int]:
+    """Rows of values (c, m) whose mean is within one standard error of the best row's."""
+    behind = values[values.mean(dim=1).argmax()] - values
+    error = behind.std(dim=1, unbiased=False) / values.shape[1] ** 0.5
+    return (behind.mean(dim=1) <= error).nonzero().flatten().tolist()
+
+
 @dataclass(frozen=True)
 class _Scoring:
-    """Means of a metric over users; see :func:`choose`."""
+    """A metric of users; see :func:`choose`."""
 
     blocks_of: Blocks
     sample: ValidationSample
     device: Any
 
-    def means(self, candidates: Sequence[Candidate], users: np.ndarray) -> list[float]:
-        """Each candidate's mean of the metric over users."""
+    def values(self, candidates: Sequence[Candidate], users: np.ndarray) -> torch.Tensor:
+        """(c, m) float64, the metric of each candidate and user."""
         needed = {
             place
             for candidate in candidates
             for place, coefficient in enumerate(candidate.coefficients)
             if coefficient != 0
         }
-        totals = np.zeros(len(candidates))
+        found = []
         for ids in self._user_blocks(users, len(needed)):
             measure = self.sample.measure(ids)
             blocks = [_filled(block, measure) for block in self.blocks_of(ids, needed)]
             values_of = _Narrowed(blocks, measure, needed).values
-            for place, candidate in enumerate(candidates):
-                totals[place] += float(values_of(candidate).sum())
-        return (totals / len(users)).tolist()
+            found.append(torch.stack([values_of(candidate).cpu() for candidate in candidates]))
+        return torch.cat(found, dim=1)
 
     def _user_blocks(self, users: np.ndarray, n_blocks: int) -> Iterator[torch.Tensor]:
         each = 4 * (n_blocks + _OWN_COPIES) * self.sample.wanted.shape[1]
@@ -255,6 +275,9 @@ def choose_weights(
 ) -> Choice:
     """Chooses a team's weights from a coarse grid; equal weights are the plain form.
 
+    A member is left out only where that is better by more than a standard error: a team of more
+    members ranks as well, and teaches better.
+
     Args:
         members: At least one. A :class:`StandardisedRanker` with this ``exclude`` keeps the
             measurements made here.
@@ -278,7 +301,7 @@ def choose_weights(
         ]
 
     what, device = "teacher_weights: auto", rankers[0].device
-    return choose(blocks_of, candidates, sample, device=device, what=what)
+    return choose(blocks_of, candidates, sample, device=device, what=what, many_parts=True)
 
 
 def _known_block(ranker: StandardisedRanker, user_ids: torch.Tensor) -> torch.Tensor:
