@@ -13,7 +13,12 @@ WARM_START = "warm_start"
 BY_TEACHER, BY_LISTS = "teacher", "lists"
 FROM_TEACHER = (BY_TEACHER, BY_LISTS)
 """The values of ``warm_start`` that need a teacher."""
-WARM_KEYS = {"freqrank_beta": 0.0, "teacher_filter": NONE, WARM_START: BY_TEACHER}
+WARM_KEYS = {
+    "freqrank_beta": 0.0,
+    "teacher_filter": NONE,
+    "weight_average": 0.0,
+    WARM_START: BY_TEACHER,
+}
 """FreqRank's keys for the student alone that begins as the best approximation of its teacher."""
 logger = logging.getLogger(__name__)
 
