@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from recbole_freqd.config.names import TEACHER, teaching_keys
+from recbole_freqd.config.names import TEACHER, run_keys
 from recbole_freqd.config.teacher import PANEL
 from recbole_freqd.core.errors import ConfigError, join_names, short_repr
 from recbole_freqd.core.schema import read_keys, run_defaults
@@ -37,7 +37,7 @@ def complete_teaching(external: dict[str, Any], names: list[str]) -> dict[str, A
     members = teacher if isinstance(teacher, list) else [teacher]
     _check_weights(external.get("teacher_weights", AUTO), members)
     _check_panel(external, PANEL in members)
-    defaults = {name: key.default for name, key in teaching_keys().items()}
+    defaults = {name: key.default for name, key in run_keys().items() if name != "resume"}
     for name in reversed(names):
         defaults.update(run_defaults(name))
     return defaults
