@@ -2,7 +2,7 @@
 
     RECBOLE_FREQD_DATA=... python benchmarks/bench_all_in.py [--datasets ml-100k,citeulike,gowalla]
         [--rows "alone,FreqD,RCE-KD,FreqRank,FreqRank by a team"] [--teacher PATH,PATH]
-        [--seed 2020] [--threads 1]
+        [--seed 2020] [--epochs 10] [--threads 1]
 
 From the loading of the data to the best score on validation, lists, graphs, filters, the warm start
 and every validation included, the teacher's own training left out; and until the best score of the
@@ -38,8 +38,10 @@ BY_A_TEAM = "FreqRank by a team"
 SHARED = {"valid_metric": "NDCG@10", "topk": [10], "show_progress": False, "state": "WARNING"}
 
 
-def keys_of(dataset: str, row: str, teacher: str, seed: int) -> dict[str, Any]:
-    """All keys of a run."""
+def keys_of(
+    dataset: str, row: str, teacher: str, seed: int, epochs: Optional[int] = None
+) -> dict[str, Any]:
+    """All keys of a run; ``epochs`` cuts a taught one short."""
     trainer = "FreqRank" if row == BY_A_TEAM else row
     name = "FreqD" if trainer in ("FreqD", "alone") or dataset == "gowalla" else "RCE-KD"
     keys = {**recipe(dataset, name), **SHARED, **STOPPING[dataset], "trainer": trainer}
@@ -48,6 +50,8 @@ def keys_of(dataset: str, row: str, teacher: str, seed: int) -> dict[str, Any]:
         keys = {key: value for key, value in keys.items() if not key.startswith("freqd_")}
     if trainer == "FreqRank":
         keys = {key.replace("rcekd_", "freqrank_"): value for key, value in keys.items()}
+    if epochs and row != "alone":
+        keys["epochs"] = epochs
     if row == "alone":
         keys.update(ALONE[dataset])
         del keys["trainer"], keys["teacher"]
@@ -152,7 +156,7 @@ def main(options: argparse.Namespace) -> None:
         train_teacher(keys_of(dataset, "FreqD", teacher, options.seed))
         alone: Any = None
         for name in ["alone", *(name for name in names if name != "alone")]:
-            run, scores = trained(keys_of(dataset, name, teacher, options.seed))
+            run, scores = trained(keys_of(dataset, name, teacher, options.seed, options.epochs))
             alone = alone or (run, scores)
             rows.append(row_of(f"{dataset}, {name}", run, scores, alone))
             save("all_in", "All in, until the best validation", rows, vars(options))
@@ -164,4 +168,5 @@ if __name__ == "__main__":
     parser.add_argument("--rows", default=f"alone,FreqD,RCE-KD,FreqRank,{BY_A_TEAM}")
     parser.add_argument("--teacher", help="checkpoints in place of recipes, one per data set")
     parser.add_argument("--seed", type=int, default=2020)
+    parser.add_argument("--epochs", type=int, help="of taught rows at most, for a quick look")
     with_command_line(main, parser)

@@ -18,6 +18,7 @@ LEVERS = {
     "the fit to lists (start by the SVD instead)": "team from the SVD",
     "the warm start": "team from a cold start",
     "the list loss": "team without the list loss",
+    "the average of the weights": "team without the average",
 }
 HEAD = [
     "", "bytes / entity", "valid", f"test {METRIC}", "x teacher", "x best member", "coverage",
@@ -93,7 +94,7 @@ def short(datasets: list[Rows]) -> str:
         ("team of teachers", TEAM),
         (f"**{BY_TEAM}**", BY_TEAM),
         ("the same before its first epoch", f"{BY_TEAM} untrained"),
-        ("FreqRank by BPR, from the SVD", "FreqRank from the SVD"),
+        ("FreqRank by BPR", "FreqRank"),
         ("student alone, warm", "warm"),
         ("student alone", ALONE),
     ):
