@@ -1,10 +1,9 @@
 """Features of users and items, handed out by rows: what losses read, whatever they come from."""
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Callable, Optional, Union, cast
+from typing import Any, Callable, Optional, Union
 
 import torch
 from torch.nn import functional as F
@@ -21,37 +20,6 @@ _ROWS_AT_ONCE = 65_536
 
 Features = tuple[torch.Tensor, torch.Tensor]
 """User features (n_users, d) and item features (n_items, d'), row 0 being RecBole's padding."""
-
-
-class LaterFeatures(Sequence[torch.Tensor]):
-    """Features that are made when they are first read: only by what reads features.
-
-    Args:
-        make: Makes them, once.
-    """
-
-    def __init__(self, make: Callable[[], Features]) -> None:
-        self._make = make
-
-    @cached_property
-    def _made(self) -> Features:
-        return self._make()
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._made[place]
-
-    def __len__(self) -> int:
-        return 2
-
-
-def are_made(features: Features) -> bool:
-    """Whether they are there; False for :class:`LaterFeatures` that nobody has read yet."""
-    return not isinstance(features, LaterFeatures) or "_made" in vars(features)
-
-
-def made_later(make: Callable[[], Features]) -> Features:
-    """What unpacks and indexes as features do; ``make`` runs at the first such use."""
-    return cast(Features, LaterFeatures(make))
 
 
 def single_precision(device: torch.device) -> torch.autocast:

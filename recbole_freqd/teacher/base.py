@@ -12,8 +12,9 @@ from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.identity import weights_hash
 from recbole_freqd.config.teacher import reserved_option
 from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.later import LaterFeatures
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
-from recbole_freqd.core.rows import Features, LaterFeatures, empty_rows
+from recbole_freqd.core.rows import Features, empty_rows
 from recbole_freqd.core.rows import is_mapped as in_file
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.data import pairs
@@ -49,7 +50,7 @@ class Teacher:
         checkpoint: Its ``.pth`` file.
         features: User features (n_users, d) and item features (n_items, d'), without gradient, in
             the order of the student's users and items; zeros where it does not know one. Spectral
-            ones may be :class:`recbole_freqd.core.rows.LaterFeatures`.
+            ones may be :class:`recbole_freqd.core.later.LaterFeatures`.
         origin: ``"trained"``, ``"reused"`` or ``"checkpoint"``.
         facts: What is known of its training: ``seconds_per_epoch``, or nothing.
         trajectory: Checkpoints from on the way to ``checkpoint``, earliest first (keep_every).

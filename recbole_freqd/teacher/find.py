@@ -17,8 +17,9 @@ from recbole_freqd.config.teacher import (
 )
 from recbole_freqd.config.values import check_data
 from recbole_freqd.core.errors import ConfigError
+from recbole_freqd.core.later import LaterFeatures, made_later
 from recbole_freqd.core.rng import rng_untouched
-from recbole_freqd.core.rows import Features, LaterFeatures, made_later
+from recbole_freqd.core.rows import Features
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.losses import LOSSES
 from recbole_freqd.runtime.seconds import counted_as_choice

@@ -16,8 +16,9 @@ from recbole_freqd.config.models import check_dataset_kind
 from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import file_hash, read_json, write_atomically, write_json
+from recbole_freqd.core.later import made_later
 from recbole_freqd.core.locks import working_on
-from recbole_freqd.core.rows import Features, made_later
+from recbole_freqd.core.rows import Features
 from recbole_freqd.core.schema import read_keys
 from recbole_freqd.features import check_teacher, registered_adapter
 from recbole_freqd.runtime.distributed import full_eval_loader

@@ -11,8 +11,9 @@ from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.names import teaching_keys
 from recbole_freqd.config.teaching import AUTO, FROM_TEACHER, NONE, WARM_START
 from recbole_freqd.core.errors import ConfigError, join_names
+from recbole_freqd.core.later import LaterFeatures, made_later
 from recbole_freqd.core.rankers import Ranker
-from recbole_freqd.core.rows import Features, LaterFeatures, is_mapped, made_later
+from recbole_freqd.core.rows import Features, is_mapped
 from recbole_freqd.core.schema import method_keys
 from recbole_freqd.features import adapter_of, extract_features
 from recbole_freqd.features.check import are_exact

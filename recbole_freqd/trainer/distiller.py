@@ -11,10 +11,11 @@ from torch import nn
 from recbole_freqd.config.complete import method_options
 from recbole_freqd.config.teaching import BY_LISTS, WARM_KEYS, WARM_START
 from recbole_freqd.core.errors import ConfigError, short_repr
+from recbole_freqd.core.later import are_made
 from recbole_freqd.core.lists import ListMaker
 from recbole_freqd.core.rankers import Ranker, TopItems
 from recbole_freqd.core.rng import RandomStream
-from recbole_freqd.core.rows import FeatureRows, Features, are_made
+from recbole_freqd.core.rows import FeatureRows, Features
 from recbole_freqd.features import FeatureAdapter
 from recbole_freqd.features.data import Known, keep_known, training_matrix
 from recbole_freqd.features.list_fit import LENGTH

@@ -9,7 +9,7 @@ import torch
 
 import recbole_freqd.teacher as teacher_room
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.core.rows import LaterFeatures
+from recbole_freqd.core.later import LaterFeatures
 from recbole_freqd.features.data import training_matrix
 from recbole_freqd.graph.similarity import cosine_graph
 from recbole_freqd.teacher import Teacher

@@ -12,14 +12,14 @@ from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.core.rankers import FeatureRanker
 from recbole_freqd.graph.cooccurrence import cooccurrence_graph
 from recbole_freqd.teacher.choice import choose as choose_module
-from recbole_freqd.teacher.choice import ranking_metrics
+from recbole_freqd.teacher.choice import mixing, ranking_metrics
 from recbole_freqd.teacher.choice.choose import (
-    Candidate,
     choose,
     choose_filter,
     choose_weights,
     weight_grid,
 )
+from recbole_freqd.teacher.choice.mixing import Candidate
 from recbole_freqd.teacher.choice.ranking_metrics import METRICS, metric_named
 from recbole_freqd.teacher.choice.sampled import ValidationSample
 from recbole_freqd.teacher.filter import filter_mixture, filtered_ranker
@@ -254,15 +254,15 @@ def test_on_some_items_of_each_user_the_figures_are_those_on_all_items(kind, dat
         scores[1][5:9] = -torch.inf
 
     def chosen(narrow):
-        monkeypatch.setattr(choose_module, "_NARROW", narrow)
+        monkeypatch.setattr(mixing, "_NARROW", narrow)
         members = [TeamMember(name, DenseRanker(each)) for name, each in zip("abc", scores)]
         return choose_weights(members, drawn(train, valid), exclude=train)
 
     whole = chosen(N_ITEMS)
     asked = []
-    full = choose_module._rows_of
+    full = mixing._rows_of
     monkeypatch.setattr(
-        choose_module, "_rows_of", lambda block, rows: asked.append(len(rows)) or full(block, rows)
+        mixing, "_rows_of", lambda block, rows: asked.append(len(rows)) or full(block, rows)
     )
     few = chosen(6)
     if kind != "ties":  # torch's order of equal scores is its own
