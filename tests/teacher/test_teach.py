@@ -263,19 +263,21 @@ def test_auto_tries_the_users_side_only_of_scores_that_are_products(
     assert tried == sides
 
 
-@pytest.mark.parametrize("teacher", [KNN, [BPR, KNN]])
+@pytest.mark.parametrize(
+    "teacher, trainer", [(KNN, "FreqRank"), ([BPR, KNN], "FreqRank"), (KNN, "KD")]
+)
 def test_features_that_take_passes_over_all_scores_are_made_when_they_are_read(
-    find, teacher, caplog
+    find, teacher, trainer, caplog
 ):
     caplog.set_level(logging.INFO)
-    taught, _ = find(teacher, "FreqRank")
+    taught, dataset = find(teacher, trainer)
     assert isinstance(taught.features, LaterFeatures) and len(taught.depends_on()) == 1
     assert "Factoring the scores" not in caplog.text
     before = torch.get_rng_state()
     user, item = taught.features
     assert "Factoring the scores of ShrunkKNN" in caplog.text
     assert torch.equal(torch.get_rng_state(), before)  # the student's training is the same
-    assert (len(user), len(item)) == taught.ranker(None).shape and taught.features[0] is user
+    assert (len(user), len(item)) == taught.ranker(dataset).shape and taught.features[0] is user
 
 
 # --- the panel ---------------------------------------------------------------------------------
