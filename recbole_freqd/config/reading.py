@@ -161,7 +161,7 @@ def is_everything_checked() -> bool:
 
 @contextmanager
 def no_command_line() -> Iterator[None]:
-    """Hides the command line from RecBole's Config, which reads it whoever makes one."""
+    """Hides the command line from RecBole's Config, which always reads it."""
     arguments = sys.argv
     sys.argv = arguments[:1]
     try:

@@ -72,7 +72,7 @@ def _check_panel(external: dict[str, Any], there_is_one: bool) -> None:
 
 
 def check_untaught(external: dict[str, Any]) -> None:
-    """Raises ConfigError where a student without a trainer is to begin as its teacher."""
+    """Raises ConfigError if a student without a trainer shall begin as its teacher."""
     if external.get(WARM_START) in FROM_TEACHER:
         raise ConfigError(
             f"warm_start: got {external[WARM_START]}, but no trainer is named, so there is no "

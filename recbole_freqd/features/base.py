@@ -114,7 +114,7 @@ ADAPTERS: Registry[FeatureAdapter] = Registry("feature adapter for model")
 
 
 def adapts(*names: str) -> Callable[[type[FeatureAdapter]], type[FeatureAdapter]]:
-    """Decorates a class: an instance of it becomes the adapter of the models named."""
+    """Decorates a class: its instance becomes the adapter of the named models."""
 
     def register(adapter: type[FeatureAdapter]) -> type[FeatureAdapter]:
         for name in names:

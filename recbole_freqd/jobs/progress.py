@@ -22,7 +22,7 @@ def print_line(text: str, file: Optional[TextIO] = None) -> None:
 
 
 def save_or_say(save: Callable[[], Any], say: Callable[[str], None], content: str = "") -> None:
-    """Saves something; if that fails, prints the reason and the content, and goes on."""
+    """Saves something; if that fails, prints the reason and the content."""
     try:
         save()
     except CheckpointError as error:

@@ -89,7 +89,7 @@ class RunStore:
             yield mine
 
     def keep(self, name: str, record: Record, device: Any = None) -> Record:
-        """Writes what a run came to, and what it was made with.
+        """Writes the outcome of a run, and what made it.
 
         Returns:
             The record as it will be read again.

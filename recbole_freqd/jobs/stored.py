@@ -72,7 +72,7 @@ def pair_matrix(dataset: Any, shape: tuple[int, int]) -> sp.csr_array:
 
 
 def describe_source(source: Restored) -> dict[str, Any]:
-    """What a file that is made of a checkpoint says of it, and of all that made the file."""
+    """Describes a checkpoint, and what made a file from it, for that file."""
     import recbole
 
     modules = {"recbole": recbole, "torch": torch, "numpy": np}

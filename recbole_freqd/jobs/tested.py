@@ -60,7 +60,7 @@ def as_floats(metrics: Optional[dict[str, Any]]) -> dict[str, float]:
 
 
 def _makes_lists(trainer: Any, loader: Any) -> bool:
-    """Whether lists of the whole catalogue are evaluated, and not samples of it or ratings."""
+    """Whether evaluation ranks the whole catalogue, not samples or ratings."""
     from recbole.data.dataloader import FullSortEvalDataLoader
     from recbole.utils import EvaluatorType
 

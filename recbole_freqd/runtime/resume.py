@@ -55,7 +55,7 @@ class Resume(Part):
 
     @contextmanager
     def fitting(self, fit: Fit) -> Iterator[None]:
-        """Opens the file; with ``resume: true`` takes up what it holds.
+        """Opens the file; with ``resume: true`` continues from what it holds.
 
         Raises:
             CheckpointError: A state cannot be read or written.

@@ -41,7 +41,7 @@ class StateFile:
     def opened(
         cls, checkpoint: str, identity: str, resume: bool, device: Any
     ) -> Iterator[tuple["StateFile", Optional[dict[str, Any]]]]:
-        """The newest run of that identity and its state if it is to be resumed, else a new one.
+        """Opens the newest run of an identity with its state, to resume it; else a new run.
 
         Raises:
             CheckpointError: The state is damaged, or the folder cannot be written to.

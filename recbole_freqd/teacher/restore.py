@@ -84,7 +84,7 @@ class Restored:
     is_proven: bool
 
     def model(self) -> torch.nn.Module:
-        """Its model, in eval mode, once its data is known to be what it was trained on.
+        """Builds its model in eval mode, after checking that its data is what it was trained on.
 
         Raises:
             FreqDError: The reader's: tensors are of other users and items, the validation score is

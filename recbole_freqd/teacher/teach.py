@@ -314,7 +314,7 @@ def _union(masks: Sequence[Optional[Known]]) -> Optional[Known]:
 
 
 def _max_pairs(config: Any) -> int:
-    """The budget of co-occurrences of a graph, whoever the trainer is."""
+    """The budget of co-occurrences of a graph, for any trainer."""
     given = config["freqd_max_pairs"]
     return method_keys("FreqD")["freqd_max_pairs"].default if given is None else given
 

@@ -118,7 +118,7 @@ class Distillation(Part):
             clip_grad_norm_(every, **arguments)
 
     def fold_loss(self, loss: Callable[..., Any]) -> Callable[..., Any]:
-        """The student's loss, and with it ours, from one pass for both."""
+        """Makes the student's loss and ours from one pass."""
         if not self.distiller.losses:
             return loss
         model = self.trainer.model

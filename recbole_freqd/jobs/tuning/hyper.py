@@ -35,7 +35,7 @@ def search(
     tool: str = "hyperopt",
     objective: Optional[Objective] = None,
 ) -> Record:
-    """Tries keys by RecBole's HyperTuning, and goes on where the same search was stopped.
+    """Tries keys by RecBole's HyperTuning; continues where the same search was stopped.
 
     Args:
         config: A Config of what is tuned, made while RecBole is registered.

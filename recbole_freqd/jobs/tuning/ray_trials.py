@@ -128,7 +128,7 @@ class Queue:
 
     @property
     def waits(self) -> bool:
-        """Of the same keys only one runs, and the first student of a teacher is alone with it."""
+        """Runs equal keys once, and the first student of a teacher without others beside it."""
         if self._next is None or self.problem is not None:
             return False
         keys, teacher = self._next.keys, self._teacher(self._next.keys)
@@ -197,7 +197,7 @@ def _searcher(queue: Queue) -> Any:
                 queue.record(drawn, json.loads(result["facts"]))
 
         def save(self, checkpoint_path: str) -> None:
-            """Nothing: what is to be kept is in trials/."""
+            """Does nothing: all that stays is in trials/."""
 
         def restore(self, checkpoint_path: str) -> None:
             """Nothing."""

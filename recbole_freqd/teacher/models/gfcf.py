@@ -63,7 +63,7 @@ class GFCF(TrainingFree):
         return summed_filters(self.user_items, self.normalised, basis, weight)
 
     def _fit(self) -> None:
-        """Computes D^½ V where it is missing. In place: whoever holds the buffers sees it."""
+        """Computes D^½ V where it is missing, in place: all holders of the buffers see it."""
         if self.singular_values.any():
             return
         basis, values = ideal_basis(self.user_items, self.normalised, len(self.singular_values))
