@@ -13,6 +13,7 @@ from recbole_freqd.jobs.comparison.beside import NAMES, WARM, is_student, number
 from recbole_freqd.jobs.comparison.significance import PerUser, holm, paired_test, user_differences
 from recbole_freqd.jobs.fairness import EQUAL_FOR_ALL, other_caps
 from recbole_freqd.jobs.tables import as_table, describe_weights, gap_closed
+from recbole_freqd.runtime.average import WEIGHT_AVERAGE
 
 LEVEL = 0.05
 _COLUMNS = ("bytes_per_entity", "coverage", "gini", "seconds_all_in")
@@ -157,7 +158,11 @@ def split_common(
     """
     apart_from = WHERE_IT_RUNS | {"seed"}
     students = {
-        what: {key: value for key, value in config.items() if key not in apart_from}
+        # Without a trainer and without the key a student is not averaged.
+        what: {
+            WEIGHT_AVERAGE: 0.0,
+            **{key: value for key, value in config.items() if key not in apart_from},
+        }
         for what, config in configs.items()
         if what != "teacher"
     }
