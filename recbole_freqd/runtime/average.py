@@ -27,9 +27,13 @@ class WeightAverage(Part):
 
     def __init__(self, trainer: Any) -> None:
         super().__init__(trainer)
-        self.share = float(trainer.config[WEIGHT_AVERAGE] or 0)
         self._average: dict[str, torch.Tensor] = {}
         self._epochs, self._in_place = 0, False
+
+    @property
+    def share(self) -> float:
+        """The share of the epochs so far; 0: nothing is averaged."""
+        return float(self.trainer.config[WEIGHT_AVERAGE] or 0)
 
     @contextmanager
     def fitting(self, fit: Fit) -> Iterator[None]:
