@@ -94,8 +94,7 @@ def short(datasets: list[Rows]) -> str:
         ("team of teachers", TEAM),
         (f"**{BY_TEAM}**", BY_TEAM),
         ("the same before its first epoch", f"{BY_TEAM} untrained"),
-        ("FreqRank by BPR", "FreqRank"),
-        ("student alone, warm", "warm"),
+        ("FreqRank by BPR, weights not averaged", "FreqRank without the average"),
         ("student alone", ALONE),
     ):
         cells = [
@@ -103,8 +102,17 @@ def short(datasets: list[Rows]) -> str:
         ]
         if any(cells):
             lines.append([label, *cells])
+        if name == BY_TEAM:
+            lines.append(["the same with another width", *map(_other_width, datasets)])
     head = ["", *(f"[{rows.dataset}](results/rows/README.md#{rows.dataset})" for rows in datasets)]
     return f"{_table(head, lines)}\n"
+
+
+def _other_width(rows: Rows) -> str:
+    """The student of the team with other dimensions, if the dataset has one."""
+    name = next((name for name in rows.students if name.startswith(f"{BY_TEAM} ")
+                 and name.endswith("d") and name[-2].isdigit()), None)  # fmt: skip
+    return f"{_cell(rows, name, False)}, {name.rpartition(' ')[2][:-1]} dimensions" if name else ""
 
 
 def _cell(rows: Rows, name: str, named: bool) -> str:
