@@ -102,8 +102,9 @@ def short(datasets: list[Rows]) -> str:
         ]
         if any(cells):
             lines.append([label, *cells])
-        if name == BY_TEAM:
-            lines.append(["the same with another width", *map(_other_width, datasets)])
+        others = [_other_width(rows) for rows in datasets]
+        if name == BY_TEAM and any(others):
+            lines.append(["the same with another width", *others])
     head = ["", *(f"[{rows.dataset}](results/rows/README.md#{rows.dataset})" for rows in datasets)]
     return f"{_table(head, lines)}\n"
 
