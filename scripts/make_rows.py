@@ -102,8 +102,7 @@ def short(datasets: list[Rows]) -> str:
         ]
         if any(cells):
             lines.append([label, *cells])
-        others = [_other_width(rows) for rows in datasets]
-        if name == BY_TEAM and any(others):
+        if name == BY_TEAM and any(others := [_other_width(rows) for rows in datasets]):
             lines.append(["the same with another width", *others])
     head = ["", *(f"[{rows.dataset}](results/rows/README.md#{rows.dataset})" for rows in datasets)]
     return f"{_table(head, lines)}\n"

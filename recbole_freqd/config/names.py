@@ -30,7 +30,8 @@ NOT_SETTINGS = (
     "valid_neg_sample_args",
     "test_neg_sample_args",
 )
-_OF_ANY_TRAINING = ("resume", "weight_average")
+WEIGHT_AVERAGE = "weight_average"
+_OF_ANY_TRAINING = ("resume", WEIGHT_AVERAGE)
 logger = logging.getLogger(__name__)
 OF_MANY_PROCESSES = ("local_rank", "nproc", "world_size", "offset", "ip", "port")
 

@@ -3,7 +3,7 @@
 import logging
 from typing import Any
 
-from recbole_freqd.config.names import TEACHER, run_keys
+from recbole_freqd.config.names import TEACHER, WEIGHT_AVERAGE, run_keys
 from recbole_freqd.config.teacher import PANEL
 from recbole_freqd.core.errors import ConfigError, join_names, short_repr
 from recbole_freqd.core.schema import read_keys, run_defaults
@@ -16,7 +16,7 @@ FROM_TEACHER = (BY_TEACHER, BY_LISTS)
 WARM_KEYS = {
     "freqrank_beta": 0.0,
     "teacher_filter": NONE,
-    "weight_average": 0.0,
+    WEIGHT_AVERAGE: 0.0,
     WARM_START: BY_TEACHER,
 }
 """FreqRank's keys for the student alone that begins as the best approximation of its teacher."""

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
+from recbole_freqd.config.names import WEIGHT_AVERAGE
 from recbole_freqd.runtime.parts import Fit, Part
-
-WEIGHT_AVERAGE = "weight_average"
 
 
 class WeightAverage(Part):

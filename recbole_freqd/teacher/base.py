@@ -12,7 +12,7 @@ from recbole_freqd.checkpoint.loading import load_checkpoint
 from recbole_freqd.config.identity import weights_hash
 from recbole_freqd.config.teacher import reserved_option
 from recbole_freqd.core.errors import ConfigError
-from recbole_freqd.core.later import LaterFeatures, are_made
+from recbole_freqd.core.later import LaterFeatures, are_made, made_later
 from recbole_freqd.core.rankers import FeatureRanker, Ranker
 from recbole_freqd.core.rows import Features, empty_rows
 from recbole_freqd.core.rows import is_mapped as in_file
@@ -202,16 +202,19 @@ def is_mapped(config: Any, spec: dict[str, Any]) -> bool:
     return mapped
 
 
-def make_features_once(config: Any, spec: dict[str, Any], make: Callable[[], Features]) -> Features:
+def make_features_once(
+    config: Any, spec: dict[str, Any], make: Callable[[], Features], *, later: bool = False
+) -> Features:
     """What ``make`` gives; of several processes of a machine one makes it, the others share it.
 
     Args:
         config: The student's Config.
         spec: Its ``teacher`` keys.
         make: Gives features on the student's device.
+        later: Whether they may wait until something reads them: in one process, and in memory.
     """
     if config["single_spec"]:
-        return make()
+        return made_later(make) if later and not is_mapped(config, spec) else make()
     mapped = is_mapped(config, spec)
     tables = Processes.of(config).make_once(lambda: [table.cpu() for table in make()])
     if mapped:

@@ -16,7 +16,6 @@ from recbole_freqd.config.models import check_dataset_kind
 from recbole_freqd.config.reading import asking_recbole
 from recbole_freqd.core.errors import CheckpointError
 from recbole_freqd.core.files import file_hash, read_json, write_atomically, write_json
-from recbole_freqd.core.later import made_later
 from recbole_freqd.core.locks import working_on
 from recbole_freqd.core.rows import Features
 from recbole_freqd.core.schema import read_keys
@@ -26,7 +25,7 @@ from recbole_freqd.runtime.parts import Part
 from recbole_freqd.runtime.processes import Processes
 from recbole_freqd.runtime.seconds import not_counted
 from recbole_freqd.runtime.trainer import PartsTrainer, mix_into
-from recbole_freqd.teacher.base import Teacher, features_of, is_mapped, make_features_once
+from recbole_freqd.teacher.base import Teacher, features_of, make_features_once
 from recbole_freqd.teacher.restore import load_model
 
 logger = logging.getLogger(__name__)
@@ -89,10 +88,8 @@ def from_recipe(
     on_the_way = [path.with_name(file) for file in facts.get("trajectory", ())]
     processes.hand_over([path, facts_file, *on_the_way])
     # Spectral features take passes over all scores, and losses over scores read none.
-    is_later = is_closed_form(own_config) and config["single_spec"] and not is_mapped(config, spec)
-    if is_later:
-        trained.clear()  # else it would stay in memory
-    made = made_later(features) if is_later else make_features_once(config, spec, features)
+    made = make_features_once(config, spec, features, later=is_closed_form(own_config))
+    trained.clear()  # features that are made later would keep it in memory
     return Teacher(own_config, str(path), made, origin, facts, tuple(map(str, on_the_way)))
 
 

@@ -11,7 +11,7 @@ from recbole_freqd.config.complete import trainer_names
 from recbole_freqd.config.names import teaching_keys
 from recbole_freqd.config.teaching import AUTO, FROM_TEACHER, NONE, WARM_START
 from recbole_freqd.core.errors import ConfigError, join_names
-from recbole_freqd.core.later import LaterFeatures, made_later
+from recbole_freqd.core.later import LaterFeatures
 from recbole_freqd.core.rankers import Ranker
 from recbole_freqd.core.rows import Features, is_mapped
 from recbole_freqd.core.schema import method_keys
@@ -128,7 +128,12 @@ class _Lesson:
         return Taught(
             config=first.config if is_alone else team_config(self.config),
             checkpoint=" + ".join(teacher.checkpoint for teacher in present),
-            features=self._features(plain, filtered, present),
+            features=make_features_once(
+                self.config,
+                {},
+                lambda: self._filtered_features(plain, filtered),
+                later=any(isinstance(teacher.features, LaterFeatures) for teacher in present),
+            ),
             origin=first.origin if is_alone else "team",
             facts=first.facts if is_alone else {},
             other_data=first.other_data if is_alone else None,
@@ -269,18 +274,6 @@ class _Lesson:
         return filtered_ranker(
             plain.ranker, alpha=alpha, centre=_CENTRE, **self._graph(plain, side)
         )
-
-    def _features(
-        self, plain: _Plain, filtered: Optional[list[Any]], present: Sequence[Teacher]
-    ) -> Features:
-        """The features that are taught, made later where a member's are."""
-
-        def make() -> Features:
-            return self._filtered_features(plain, filtered)
-
-        if any(isinstance(teacher.features, LaterFeatures) for teacher in present):
-            return made_later(make)
-        return make_features_once(self.config, {}, make)
 
     def _filtered_features(self, plain: _Plain, filtered: Optional[list[Any]]) -> Features:
         features = plain.features()

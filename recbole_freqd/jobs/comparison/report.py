@@ -7,13 +7,12 @@ import numpy as np
 import yaml
 
 from recbole_freqd.config.identity import WHERE_IT_RUNS
-from recbole_freqd.config.names import teaching_keys
+from recbole_freqd.config.names import WEIGHT_AVERAGE, teaching_keys
 from recbole_freqd.core.errors import ConfigError
 from recbole_freqd.jobs.comparison.beside import NAMES, WARM, is_student, numbered, role_of
 from recbole_freqd.jobs.comparison.significance import PerUser, holm, paired_test, user_differences
 from recbole_freqd.jobs.fairness import EQUAL_FOR_ALL, other_caps
 from recbole_freqd.jobs.tables import as_table, describe_weights, gap_closed
-from recbole_freqd.runtime.average import WEIGHT_AVERAGE
 
 LEVEL = 0.05
 _COLUMNS = ("bytes_per_entity", "coverage", "gini", "seconds_all_in")

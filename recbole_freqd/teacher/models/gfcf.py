@@ -104,13 +104,12 @@ def ideal_basis(
     Returns:
         Both float32; the first r' columns are those of a smaller rank r', up to rounding.
     """
-    key = "" if _kept is None else fingerprint(user_items.indptr, user_items.indices, rank)
-    if _kept is not None and key in _kept:
-        return _kept[key]
-    found = _singular_vectors(user_items, normalised, rank)
-    if _kept is not None:
-        _kept[key] = found
-    return found
+    if _kept is None:
+        return _singular_vectors(user_items, normalised, rank)
+    key = fingerprint(user_items.indptr, user_items.indices, rank)
+    if key not in _kept:
+        _kept[key] = _singular_vectors(user_items, normalised, rank)
+    return _kept[key]
 
 
 def _singular_vectors(
